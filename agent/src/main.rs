@@ -1,0 +1,3 @@
+//! The agent of one host.
+mod shard;
+fn main() {}

@@ -1,0 +1,231 @@
+//! Messages between a husk (or a tool) and the agent of its own host.
+//!
+//! Owns the vocabulary of the control socket. Must not know the transport between agents.
+
+use dsm_wire::{NodeId, PageRange, SpaceId};
+use serde::{Deserialize, Serialize};
+
+/// Version of this vocabulary; both sides must speak the same.
+pub const API_VERSION: u32 = 1;
+/// Longest packet, in bytes.
+pub const PACKET_BYTES_MAX: usize = 256 * 1024;
+
+/// From a husk or tool to its agent. Every request carries a `tag` that comes back in the answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToAgent {
+    /// First packet of a root husk: start a job on these hosts. Answer: [`ToHusk::JobOpened`] or [`ToHusk::Refused`].
+    OpenJob {
+        /// [`API_VERSION`] of the sender.
+        version: u32,
+        /// What the job is.
+        job: JobRequest,
+    },
+    /// First packet of a member husk, on the socket it inherited. Answer: [`ToHusk::JobOpened`].
+    JoinJob {
+        /// [`API_VERSION`] of the sender.
+        version: u32,
+    },
+    /// The view is mapped and registered; one descriptor follows: the userfaultfd. Answer: [`ToHusk::ViewAccepted`].
+    ViewReady,
+    /// Forget the contents of these pages on all hosts. Answer: [`ToHusk::Completed`].
+    Discard {
+        /// Comes back.
+        tag: u32,
+        /// Pages to forget.
+        range: PageSpan,
+    },
+    /// Open a connection to the husk on another host. Answer: [`ToHusk::Connection`] with one descriptor, or [`ToHusk::Failed`].
+    Connect {
+        /// Comes back.
+        tag: u32,
+        /// Host to connect to.
+        node: u16,
+        /// What it will carry.
+        purpose: Purpose,
+    },
+    /// The job's figures, all hosts together. Answer: [`ToHusk::JobStatistics`].
+    Statistics {
+        /// Comes back.
+        tag: u32,
+    },
+    /// The job has ended with this wait status; everything of it may go.
+    EndJob {
+        /// The program's exit status as `dvm-exec` will return it.
+        status: i32,
+    },
+    /// A tool asks for the agent's state. Answer: [`ToHusk::Report`] with JSON.
+    Query(Query),
+}
+
+/// From the agent to a husk or tool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToHusk {
+    /// The job exists. Two descriptors follow: the space's memfd and an open /dev/userfaultfd (or userfaultfd capable fd).
+    JobOpened(JobOpened),
+    /// The agent serves the view's faults from now on.
+    ViewAccepted,
+    /// The request with this tag is done.
+    Completed {
+        /// Tag of the request.
+        tag: u32,
+    },
+    /// The request with this tag failed.
+    Failed {
+        /// Tag of the request.
+        tag: u32,
+        /// What failed, on what, and what to do.
+        reason: String,
+    },
+    /// The connection asked for, or (tag 0) one that a peer's husk opened to us. One descriptor follows.
+    Connection {
+        /// Tag of the request, 0 on the accepting side.
+        tag: u32,
+        /// Host at the other end.
+        node: u16,
+        /// What it carries.
+        purpose: Purpose,
+    },
+    /// Answer to [`ToAgent::Statistics`].
+    JobStatistics {
+        /// Tag of the request.
+        tag: u32,
+        /// One entry per host.
+        hosts: Vec<HostStatistics>,
+    },
+    /// A host of the job is lost; the job cannot go on.
+    HostLost {
+        /// Name of the host.
+        host: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// The job is over; a member husk exits.
+    JobEnded,
+    /// The first packet was refused.
+    Refused {
+        /// Exit code for the caller, one of `docs/operating.md`.
+        code: u8,
+        /// What failed, on what, and what to do.
+        reason: String,
+    },
+    /// Answer to [`ToAgent::Query`], JSON.
+    Report(String),
+}
+
+/// What a job needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRequest {
+    /// Hosts by name; empty: all of the cluster. The root need not be named.
+    pub hosts: Vec<String>,
+    /// The program's name, for `status`.
+    pub program: String,
+    /// The caller's CPU features; member hosts lacking one refuse.
+    pub cpu: CpuFeatures,
+}
+
+/// Instruction-set features a program may use, as CPUID leaves 1, 7.0, 7.1, 0x8000_0001 and XCR0 give them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuFeatures {
+    /// Leaf 1: ECX, EDX.
+    pub leaf1: [u32; 2],
+    /// Leaf 7 subleaf 0: EBX, ECX, EDX.
+    pub leaf7: [u32; 3],
+    /// Leaf 0x8000_0001: ECX, EDX.
+    pub extended: [u32; 2],
+    /// XCR0, 0 without OSXSAVE.
+    pub xcr0: u64,
+    /// Bytes of an XSAVE area for XCR0.
+    pub xsave_bytes: u32,
+}
+
+/// A job as its husk sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobOpened {
+    /// The space, which also names the job.
+    pub space: u32,
+    /// This host.
+    pub me: u16,
+    /// The host where the job was started.
+    pub root: u16,
+    /// The job's hosts, root first.
+    pub members: Vec<Member>,
+    /// Key of the husk-to-husk message codes.
+    pub job_key: [u8; 16],
+}
+
+/// A host of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Node number.
+    pub node: u16,
+    /// Name in the cluster's configuration.
+    pub name: String,
+    /// Processors a job may use there.
+    pub cpus: u16,
+    /// CLOCK_MONOTONIC of that host less the root's, in nanoseconds.
+    pub monotonic_offset_ns: i64,
+}
+
+/// What a husk-to-husk connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Orders from the root: protections, kicks, the end.
+    Service,
+    /// One remote thread and its shadow.
+    Thread,
+}
+
+/// Figures of one host's part of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostStatistics {
+    /// Name of the host.
+    pub host: String,
+    /// Counters by stable name, such as `faults`, `pages_in`, `pages_out`, `messages_out`.
+    pub counters: Vec<(String, u64)>,
+    /// Latency histograms by stable name, HdrHistogram V2 serialization, nanoseconds.
+    pub histograms: Vec<(String, Vec<u8>)>,
+}
+
+/// What a tool wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// Node, peers, jobs, counters.
+    Status,
+    /// Latency histograms of this host.
+    Histograms,
+}
+
+/// A run of pages as it stands in a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageSpan {
+    /// First page number.
+    pub first: u64,
+    /// Number of pages.
+    pub count: u64,
+}
+
+impl From<PageRange> for PageSpan {
+    fn from(range: PageRange) -> Self {
+        Self { first: range.first.0, count: range.count }
+    }
+}
+
+impl JobOpened {
+    /// The space's name on the data path.
+    #[must_use]
+    pub fn space(&self) -> SpaceId {
+        SpaceId(self.space)
+    }
+
+    /// Whether this host is the root.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.me == self.root
+    }
+
+    /// The member that is node `node`.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == node.0)
+    }
+}

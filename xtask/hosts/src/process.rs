@@ -1,0 +1,144 @@
+//! Processes as /proc shows them: who lives in a namespace, what they use, how they end.
+//!
+//! Owns reading /proc and killing by pid. Must not know agents or husks by role.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Ticks of /proc/PID/stat in a second: USER_HZ, fixed on x86-64.
+const TICKS_PER_SECOND: u64 = 100;
+/// Between two looks while waiting for processes to end.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A process of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Process id.
+    pub pid: i32,
+    /// The kernel's name of it (first 15 bytes of the program's).
+    pub name: String,
+    /// Its command line, spaces between the arguments.
+    pub command: String,
+    /// Real uid.
+    pub uid: u32,
+}
+
+/// The processes that live in the named network namespace; none if it does not exist.
+pub(crate) fn in_namespace(namespace: &str) -> Vec<Process> {
+    let Ok(wanted) = fs::metadata(Path::new("/run/netns").join(namespace)) else { return Vec::new() };
+    all().filter(|pid| lives_in(*pid, &wanted)).filter_map(describe).collect()
+}
+
+fn all() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+}
+
+fn lives_in(pid: i32, namespace: &fs::Metadata) -> bool {
+    fs::metadata(format!("/proc/{pid}/ns/net"))
+        .is_ok_and(|found| found.ino() == namespace.ino() && found.dev() == namespace.dev())
+}
+
+fn describe(pid: i32) -> Option<Process> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
+    let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+    Some(Process { pid, name, command, uid })
+}
+
+/// CPU time a process has used so far, user and system together; none if it is gone.
+#[must_use]
+pub fn cpu_time(pid: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
+}
+
+/// Whether the process exists and is no zombie.
+#[must_use]
+pub fn alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
+}
+
+/// Open descriptors of a process by kind: `socket`, `memfd`, `userfaultfd`, `file` and so on.
+#[must_use]
+pub fn descriptors(pid: i32) -> BTreeMap<String, usize> {
+    let mut census = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy();
+        let kind = match target.split_once(':') {
+            _ if target.starts_with("/memfd:") => "memfd",
+            Some(("anon_inode", what)) => what.trim_matches(|c| c == '[' || c == ']'),
+            Some((kind, _)) if !kind.starts_with('/') => kind,
+            _ => "file",
+        };
+        *census.entry(kind.to_owned()).or_insert(0) += 1;
+    }
+    census
+}
+
+/// Sends SIGKILL; a process that is gone already is fine.
+pub fn kill_process(pid: i32) {
+    signal(pid, Signal::SIGKILL);
+}
+
+/// Sends a signal; a process that is gone already is fine.
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    if kill(Pid::from_raw(pid), signal).is_err() {
+        // Gone already: nothing is left to signal.
+    }
+}
+
+/// Asks all of a namespace to end, then makes them; returns the names of those that had to be killed.
+pub(crate) fn end_all(namespace: &str, patience: Duration) -> Vec<String> {
+    for process in in_namespace(namespace) {
+        signal(process.pid, Signal::SIGTERM);
+    }
+    if wait_empty(namespace, patience) {
+        return Vec::new();
+    }
+    let stubborn = in_namespace(namespace);
+    for process in &stubborn {
+        signal(process.pid, Signal::SIGKILL);
+    }
+    wait_empty(namespace, patience);
+    stubborn.into_iter().map(|process| process.name).collect()
+}
+
+fn wait_empty(namespace: &str, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if in_namespace(namespace).is_empty() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sees_itself() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert!(alive(me));
+        assert!(cpu_time(me).is_some());
+        assert!(descriptors(me).values().sum::<usize>() > 0);
+        assert!(describe(me).is_some_and(|process| process.pid == me && !process.name.is_empty()));
+        assert_eq!(in_namespace("no such namespace"), Vec::new());
+    }
+}

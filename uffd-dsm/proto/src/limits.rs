@@ -1,0 +1,52 @@
+//! The maximum of every queue, table, retry and wait of a node.
+//!
+//! Owns the numbers and how they relate. Full means: dropped and counted, and the sender's retry finds room later.
+
+use crate::face::Nanos;
+use dsm_wire::{PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX};
+
+/// Pages of one Install, Read or ProtectRead.
+pub const PAGES_PER_OP_MAX: u16 = PAGES_PER_MESSAGE_MAX;
+/// Extents of a space: 0x5000_0000_0000 bytes.
+pub const EXTENTS_MAX: u64 = 0x5000_0000_0000 >> 21;
+/// Pages of a space.
+pub const PAGES_MAX: u64 = EXTENTS_MAX * PAGES_PER_EXTENT;
+/// Members of a space.
+pub const MEMBERS_MAX: usize = 4096;
+/// Requests that wait at home for one busy page.
+pub const WAITERS_PER_PAGE_MAX: usize = 128;
+/// Frames that wait for one page's operation in flight.
+pub const INBOX_PER_PAGE_MAX: usize = 16;
+/// Frames that wait for an extent's operation in flight.
+pub const INBOX_PER_EXTENT_MAX: usize = 256;
+/// Pages with something in flight. Above it, requests of peers are dropped; own faults are always taken (threads bound them).
+pub const TRANSIENTS_MAX: usize = 1 << 16;
+/// Discards one node has under way; the rest wait in its queue.
+pub const DISCARDS_ACTIVE_MAX: u64 = 32;
+/// Discards that wait at their initiator.
+pub const DISCARDS_QUEUED_MAX: usize = 1 << 16;
+/// Pages one discard has under way at a home.
+pub const DISCARD_PAGES_IN_FLIGHT_MAX: usize = 128;
+/// Page operations not yet reported done.
+pub const OPS_MAX: usize = 1 << 16;
+
+/// Retransmission timeout before the first sample.
+pub const RTO_INITIAL: Nanos = Nanos::from_millis(20);
+/// Smallest retransmission timeout.
+pub const RTO_MIN: Nanos = Nanos::from_millis(3);
+/// Largest retransmission timeout.
+pub const RTO_MAX: Nanos = Nanos::from_millis(1000);
+
+/// Quick hand-offs of a page before its hold window opens.
+pub const HOLD_BOUNCES_MIN: u8 = 3;
+/// First hold window.
+pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(50);
+/// Largest hold window.
+pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_millis(1);
+/// A page that stayed at least this long was not bounced.
+pub const HOLD_QUICK_MAX: Nanos = Nanos::from_millis(2);
+
+const _: () = assert!(RTO_MIN.0 > HOLD_WINDOW_MAX.0, "a held page must not look lost");
+const _: () = assert!(HOLD_QUICK_MAX.0 > HOLD_WINDOW_MAX.0, "a held page still counts as bounced");
+const _: () = assert!(DISCARDS_ACTIVE_MAX <= 64, "the replay window of discards is one word");
+const _: () = assert!(DISCARD_PAGES_IN_FLIGHT_MAX < TRANSIENTS_MAX);

@@ -1,0 +1,87 @@
+//! What a node counts, under names that do not change.
+//!
+//! Owns the counters. Must not know who reads them.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one node, from its start. Field names are the public names.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name, in declaration order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Read faults taken.
+    faults_read,
+    /// Write faults taken.
+    faults_write,
+    /// Faults for a page that is already being fetched.
+    faults_merged,
+    /// Faults for a page that was there already.
+    faults_refreshed,
+    /// Faults served without a frame.
+    faults_local,
+    /// Faults served with frames.
+    faults_remote,
+    /// Zero pages installed ahead of use or by it in unsplit extents.
+    pages_first_touched,
+    /// Extents this node became home of.
+    extents_homed,
+    /// Extents split because a second node came.
+    extents_split,
+    /// Extents joined again after a discard.
+    extents_merged,
+    /// Frames handled.
+    frames_in,
+    /// Frames sent.
+    frames_out,
+    /// Page contents sent.
+    pages_out,
+    /// Page contents received and installed.
+    pages_in,
+    /// Read grants given.
+    grants_read,
+    /// Write grants given, with content.
+    grants_write,
+    /// Write grants given without content, to a sharer.
+    grants_upgrade,
+    /// Pages given beyond the one asked for.
+    grants_ahead,
+    /// Requests sent ahead of use.
+    requests_ahead,
+    /// Pages taken away from this node.
+    pages_taken,
+    /// Copies dropped on order.
+    copies_dropped,
+    /// Hand-offs delayed by the hold window.
+    holds,
+    /// Nanoseconds of those delays.
+    hold_ns_total,
+    /// Frames sent again.
+    retries,
+    /// Requests that had to wait at home for a busy page.
+    waits,
+    /// Pages lost with a host.
+    pages_lost,
+    /// Pages forgotten by discards, at home.
+    pages_discarded,
+    /// Frames of another epoch.
+    dropped_epoch,
+    /// Frames from a node that is no member.
+    dropped_stranger,
+    /// Frames whose fields make no sense here.
+    dropped_nonsense,
+    /// Frames that found their queue or table full.
+    dropped_full,
+    /// Frames that were answered or overtaken before.
+    dropped_stale,
+}

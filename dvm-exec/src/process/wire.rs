@@ -1,0 +1,265 @@
+//! What the husks of one job say to each other, and how a stranger is kept from saying it.
+//!
+//! Owns the messages, their bytes and their authentication. Must not know sockets, threads or what a message does.
+//!
+//! A frame is `length u32 | body | tag u64`, little-endian; `length` counts body and tag. The tag is SipHash-2-4 under the
+//! session's key over (direction, sequence, body). The session's key comes from the job key and one nonce of each side,
+//! so that no frame of one connection is good on another.
+
+use std::ops::Range;
+use thiserror::Error;
+
+use super::sigframe::{Action, AltStack, SignalInfo, ThreadState};
+use super::vma::Protection;
+
+/// Payload bytes a call may carry, in or out.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Longest body.
+pub const BODY_BYTES_MAX: usize = INLINE_BYTES_MAX + 8 * 1024;
+/// Bytes before the body.
+pub const LENGTH_BYTES: usize = 4;
+/// Bytes after the body.
+pub const TAG_BYTES: usize = 8;
+/// Buffers one call may carry.
+pub const BUFFERS_MAX: usize = 6;
+
+/// Which side of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The root husk.
+    Root,
+    /// A member's.
+    Member,
+}
+
+/// A buffer that travels in a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buffer {
+    /// Which argument points to it, 0 to 5.
+    pub argument: u8,
+    /// Its contents.
+    pub bytes: Vec<u8>,
+}
+
+/// A buffer the call may fill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Which argument points to it, 0 to 5.
+    pub argument: u8,
+    /// Its size.
+    pub bytes: u32,
+}
+
+/// A system call to be run by the shadow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// Its number.
+    pub number: u32,
+    /// Arguments as the program gave them.
+    pub arguments: [u64; 6],
+    /// What input buffers hold. With none of either, the call runs on raw arguments.
+    pub inputs: Vec<Buffer>,
+    /// What output buffers can take. An argument in both is read and written.
+    pub outputs: Vec<Room>,
+}
+
+/// A signal for the thread to take, with what the program wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalOrder {
+    /// siginfo.
+    pub info: SignalInfo,
+    /// The program's action at the time.
+    pub action: Action,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Return {
+    /// Result or negative errno.
+    pub value: i64,
+    /// Contents for the output buffers.
+    pub outputs: Vec<Buffer>,
+    /// A signal to take before going on.
+    pub signal: Option<SignalOrder>,
+}
+
+/// A thread to be started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThreadStart {
+    /// Registers.
+    pub state: ThreadState,
+    /// Signal mask.
+    pub mask: u64,
+    /// Thread id, as the program sees it.
+    pub tid: i32,
+    /// Process id, as the program sees it.
+    pub pid: i32,
+    /// Address to clear at the end, 0 for none.
+    pub clear_tid: u64,
+    /// Alternate stack.
+    pub altstack: AltStack,
+}
+
+/// A message. The comment says who sends it, on which connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Root, thread connection, first: run this thread.
+    Start(Box<ThreadStart>),
+    /// Member, thread: run this call.
+    Call(Call),
+    /// Member, thread: clone or clone3 by a thread in this state.
+    Clone {
+        /// The call, raw.
+        call: Call,
+        /// The caller's state, after the call's instruction.
+        state: Box<ThreadState>,
+        /// The caller's signal mask.
+        mask: u64,
+    },
+    /// Root, thread: answer to Call, Clone, SetMask and Fault.
+    Return(Return),
+    /// Member, thread: the program changed this thread's mask. Answered by Return.
+    SetMask(u64),
+    /// Member, thread: a processor exception the member cannot resolve. Answered by Return with a signal, or the job ends.
+    Fault {
+        /// What the kernel said.
+        info: SignalInfo,
+        /// Where.
+        ip: u64,
+    },
+    /// Member, thread: the thread has left its stack and ends. No answer.
+    ExitThread {
+        /// exit's argument.
+        status: i32,
+    },
+    /// Member, thread or service: what is at this address? Answered by MapAnswer.
+    MapQuery {
+        /// The address.
+        address: u64,
+    },
+    /// Root: answer to MapQuery.
+    MapAnswer {
+        /// Area or hole.
+        range: Range<u64>,
+        /// Its rights.
+        protection: Protection,
+        /// Whether it is an area.
+        mapped: bool,
+    },
+    /// Root, service: lower these pages to these rights. Answered by ProtectDone.
+    Protect {
+        /// Comes back.
+        tag: u64,
+        /// Pages.
+        range: Range<u64>,
+        /// At most these rights.
+        protection: Protection,
+    },
+    /// Member, service: it is so.
+    ProtectDone {
+        /// Tag of the request.
+        tag: u64,
+    },
+    /// Root, service: interrupt this thread; it has a signal, or none if a call is only to be broken off.
+    Kick {
+        /// Thread id, as the program sees it.
+        tid: i32,
+        /// The signal.
+        signal: Option<SignalOrder>,
+    },
+    /// Root, service: the program has ended; leave. Member: this host cannot go on.
+    Exit {
+        /// Wait status, or the husk's own exit code.
+        status: i32,
+    },
+    /// Root, service: add this to clocks that count from the boot.
+    ClockOffset {
+        /// Nanoseconds to add.
+        correction_ns: i64,
+    },
+    /// Member, service: figures of this husk at the end.
+    Figures {
+        /// User time of the program's threads.
+        user_ns: u64,
+        /// System time.
+        system_ns: u64,
+        /// Threads run.
+        threads: u32,
+    },
+}
+
+/// Why bytes are refused. The connection is closed and the job ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum WireError {
+    /// The length is impossible.
+    #[error("frame of {bytes} bytes refused: 9 to {max} are allowed", max = BODY_BYTES_MAX + TAG_BYTES)]
+    Length {
+        /// What it said.
+        bytes: u32,
+    },
+    /// The tag is wrong: forged, replayed, or out of order.
+    #[error("frame {sequence} failed authentication")]
+    Forged {
+        /// Its place in the stream.
+        sequence: u64,
+    },
+    /// Authentic, but not a message of this version.
+    #[error("frame is malformed: {0}")]
+    Malformed(&'static str),
+    /// A message to be sent is too long.
+    #[error("message of {bytes} bytes is too long, at most {BODY_BYTES_MAX} travel")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// The sending half of a connection's authentication.
+#[derive(Clone, Debug)]
+pub struct Sealer {
+    key: [u8; 16],
+    direction: u8,
+    sequence: u64,
+}
+
+/// The receiving half.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    key: [u8; 16],
+    direction: u8,
+    sequence: u64,
+}
+
+/// Both halves for one side. Each side first sends its 8 random nonce bytes, unframed, then reads the other's.
+#[must_use]
+pub fn session(_job_key: &[u8; 16], _side: Side, _root_nonce: u64, _member_nonce: u64) -> (Sealer, Opener) {
+    todo!()
+}
+
+/// Reads a frame's first four bytes: how many follow.
+///
+/// # Errors
+/// [`WireError::Length`].
+pub fn frame_bytes(_length: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
+    todo!()
+}
+
+impl Sealer {
+    /// Appends the next frame to `out`.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`]; nothing was appended.
+    pub fn seal(&mut self, _message: &Message, _out: &mut Vec<u8>) -> Result<(), WireError> {
+        todo!()
+    }
+}
+
+impl Opener {
+    /// Reads the next frame from the bytes that followed its length.
+    ///
+    /// # Errors
+    /// [`WireError`]. Nothing received makes this panic.
+    pub fn open(&mut self, _frame: &[u8]) -> Result<Message, WireError> {
+        todo!()
+    }
+}

@@ -1,4 +1,4 @@
-//! Local hosts: network namespaces on one bridge, an agent in each, on one machine.
+//! Local hosts and jobs on them: network namespaces on one bridge, an agent in each, on one machine.
 //!
 //! Owns their names, addresses, directories and processes, and that nothing of them is left behind. Must not know the
 //! protocol, the executors or what is run on the hosts: `xtask`, the live tests and the benches stand on it.
@@ -14,13 +14,19 @@ mod agents;
 mod error;
 mod files;
 mod instance;
+mod job;
 mod net;
 mod process;
+mod sample;
+mod statistics;
 
 pub use agents::Binaries;
 pub use error::{Error, Result};
 pub use instance::{Config, Host, LocalHosts, User};
+pub use job::{Finished, Job, Running};
 pub use process::{Process, alive, cpu_time, descriptors, kill_process};
+pub use sample::write_sample;
+pub use statistics::{HostFigures, Latency, Statistics};
 
 /// Most hosts one instance may have; the sharer sets of the page layer are exact up to here.
 pub const HOSTS_MAX: usize = 64;

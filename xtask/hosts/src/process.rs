@@ -15,6 +15,9 @@ const TICKS_PER_SECOND: u64 = 100;
 /// Between two looks while waiting for processes to end.
 const POLL: Duration = Duration::from_millis(10);
 
+/// Threads of a process shown in a report.
+const THREADS_SHOWN_MAX: usize = 40;
+
 /// A process of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
@@ -85,6 +88,21 @@ pub fn descriptors(pid: i32) -> BTreeMap<String, usize> {
         *census.entry(kind.to_owned()).or_insert(0) += 1;
     }
     census
+}
+
+/// One line per thread: its state, where it waits in the kernel, and its last system call; for the report on a hanging job.
+pub(crate) fn threads(pid: i32) -> String {
+    let read = |path: String| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let mut report = String::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS_SHOWN_MAX) {
+        let thread = entry.file_name().to_string_lossy().into_owned();
+        let task = format!("/proc/{pid}/task/{thread}");
+        let state = read(format!("{task}/stat"));
+        let state = state.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("?");
+        let (wait, call) = (read(format!("{task}/wchan")), read(format!("{task}/syscall")));
+        report += &format!("  {thread} {} {state} {wait} {call}\n", read(format!("{task}/comm")));
+    }
+    report
 }
 
 /// Sends SIGKILL; a process that is gone already is fine.

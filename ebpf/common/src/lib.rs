@@ -1,5 +1,12 @@
 //! The directory: who owns a page, who shares it, and the one function that changes the answer.
 //!
-//! Owns the layout of a directory word. Must not know frames, pagers or timers.
+//! Owns the layout of a directory word and its transitions. Must not know frames, pagers or timers; it allocates
+//! nothing. The kernel programs compile this crate too.
 #![no_std]
 #![forbid(unsafe_code)]
+
+mod directory;
+mod word;
+
+pub use directory::{Directory, PlainDirectory, step};
+pub use word::{Entry, Refused, Sharers, State, Step, Word, apply};

@@ -193,8 +193,22 @@ impl ProgramFile {
     ///
     /// # Errors
     /// [`ElfError`] names what is wrong with it. No content makes this panic.
-    pub fn read(_file: &(impl FileBytes + ?Sized)) -> Result<Self, ElfError> {
-        todo!()
+    pub fn read(file: &(impl FileBytes + ?Sized)) -> Result<Self, ElfError> {
+        let mut head = [0; SCRIPT_LINE_BYTES_MAX];
+        let head = &mut head[..file.bytes().min(SCRIPT_LINE_BYTES_MAX as u64) as usize];
+        if !file.read_at(0, head) {
+            return Err(truncated("the first bytes", 0, head.len() as u64, file.bytes()));
+        }
+        if let Some(line) = head.strip_prefix(b"#!") {
+            return read_script(line);
+        }
+        if !head.starts_with(b"\x7fELF") {
+            return Err(ElfError::NotElf);
+        }
+        let Some(header) = head.first_chunk::<FILE_HEADER_BYTES>() else {
+            return Err(truncated("the file header", 0, FILE_HEADER_BYTES as u64, file.bytes()));
+        };
+        read_elf(file, header).map(Self::Elf)
     }
 }
 
@@ -205,10 +219,17 @@ impl Executable {
         self.relocatable
     }
 
+    /// The dynamic loader wanted.
+    #[must_use]
+    pub fn interpreter(&self) -> Option<&str> {
+        self.interpreter.as_deref()
+    }
+
     /// Bytes of address space it needs, a multiple of the page.
     #[must_use]
     pub fn span_bytes(&self) -> u64 {
-        todo!()
+        let span = span(&self.segments);
+        span.end - span.start
     }
 
     /// What a base must be a multiple of.
@@ -221,8 +242,30 @@ impl Executable {
     ///
     /// # Errors
     /// [`ElfError::BadBase`] and [`ElfError::OutsideSpace`].
-    pub fn plan(&self, _base: u64) -> Result<LoadPlan, ElfError> {
-        todo!()
+    pub fn plan(&self, base: u64) -> Result<LoadPlan, ElfError> {
+        let linked = span(&self.segments);
+        let fits = if self.relocatable { base.is_multiple_of(self.alignment) } else { base == 0 };
+        if !fits {
+            return Err(ElfError::BadBase { base, alignment: self.alignment });
+        }
+        // Wrapping: a library linked above its base has a bias below zero.
+        let bias = if self.relocatable { base.wrapping_sub(linked.start) } else { 0 };
+        let start = linked.start.wrapping_add(bias);
+        let end = start.checked_add(linked.end - linked.start).unwrap_or(u64::MAX);
+        if start < SPACE_START || end > SPACE_END {
+            return Err(ElfError::OutsideSpace { start, end });
+        }
+        let moved = |segment: &Segment| Segment { address: segment.address.wrapping_add(bias), ..*segment };
+        Ok(LoadPlan {
+            bias,
+            segments: self.segments.iter().map(moved).collect(),
+            entry: self.entry.wrapping_add(bias),
+            headers: if self.headers == 0 { 0 } else { self.headers.wrapping_add(bias) },
+            header_count: self.header_count,
+            interpreter: self.interpreter.clone(),
+            span: start..end,
+            executable_stack: self.executable_stack,
+        })
     }
 }
 
@@ -230,6 +273,414 @@ impl LoadPlan {
     /// The pages to map, ascending and disjoint.
     #[must_use]
     pub fn pages(&self) -> Vec<SegmentPages> {
-        todo!()
+        let file_end = |segment: &Segment| page_up(segment.address + segment.file_bytes);
+        let mut edges: Vec<u64> = self
+            .segments
+            .iter()
+            .flat_map(|segment| {
+                let pages = pages_of(segment);
+                [pages.start, file_end(segment).clamp(pages.start, pages.end), pages.end]
+            })
+            .collect();
+        edges.sort_unstable();
+        edges.dedup();
+        let mut out = Vec::new();
+        for pair in edges.windows(2) {
+            let range = pair[0]..pair[1];
+            let here = || self.segments.iter().filter(|segment| pages_of(segment).contains(&range.start));
+            let Some(protection) = here().map(|segment| segment.protection).reduce(Protection::union) else { continue };
+            let file_offset = here()
+                .find(|segment| segment.file_bytes > 0 && range.start < file_end(segment))
+                .map(|segment| page_down(segment.file_offset) + (range.start - page_down(segment.address)));
+            out.push(SegmentPages { range, protection, file_offset });
+        }
+        out
+    }
+}
+
+/// One entry of the table.
+struct ProgramHeader {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    file_bytes: u64,
+    memory_bytes: u64,
+    alignment: u64,
+}
+
+fn read_script(line: &[u8]) -> Result<ProgramFile, ElfError> {
+    let end = line.iter().position(|&byte| byte == b'\n' || byte == 0).unwrap_or(line.len());
+    let line = line[..end].trim_ascii();
+    let split = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    let (interpreter, rest) = line.split_at(split);
+    if interpreter.is_empty() {
+        return Err(ElfError::EmptyScript);
+    }
+    let argument = rest.trim_ascii();
+    Ok(ProgramFile::Script { interpreter: interpreter.to_vec(), argument: (!argument.is_empty()).then(|| argument.to_vec()) })
+}
+
+fn read_elf(file: &(impl FileBytes + ?Sized), header: &[u8; FILE_HEADER_BYTES]) -> Result<Executable, ElfError> {
+    let relocatable = judge_header(header)?;
+    let headers = read_headers(file, header)?;
+    let mut segments = Vec::new();
+    let mut interpreter = None;
+    // Without PT_GNU_STACK the kernel gives x86-64 programs a stack that is not executable.
+    let mut executable_stack = false;
+    let mut alignment = PAGE_BYTES;
+    let mut headers_address = None;
+    for (index, header) in headers.iter().enumerate() {
+        match header.kind {
+            PT_LOAD if header.memory_bytes > 0 => {
+                segments.push(read_segment(file, header, index)?);
+                alignment = alignment.max(header.alignment);
+            }
+            PT_INTERP if interpreter.is_none() => interpreter = Some(read_interpreter(file, header, index)?),
+            PT_PHDR => headers_address = Some(header.address),
+            PT_GNU_STACK => executable_stack = header.flags & PF_X != 0,
+            _ => {}
+        }
+    }
+    judge_order(&segments)?;
+    let table_offset = u64_at(header, 32);
+    let in_segment = segments
+        .iter()
+        .find(|segment| (segment.file_offset..segment.file_offset + segment.file_bytes).contains(&table_offset))
+        .map(|segment| segment.address + (table_offset - segment.file_offset));
+    Ok(Executable {
+        relocatable,
+        entry: u64_at(header, 24),
+        headers: headers_address.or(in_segment).unwrap_or(0),
+        header_count: headers.len() as u16,
+        segments,
+        interpreter,
+        executable_stack,
+        alignment,
+    })
+}
+
+/// Judges identity, machine and type; whether the file is relocatable.
+fn judge_header(header: &[u8; FILE_HEADER_BYTES]) -> Result<bool, ElfError> {
+    match header[4] {
+        2 => {}
+        1 => return Err(ElfError::ThirtyTwoBit),
+        _ => return Err(ElfError::NotElf),
+    }
+    match header[5] {
+        1 => {}
+        2 => return Err(ElfError::BigEndian),
+        _ => return Err(ElfError::NotElf),
+    }
+    match u16_at(header, 18) {
+        EM_X86_64 => {}
+        machine => return Err(ElfError::OtherMachine(machine)),
+    }
+    match u16_at(header, 16) {
+        ET_EXEC => Ok(false),
+        ET_DYN => Ok(true),
+        kind => Err(ElfError::OtherType(kind)),
+    }
+}
+
+fn read_headers(file: &(impl FileBytes + ?Sized), header: &[u8; FILE_HEADER_BYTES]) -> Result<Vec<ProgramHeader>, ElfError> {
+    if usize::from(u16_at(header, 54)) != PROGRAM_HEADER_BYTES {
+        return Err(ElfError::BadTable("its entries are not 56 bytes"));
+    }
+    let count = usize::from(u16_at(header, 56));
+    if count == 0 {
+        return Err(ElfError::NothingToLoad);
+    }
+    if count > PROGRAM_HEADERS_MAX {
+        return Err(ElfError::BadTable("it has more than 128 entries"));
+    }
+    let offset = u64_at(header, 32);
+    let mut bytes = vec![0; count * PROGRAM_HEADER_BYTES];
+    if !file.read_at(offset, &mut bytes) {
+        let end = offset.saturating_add(bytes.len() as u64);
+        return Err(truncated("the program header table", offset, end, file.bytes()));
+    }
+    let entry = |entry: &[u8]| ProgramHeader {
+        kind: u32_at(entry, 0),
+        flags: u32_at(entry, 4),
+        offset: u64_at(entry, 8),
+        address: u64_at(entry, 16),
+        file_bytes: u64_at(entry, 32),
+        memory_bytes: u64_at(entry, 40),
+        alignment: u64_at(entry, 48),
+    };
+    Ok(bytes.chunks_exact(PROGRAM_HEADER_BYTES).map(entry).collect())
+}
+
+fn read_segment(file: &(impl FileBytes + ?Sized), header: &ProgramHeader, index: usize) -> Result<Segment, ElfError> {
+    let bad = |reason| Err(ElfError::BadHeader { index, reason });
+    if header.file_bytes > header.memory_bytes {
+        return bad("more bytes in the file than in memory");
+    }
+    if header.alignment > 1 && !header.alignment.is_power_of_two() {
+        return bad("alignment is no power of two");
+    }
+    if header.alignment > 1 << 30 {
+        return bad("alignment is more than 1 GiB");
+    }
+    if header.file_bytes > 0 && header.offset % PAGE_BYTES != header.address % PAGE_BYTES {
+        return bad("file offset and address differ within the page");
+    }
+    let file_end = header.offset.saturating_add(header.file_bytes);
+    if header.file_bytes > 0 && file_end > file.bytes() {
+        return Err(truncated("a segment", header.offset, file_end, file.bytes()));
+    }
+    let end = header.address.saturating_add(header.memory_bytes);
+    if end > SPACE_END {
+        return Err(ElfError::OutsideSpace { start: header.address, end });
+    }
+    let right = |bit: u32, right| if header.flags & bit != 0 { right } else { Protection::NONE };
+    let protection = right(4, Protection::READ).union(right(2, Protection::WRITE)).union(right(PF_X, Protection::EXECUTE));
+    Ok(Segment {
+        address: header.address,
+        file_offset: if header.file_bytes > 0 { header.offset } else { 0 },
+        file_bytes: header.file_bytes,
+        memory_bytes: header.memory_bytes,
+        protection,
+    })
+}
+
+fn read_interpreter(file: &(impl FileBytes + ?Sized), header: &ProgramHeader, index: usize) -> Result<String, ElfError> {
+    let bad = |reason| ElfError::BadHeader { index, reason };
+    if !(2..=INTERPRETER_BYTES_MAX as u64).contains(&header.file_bytes) {
+        return Err(bad("interpreter path is not 2 to 4096 bytes long"));
+    }
+    let mut path = vec![0; header.file_bytes as usize];
+    if !file.read_at(header.offset, &mut path) {
+        let end = header.offset.saturating_add(header.file_bytes);
+        return Err(truncated("the interpreter's path", header.offset, end, file.bytes()));
+    }
+    if path.pop() != Some(0) || path.contains(&0) {
+        return Err(bad("interpreter path is not one terminated string"));
+    }
+    String::from_utf8(path).map_err(|_| bad("interpreter path is not UTF-8"))
+}
+
+/// Segments exist, ascend and share no byte.
+fn judge_order(segments: &[Segment]) -> Result<(), ElfError> {
+    if segments.is_empty() {
+        return Err(ElfError::NothingToLoad);
+    }
+    for pair in segments.windows(2) {
+        if pair[0].address + pair[0].memory_bytes > pair[1].address {
+            return Err(ElfError::Overlap(pair[1].address));
+        }
+    }
+    Ok(())
+}
+
+fn span(segments: &[Segment]) -> Range<u64> {
+    let start = segments.first().map_or(0, |segment| page_down(segment.address));
+    let end = segments.last().map_or(0, |segment| pages_of(segment).end);
+    start..end
+}
+
+fn pages_of(segment: &Segment) -> Range<u64> {
+    page_down(segment.address)..page_up(segment.address + segment.memory_bytes)
+}
+
+fn page_down(address: u64) -> u64 {
+    address & !(PAGE_BYTES - 1)
+}
+
+/// Addresses here are at most `SPACE_END`: no overflow.
+fn page_up(address: u64) -> u64 {
+    page_down(address + PAGE_BYTES - 1)
+}
+
+fn truncated(what: &'static str, offset: u64, end: u64, file_bytes: u64) -> ElfError {
+    ElfError::Truncated { what, offset, end, file_bytes }
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller gives a whole header"))
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller gives a whole header"))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller gives a whole header"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A program header: kind, flags, offset, address, bytes in the file, in memory, alignment.
+    type Header = (u32, u32, u64, u64, u64, u64, u64);
+
+    fn elf(kind: u16, headers: &[Header], file_bytes: usize) -> Vec<u8> {
+        let mut file = vec![0; file_bytes.max(FILE_HEADER_BYTES + headers.len() * PROGRAM_HEADER_BYTES)];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        file[16..18].copy_from_slice(&kind.to_le_bytes());
+        file[18..20].copy_from_slice(&EM_X86_64.to_le_bytes());
+        file[24..32].copy_from_slice(&0x1040_u64.to_le_bytes());
+        file[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        file[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        file[56..58].copy_from_slice(&(headers.len() as u16).to_le_bytes());
+        for (index, header) in headers.iter().enumerate() {
+            let at = FILE_HEADER_BYTES + index * PROGRAM_HEADER_BYTES;
+            file[at..at + 4].copy_from_slice(&header.0.to_le_bytes());
+            file[at + 4..at + 8].copy_from_slice(&header.1.to_le_bytes());
+            for (word, value) in [(8, header.2), (16, header.3), (32, header.4), (40, header.5), (48, header.6)] {
+                file[at + word..at + word + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        file
+    }
+
+    fn executable(file: &[u8]) -> Executable {
+        match ProgramFile::read(file).expect("sound file") {
+            ProgramFile::Elf(executable) => executable,
+            ProgramFile::Script { .. } => panic!("not a script"),
+        }
+    }
+
+    const TEXT: Header = (PT_LOAD, 5, 0, 0, 0x1800, 0x1800, 0x1000);
+    const DATA: Header = (PT_LOAD, 6, 0x1e00, 0x3e00, 0x200, 0x2400, 0x1000);
+
+    #[test]
+    fn a_relocatable_program_is_placed() {
+        let file = elf(ET_DYN, &[TEXT, DATA], 0x2000);
+        let executable = executable(&file);
+        assert!(executable.is_relocatable());
+        assert_eq!(executable.span_bytes(), 0x7000);
+        let plan = executable.plan(0x1000_0000_0000).expect("free base");
+        assert_eq!(plan.bias, 0x1000_0000_0000);
+        assert_eq!(plan.entry, 0x1000_0000_1040);
+        assert_eq!(plan.headers, 0x1000_0000_0040);
+        assert_eq!(plan.span, 0x1000_0000_0000..0x1000_0000_7000);
+        let pages: Vec<_> =
+            plan.pages().into_iter().map(|p| (p.range.start & 0xffff, p.range.end & 0xffff, p.file_offset)).collect();
+        assert_eq!(pages, [(0, 0x2000, Some(0)), (0x3000, 0x4000, Some(0x1000)), (0x4000, 0x7000, None)]);
+    }
+
+    #[test]
+    fn a_fixed_program_takes_base_zero_only() {
+        let moved = |header: Header| (header.0, header.1, header.2, header.3 + 0x40_0000, header.4, header.5, header.6);
+        let executable = executable(&elf(ET_EXEC, &[moved(TEXT), moved(DATA)], 0x2000));
+        assert!(!executable.is_relocatable());
+        assert_eq!(executable.plan(0).expect("as linked").span, 0x40_0000..0x40_7000);
+        assert!(matches!(executable.plan(0x20_0000), Err(ElfError::BadBase { .. })));
+    }
+
+    #[test]
+    fn segments_that_share_a_page_get_both_rights() {
+        let second = (PT_LOAD, 6, 0x1800, 0x1800, 0x100, 0x100, 0x1000);
+        let plan = executable(&elf(ET_DYN, &[TEXT, second], 0x2000)).plan(0x20_0000).expect("free base");
+        let pages = plan.pages();
+        assert_eq!(pages.len(), 2);
+        assert_eq!(pages[1].protection.bits(), 7);
+        assert_eq!(pages[1].file_offset, Some(0x1000));
+    }
+
+    #[test]
+    fn an_interpreter_is_returned() {
+        let mut file = elf(ET_DYN, &[TEXT, (PT_INTERP, 4, 0x300, 0x300, 8, 8, 1)], 0x2000);
+        file[0x300..0x308].copy_from_slice(b"/lib/ld\0");
+        assert_eq!(executable(&file).interpreter(), Some("/lib/ld"));
+        file[0x307] = b'x';
+        assert!(matches!(ProgramFile::read(&file[..]), Err(ElfError::BadHeader { index: 1, .. })));
+    }
+
+    #[test]
+    fn scripts_are_recognised() {
+        let check = |text: &str, interpreter: &str, argument: Option<&str>| {
+            let expected = ProgramFile::Script {
+                interpreter: interpreter.into(),
+                argument: argument.map(|argument| argument.as_bytes().to_vec()),
+            };
+            assert_eq!(ProgramFile::read(text.as_bytes()), Ok(expected), "{text:?}");
+        };
+        check("#!/bin/sh\necho", "/bin/sh", None);
+        check("#! /usr/bin/env  python3 -u \nx", "/usr/bin/env", Some("python3 -u"));
+        check("#!/bin/sh", "/bin/sh", None);
+        assert_eq!(ProgramFile::read(&b"#!  \n"[..]), Err(ElfError::EmptyScript));
+    }
+
+    #[test]
+    fn what_cannot_run_is_named() {
+        let sound = elf(ET_DYN, &[TEXT], 0x2000);
+        let check = |change: &dyn Fn(&mut Vec<u8>), expected: ElfError| {
+            let mut file = sound.clone();
+            change(&mut file);
+            assert_eq!(ProgramFile::read(&file[..]), Err(expected));
+        };
+        check(&|file| file.clear(), ElfError::NotElf);
+        check(&|file| file[1] = b'X', ElfError::NotElf);
+        check(&|file| file[4] = 1, ElfError::ThirtyTwoBit);
+        check(&|file| file[5] = 2, ElfError::BigEndian);
+        check(&|file| file[18] = 183, ElfError::OtherMachine(183));
+        check(&|file| file[16] = 1, ElfError::OtherType(1));
+        check(&|file| file[56] = 0, ElfError::NothingToLoad);
+        check(&|file| file[57] = 1, ElfError::BadTable("it has more than 128 entries"));
+        check(&|file| file.truncate(40), truncated("the file header", 0, 64, 40));
+        check(&|file| file.truncate(70), truncated("the program header table", 64, 120, 70));
+        check(&|file| file.truncate(0x1000), truncated("a segment", 0, 0x1800, 0x1000));
+        check(&|file| file[64] = 9, ElfError::NothingToLoad);
+    }
+
+    #[test]
+    fn impossible_segments_are_named() {
+        let check = |headers: &[Header]| ProgramFile::read(&elf(ET_DYN, headers, 0x4000)[..]).expect_err("bad header");
+        assert_eq!(check(&[DATA, TEXT]), ElfError::Overlap(0));
+        assert_eq!(check(&[TEXT, (PT_LOAD, 6, 0x1000, 0x1000, 1, 1, 0x1000)]), ElfError::Overlap(0x1000));
+        assert!(matches!(check(&[(PT_LOAD, 5, 0, 0, 2, 1, 1)]), ElfError::BadHeader { index: 0, .. }));
+        assert!(matches!(check(&[(PT_LOAD, 5, 1, 0, 2, 2, 1)]), ElfError::BadHeader { index: 0, .. }));
+        assert!(matches!(check(&[(PT_LOAD, 5, 0, 0, 2, 2, 3)]), ElfError::BadHeader { index: 0, .. }));
+        assert!(matches!(check(&[(PT_LOAD, 5, 0, 0, 1, u64::MAX, 1)]), ElfError::OutsideSpace { .. }));
+        let low = executable(&elf(ET_EXEC, &[TEXT], 0x2000));
+        assert!(matches!(low.plan(0), Err(ElfError::OutsideSpace { start: 0, .. })));
+    }
+
+    #[test]
+    fn this_test_program_is_sound() {
+        let file = std::fs::read("/proc/self/exe").expect("own program");
+        let executable = executable(&file);
+        let plan = executable.plan(if executable.is_relocatable() { 0x1000_0000_0000 } else { 0 }).expect("place");
+        assert!(plan.span.contains(&plan.entry));
+        assert!(plan.span.contains(&plan.headers));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            drop(ProgramFile::read(&bytes[..]));
+        }
+
+        #[test]
+        fn no_headers_panic(
+            headers in proptest::collection::vec(hostile_header(), 0..6),
+            flips in proptest::collection::vec((0usize..400, any::<u8>()), 0..4),
+            base in prop_oneof![Just(0), Just(0x1000_0000_0000), any::<u64>()],
+        ) {
+            let mut file = elf(ET_DYN, &headers, 0x3000);
+            for (at, byte) in flips {
+                file[at] = byte;
+            }
+            if let Ok(ProgramFile::Elf(executable)) = ProgramFile::read(&file[..])
+                && let Ok(plan) = executable.plan(base)
+            {
+                let pages = plan.pages();
+                prop_assert!(plan.span.start >= SPACE_START && plan.span.end <= SPACE_END);
+                prop_assert!(pages.windows(2).all(|pair| pair[0].range.end <= pair[1].range.start));
+                prop_assert!(pages.iter().all(|p| plan.span.start <= p.range.start && p.range.end <= plan.span.end));
+            }
+        }
+    }
+
+    fn hostile_header() -> impl Strategy<Value = Header> {
+        let word =
+            || prop_oneof![4 => 0u64..0x4000, 1 => Just(u64::MAX), 1 => any::<u64>(), 2 => (0u64..8).prop_map(|page| page << 12)];
+        let kind = prop_oneof![4 => Just(PT_LOAD), 1 => Just(PT_INTERP), 1 => Just(PT_PHDR), 1 => any::<u32>()];
+        (kind, 0u32..8, word(), word(), word(), word(), prop_oneof![Just(0), Just(0x1000), any::<u64>()])
     }
 }

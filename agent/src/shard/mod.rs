@@ -3,12 +3,29 @@
 //! Owns the only place where those three meet. Must not know jobs, users or the control sockets: it takes
 //! [`ShardCommand`]s and emits [`ShardEvent`]s.
 
+mod driver;
+mod figures;
+mod pages;
+mod sys;
+
+use anyhow::Context;
+use driver::{Clock, Driver, Tally};
+use dsm_proto::{Config, Node};
+use dsm_transport::{Endpoint, EndpointConfig, FaultPlan};
 use dsm_wire::{Epoch, NodeId, PageRange, SpaceId};
 use dvm_api::local::HostStatistics;
 use dvm_api::peer::SpaceMember;
+use figures::Figures;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use pages::Pages;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 use tokio::sync::mpsc;
+use uffd_dsm::{Backing, Pager};
 
 /// What a shard needs to start.
 #[derive(Debug, Clone)]
@@ -87,33 +104,99 @@ pub enum ShardEvent {
     },
 }
 
-/// A running shard.
+/// A running shard. Dropping it ends the thread and waits for it.
 #[derive(Debug)]
 pub struct ShardHandle {
-    _private: (),
+    listening: SpaceMember,
+    backing: OwnedFd,
+    commands: Sender<ShardCommand>,
+    wake: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl ShardHandle {
     /// Starts the shard thread. Events arrive on the returned channel until it closes.
     ///
     /// # Errors
-    /// When the memfd, the sockets or the ring cannot be made; the text says which and what to do.
-    pub fn spawn(_config: ShardConfig) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<ShardEvent>)> {
-        anyhow::bail!("shard: not built yet")
+    /// When the memfd, the sockets, the ring or the thread cannot be made; the text says which and what to do.
+    pub fn spawn(config: ShardConfig) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<ShardEvent>)> {
+        let backing = Backing::create(&format!("dvm-space-{}", config.space))?;
+        let backing_fd = backing.as_fd().try_clone_to_owned().context("duplicating the space's memfd")?;
+        let endpoint = Endpoint::bind(EndpointConfig {
+            me: config.me,
+            space: config.space,
+            epoch: config.epoch,
+            cluster: config.cluster,
+            cluster_key: config.cluster_key,
+            address: config.address,
+            mtu: config.mtu,
+            faults: FaultPlan::NONE,
+        })?;
+        let (urgent, bulk) = endpoint.listening();
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).context("making the shard's eventfd")?;
+        let wake = Arc::new(wake);
+        let (commands, receiver) = channel();
+        let (events, reports) = mpsc::unbounded_channel();
+        let driver = Driver {
+            host: config.host,
+            epoch: config.epoch,
+            clock: Clock::start(),
+            node: Node::new(Config { me: config.me, space: config.space, members: config.members, epoch: config.epoch }),
+            pages: Pages::new(Pager::new(backing)),
+            endpoint,
+            commands: receiver,
+            wake: Arc::clone(&wake),
+            events,
+            figures: Figures::new(),
+            tally: Tally::default(),
+            peers_awaited: BTreeSet::new(),
+            discards: BTreeMap::new(),
+            faults: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{}", config.space))
+            .spawn(move || run_shard(driver))
+            .context("starting the shard's thread")?;
+        let listening = SpaceMember { node: config.me.0, urgent, bulk };
+        Ok((Self { listening, backing: backing_fd, commands, wake, thread: Some(thread) }, reports))
     }
 
     /// Where this shard listens.
     #[must_use]
     pub fn listening(&self) -> SpaceMember {
-        unreachable!("no shard exists yet")
+        self.listening
     }
 
     /// The space's memfd on this host.
     #[must_use]
     pub fn backing(&self) -> BorrowedFd<'_> {
-        unreachable!("no shard exists yet")
+        self.backing.as_fd()
     }
 
     /// Queues an order; ignored once the shard has ended.
-    pub fn send(&self, _command: ShardCommand) {}
+    pub fn send(&self, command: ShardCommand) {
+        if self.commands.send(command).is_ok() {
+            // Only an overflow of 2^64 - 1 unread wake-ups could refuse this, and then it is awake anyway.
+            drop(self.wake.write(1));
+        }
+    }
+}
+
+impl Drop for ShardHandle {
+    fn drop(&mut self) {
+        self.send(ShardCommand::Stop);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn run_shard(driver: Driver) {
+    let events = driver.events.clone();
+    if let Err(errno) = sys::raise_priority() {
+        eprintln!("dvm-agent: shard runs at ordinary priority ({errno}): run the agent as root or with CAP_SYS_NICE");
+    }
+    if let Err(error) = driver.run() {
+        drop(events.send(ShardEvent::Failed { reason: format!("{error:#}") }));
+    }
 }

@@ -1,0 +1,317 @@
+//! The loop of a shard: events in, protocol, page operations and frames out.
+//!
+//! Owns the order of work. Must not know jobs or the control plane beyond its commands and events.
+
+use super::figures::{Figures, Span};
+use super::pages::Pages;
+use super::{ShardCommand, ShardEvent};
+use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, PageOp, Transmit};
+use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
+use dsm_wire::{Epoch, NodeId, PAGE_BYTES, Rights};
+use nix::sys::eventfd::EventFd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+use uffd_dsm::{Drained, Fault};
+
+const TOKEN_COMMANDS: u32 = 0;
+const TOKEN_FAULTS: u32 = 1;
+
+/// Everything one shard thread owns.
+pub(super) struct Driver {
+    pub(super) host: String,
+    pub(super) epoch: Epoch,
+    pub(super) clock: Clock,
+    pub(super) node: Node,
+    pub(super) pages: Pages,
+    pub(super) endpoint: Endpoint,
+    pub(super) commands: Receiver<ShardCommand>,
+    pub(super) wake: Arc<EventFd>,
+    pub(super) events: UnboundedSender<ShardEvent>,
+    pub(super) figures: Figures,
+    pub(super) tally: Tally,
+    pub(super) peers_awaited: BTreeSet<NodeId>,
+    pub(super) discards: BTreeMap<u64, Nanos>,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// What only the driver can count.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    batches: u64,
+    dropped_no_buffer: u64,
+    send_refused: u64,
+    operations: u64,
+    operations_put_off: u64,
+}
+
+/// Nanoseconds since the shard began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(self) -> Nanos {
+        Nanos(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Driver {
+    /// Runs until [`ShardCommand::Stop`], the end of the command channel, or an error that kills the space.
+    pub(super) fn run(mut self) -> anyhow::Result<()> {
+        let wake = Arc::clone(&self.wake);
+        self.endpoint.watch(wake.as_fd(), TOKEN_COMMANDS)?;
+        loop {
+            let now = self.clock.now();
+            if self.take_batch(now)? == Flow::Stop {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            if self.node.poll_timeout().is_some_and(|due| due <= now) {
+                self.node.handle_timeout(now);
+            }
+            self.pump(now)?;
+            let deadline = [self.node.poll_timeout(), self.pages.due()].into_iter().flatten().min();
+            self.endpoint.wait(transport_time(self.clock.now()), deadline.map(transport_time))?;
+            self.tally.batches += 1;
+        }
+    }
+
+    fn take_batch(&mut self, now: Nanos) -> anyhow::Result<Flow> {
+        while let Some(event) = self.endpoint.next_event(transport_time(now)) {
+            match event {
+                TransportEvent::Frame { from, message, pages } => {
+                    let Some(contents) = self.pages.keep(pages) else {
+                        self.tally.dropped_no_buffer += 1;
+                        continue;
+                    };
+                    self.node.handle_frame(now, Frame { from, epoch: self.epoch, message, contents });
+                    self.pump(now)?;
+                }
+                TransportEvent::Ready { token: TOKEN_FAULTS } => self.take_faults(now)?,
+                TransportEvent::Ready { .. } => {
+                    if self.take_commands(now)? == Flow::Stop {
+                        return Ok(Flow::Stop);
+                    }
+                }
+                TransportEvent::PeerUp { node } => self.on_peer_up(node),
+                TransportEvent::PeerLost { node, reason } => {
+                    let reason = lost_text(reason).to_owned();
+                    self.report(ShardEvent::PeerLost { node, reason });
+                }
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn take_faults(&mut self, now: Nanos) -> anyhow::Result<()> {
+        loop {
+            let drained = self.pages.drain_faults(&mut self.faults)?;
+            for fault in std::mem::take(&mut self.faults) {
+                let kind = if fault.write { FaultKind::Write } else { FaultKind::Read };
+                self.node.handle_fault(now, fault.page, kind);
+                self.pump(now)?;
+            }
+            if drained == Drained::Empty {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_commands(&mut self, now: Nanos) -> anyhow::Result<Flow> {
+        match self.wake.read() {
+            Ok(_) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            Err(error) => anyhow::bail!("shard: reading its eventfd failed ({error}): the agent is out of order, restart it"),
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(ShardCommand::AddPeers(members)) => {
+                    for member in members {
+                        let node = NodeId(member.node);
+                        self.peers_awaited.insert(node);
+                        self.endpoint.add_peer(transport_time(now), node, member.urgent, member.bulk)?;
+                    }
+                    self.on_peers_changed();
+                }
+                Ok(ShardCommand::AttachView(userfaultfd)) => self.attach_view(now, userfaultfd)?,
+                Ok(ShardCommand::Discard { tag, range }) => {
+                    anyhow::ensure!(
+                        self.node.handle_discard(now, range, tag),
+                        "shard: too many discards wait; the executor must wait for the earlier ones"
+                    );
+                    self.discards.insert(tag, now);
+                    self.pump(now)?;
+                }
+                Ok(ShardCommand::Statistics { tag }) => {
+                    let statistics = self.figures.report(&self.host, self.counters());
+                    self.report(ShardEvent::Statistics { tag, statistics });
+                }
+                Ok(ShardCommand::Stop) | Err(TryRecvError::Disconnected) => return Ok(Flow::Stop),
+                Err(TryRecvError::Empty) => return Ok(Flow::Continue),
+            }
+        }
+    }
+
+    fn attach_view(&mut self, now: Nanos, userfaultfd: OwnedFd) -> anyhow::Result<()> {
+        self.pages.attach_view(userfaultfd)?;
+        let fault_fd = self.pages.fault_fd().expect("a view was attached just now");
+        self.endpoint.watch(fault_fd, TOKEN_FAULTS)?;
+        self.take_faults(now)
+    }
+
+    fn on_peer_up(&mut self, node: NodeId) {
+        if self.peers_awaited.remove(&node) {
+            self.on_peers_changed();
+        }
+    }
+
+    fn on_peers_changed(&mut self) {
+        if self.peers_awaited.is_empty() {
+            self.report(ShardEvent::PeersReady);
+        }
+    }
+
+    /// Carries out what the protocol wants until it wants nothing more now.
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<()> {
+        while let Some((id, op)) = self.pages.retry(now) {
+            self.operate(id, op)?;
+        }
+        loop {
+            let mut is_idle = true;
+            while let Some((id, op)) = self.node.poll_page_op() {
+                is_idle = false;
+                self.operate(id, op)?;
+            }
+            while let Some(transmit) = self.node.poll_transmit() {
+                is_idle = false;
+                self.send(now, &transmit);
+            }
+            while let Some(event) = self.node.poll_event() {
+                is_idle = false;
+                self.on_event(now, event);
+            }
+            if is_idle {
+                break;
+            }
+        }
+        if self.pages.take_view_lost() {
+            self.endpoint.unwatch(TOKEN_FAULTS);
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, id: OpId, op: PageOp) -> anyhow::Result<()> {
+        let before = self.clock.now();
+        let Some(result) = self.pages.execute(before, id, op)? else {
+            self.tally.operations_put_off += 1;
+            return Ok(());
+        };
+        let after = self.clock.now();
+        self.tally.operations += 1;
+        self.figures.record(Span::PageOperation, after.since(before).0);
+        self.node.handle_page_done(after, id, result);
+        Ok(())
+    }
+
+    fn send(&mut self, now: Nanos, transmit: &Transmit) {
+        let mut payload: [&[u8; PAGE_BYTES]; dsm_proto::limits::PAGES_PER_OP_MAX as usize] =
+            [&[0; PAGE_BYTES]; dsm_proto::limits::PAGES_PER_OP_MAX as usize];
+        let mut count = 0;
+        for buffer in transmit.contents.buffers() {
+            payload[count] = self.pages.bytes(buffer);
+            count += 1;
+        }
+        let class = match transmit.class {
+            Class::Urgent => dsm_transport::Class::Urgent,
+            Class::Bulk => dsm_transport::Class::Bulk,
+        };
+        let sent = self.endpoint.send(transport_time(now), transmit.to, &transmit.message, &payload[..count], class);
+        if sent.is_err() {
+            self.tally.send_refused += 1; // As good as lost on the way: the protocol sends again.
+        }
+        if !transmit.keeps_buffers {
+            for buffer in transmit.contents.buffers() {
+                self.pages.free(buffer);
+            }
+        }
+    }
+
+    fn on_event(&mut self, now: Nanos, event: ProtocolEvent) {
+        match event {
+            ProtocolEvent::FaultResolved { kind, stages, .. } => self.record_fault(kind, &stages),
+            ProtocolEvent::DiscardDone { token } => {
+                if let Some(begun) = self.discards.remove(&token) {
+                    self.figures.record(Span::Discard, now.since(begun).0);
+                }
+                self.report(ShardEvent::Completed { tag: token });
+            }
+            ProtocolEvent::PageLost { .. } => {} // Counted by the protocol; the thread gets SIGBUS.
+            ProtocolEvent::FreeBuffer(buffer) => self.pages.free(buffer),
+        }
+    }
+
+    fn record_fault(&mut self, kind: FaultKind, stages: &FaultStages) {
+        let total = stages.installed_at.since(stages.raised_at).0;
+        let Some(request_at) = stages.request_at else {
+            self.figures.record(Span::LocalFault, total);
+            return;
+        };
+        let span = match kind.rights() {
+            Rights::Read => Span::RemoteRead,
+            Rights::Write => Span::RemoteWrite,
+        };
+        self.figures.record(span, total);
+        self.figures.record(Span::RequestOut, request_at.since(stages.raised_at).0);
+        if let Some(grant_at) = stages.grant_at {
+            self.figures.record(Span::ReplyIn, grant_at.since(request_at).0);
+            self.figures.record(Span::Installed, stages.installed_at.since(grant_at).0);
+        }
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let pager = self.pages.stats();
+        let own = [
+            ("batches", self.tally.batches),
+            ("dropped_no_buffer", self.tally.dropped_no_buffer),
+            ("send_refused", self.tally.send_refused),
+            ("page_operations", self.tally.operations),
+            ("page_operations_put_off", self.tally.operations_put_off),
+            ("page_buffers_taken", self.pages.buffers_taken() as u64),
+            ("kernel_faults", pager.faults),
+            ("pages_installed_zero", pager.zero_pages),
+            ("pages_installed_bytes", pager.copied_pages),
+        ];
+        let named = self.node.stats().iter().chain(self.endpoint.counters().named()).chain(own);
+        named.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn report(&self, event: ShardEvent) {
+        // The agent drops its end only after it has ordered the stop, which arrives on the command channel.
+        drop(self.events.send(event));
+    }
+}
+
+fn transport_time(now: Nanos) -> dsm_transport::Nanos {
+    dsm_transport::Nanos(now.0)
+}
+
+fn lost_text(reason: LostReason) -> &'static str {
+    match reason {
+        LostReason::Lease => "no heartbeat on the data path for a lease",
+        LostReason::NoHandshake => "it never finished the data path's handshake: compare the cluster keys",
+        LostReason::Restarted => "its agent was restarted",
+    }
+}

@@ -1,0 +1,101 @@
+//! What a shard measures: one latency histogram per operation and per stage of a fault.
+//!
+//! Owns names, bounds and serialization. Must not know where the times come from.
+
+use dvm_api::local::HostStatistics;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2Serializer};
+
+/// Longest latency told apart, in nanoseconds; longer ones count as this.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// Significant decimal digits kept.
+const DIGITS: u8 = 3;
+
+/// What a latency is of. The name is stable: it stands in reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Span {
+    /// Fault read from the kernel to thread resumed, page from another host, for reading.
+    RemoteRead,
+    /// The same for writing.
+    RemoteWrite,
+    /// Fault resolved without a message.
+    LocalFault,
+    /// Fault read from the kernel until the request is queued for the network.
+    RequestOut,
+    /// Request out until the grant is in.
+    ReplyIn,
+    /// Grant in until the page is mapped and its threads are woken.
+    Installed,
+    /// One page operation of the pager.
+    PageOperation,
+    /// A discard, from order to completion.
+    Discard,
+}
+
+const SPANS: [(Span, &str); 8] = [
+    (Span::RemoteRead, "fault_remote_read_ns"),
+    (Span::RemoteWrite, "fault_remote_write_ns"),
+    (Span::LocalFault, "fault_local_ns"),
+    (Span::RequestOut, "stage_request_out_ns"),
+    (Span::ReplyIn, "stage_reply_in_ns"),
+    (Span::Installed, "stage_installed_ns"),
+    (Span::PageOperation, "page_operation_ns"),
+    (Span::Discard, "discard_ns"),
+];
+
+/// The histograms of one shard.
+#[derive(Debug)]
+pub(super) struct Figures {
+    spans: Vec<Histogram<u64>>,
+}
+
+impl Figures {
+    pub(super) fn new() -> Self {
+        let empty = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("1 < max and 3 digits are in range");
+        Self { spans: SPANS.iter().map(|_| empty()).collect() }
+    }
+
+    /// Counts one latency of `span`, in nanoseconds.
+    pub(super) fn record(&mut self, span: Span, latency_ns: u64) {
+        self.spans[span as usize].saturating_record(latency_ns.max(1));
+    }
+
+    /// Everything measured, with `counters`, as it goes to whoever asked.
+    pub(super) fn report(&self, host: &str, counters: Vec<(String, u64)>) -> HostStatistics {
+        let mut serializer = V2Serializer::new();
+        let histograms =
+            SPANS.iter().zip(&self.spans).filter(|(_, histogram)| !histogram.is_empty()).map(|((_, name), histogram)| {
+                let mut bytes = Vec::new();
+                serializer.serialize(histogram, &mut bytes).expect("writing a histogram to memory cannot fail");
+                ((*name).to_owned(), bytes)
+            });
+        HostStatistics { host: host.to_owned(), counters, histograms: histograms.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::serialization::Deserializer;
+
+    #[test]
+    fn spans_stand_at_their_own_index() {
+        for (index, (span, _)) in SPANS.iter().enumerate() {
+            assert_eq!(*span as usize, index);
+        }
+    }
+
+    #[test]
+    fn report_reads_back() {
+        let mut figures = Figures::new();
+        figures.record(Span::RemoteRead, 20_000);
+        figures.record(Span::RemoteRead, u64::MAX);
+        let report = figures.report("a", Vec::new());
+        assert_eq!(report.histograms.len(), 1);
+        let (name, bytes) = &report.histograms[0];
+        assert_eq!(name, "fault_remote_read_ns");
+        let back: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).expect("own format");
+        assert_eq!(back.len(), 2);
+    }
+}

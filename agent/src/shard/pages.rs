@@ -1,0 +1,222 @@
+//! Carries out the protocol's page operations on the pager.
+//!
+//! Owns the page buffers and the operations the kernel put off. Must not know frames, peers or why a page moves.
+
+use dsm_proto::{BufferId, Contents, Nanos, OpId, OpResult, PageContent, PageOp};
+use dsm_wire::{PageNumber, PageRange};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use uffd_dsm::{Deferred, Drained, Fault, PageBuffer, PageBytes, PagePool, PageSource, Pager, PagerError, PagerStats};
+
+/// Buffers of one shard: 256 MiB of pages on their way.
+const BUFFERS_MAX: u32 = 1 << 16;
+/// Buffers kept back from arriving frames, so that an order to give pages up can always be carried out.
+const BUFFERS_RESERVED: usize = 1 << 10;
+/// Pause before an operation is tried again that the kernel (or a lack of buffers) put off, in nanoseconds.
+const RETRY_NS: u64 = 50_000;
+
+const _: () = assert!(BUFFERS_RESERVED < BUFFERS_MAX as usize);
+
+/// Pager, buffers, and operations put off.
+#[derive(Debug)]
+pub(super) struct Pages {
+    pager: Pager,
+    pool: PagePool,
+    deferred: Deferred<(OpId, PageOp)>,
+    view_lost: bool,
+}
+
+impl Pages {
+    pub(super) fn new(pager: Pager) -> Self {
+        Self { pager, pool: PagePool::new(BUFFERS_MAX), deferred: Deferred::new(RETRY_NS), view_lost: false }
+    }
+
+    /// Serves the view behind `userfaultfd`.
+    pub(super) fn attach_view(&mut self, userfaultfd: OwnedFd) -> Result<(), PagerError> {
+        self.pager.attach_view(userfaultfd)
+    }
+
+    pub(super) fn fault_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pager.fault_fd()
+    }
+
+    /// Appends what waits on the userfaultfd.
+    pub(super) fn drain_faults(&mut self, faults: &mut Vec<Fault>) -> Result<Drained, PagerError> {
+        self.pager.drain_faults(faults)
+    }
+
+    pub(super) fn stats(&self) -> PagerStats {
+        self.pager.stats()
+    }
+
+    /// Buffers in use.
+    pub(super) fn buffers_taken(&self) -> usize {
+        self.pool.taken_count()
+    }
+
+    /// Whether the view's process has died since the last call.
+    pub(super) fn take_view_lost(&mut self) -> bool {
+        std::mem::take(&mut self.view_lost)
+    }
+
+    /// Copies arrived pages into buffers; `None` when buffers are short, and the frame must be dropped.
+    pub(super) fn keep(&mut self, pages: &[PageBytes]) -> Option<Contents> {
+        if self.pool.free_count() < BUFFERS_RESERVED + pages.len() {
+            return None;
+        }
+        let mut contents = Contents::EMPTY;
+        for page in pages {
+            let buffer = self.pool.take()?;
+            self.pool.bytes_mut(buffer).copy_from_slice(page);
+            assert!(contents.push(PageContent::Buffer(BufferId(buffer.0))), "the wire carries at most 16 pages a frame");
+        }
+        Some(contents)
+    }
+
+    /// The bytes of a buffer.
+    pub(super) fn bytes(&self, buffer: BufferId) -> &PageBytes {
+        self.pool.bytes(PageBuffer(buffer.0))
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn free(&mut self, buffer: BufferId) {
+        self.pool.give_back(PageBuffer(buffer.0));
+    }
+
+    /// When an operation put off is due.
+    pub(super) fn due(&self) -> Option<Nanos> {
+        self.deferred.due_ns().map(Nanos)
+    }
+
+    /// The next operation put off that is due.
+    pub(super) fn retry(&mut self, now: Nanos) -> Option<(OpId, PageOp)> {
+        self.deferred.retry(now.0)
+    }
+
+    /// Carries `op` out. `None`: put off, [`Pages::retry`] hands it out again.
+    ///
+    /// # Errors
+    /// What the pager cannot do at all; the space is dead then.
+    pub(super) fn execute(&mut self, now: Nanos, id: OpId, op: PageOp) -> Result<Option<OpResult>, PagerError> {
+        match self.attempt(op) {
+            Ok(Some(result)) => Ok(Some(result)),
+            Ok(None) => self.put_off(now, id, op),
+            Err(PagerError::Busy { done, .. }) => {
+                let rest = self.rest_of(op, done);
+                self.put_off(now, id, rest)
+            }
+            Err(PagerError::ViewGone) => {
+                // The executor died: pages stay in the memfd for the other hosts until the job is ended.
+                self.view_lost = true;
+                self.pager.detach_view();
+                self.execute(now, id, op)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_off(&mut self, now: Nanos, id: OpId, op: PageOp) -> Result<Option<OpResult>, PagerError> {
+        match self.deferred.push(now.0, (id, op)) {
+            Ok(()) => Ok(None),
+            Err((_, op)) => Err(PagerError::Busy { page: op.range().first, done: 0 }),
+        }
+    }
+
+    /// One attempt; `Ok(None)` when buffers are short.
+    fn attempt(&mut self, op: PageOp) -> Result<Option<OpResult>, PagerError> {
+        match op {
+            PageOp::InstallZero { range } => self.pager.install_zero(range)?,
+            PageOp::Install { first, contents, writable } => self.install(first, &contents, writable)?,
+            PageOp::Unprotect { page } => self.pager.unprotect(page)?,
+            PageOp::ProtectRead { range } => {
+                for page in range.pages() {
+                    self.pager.protect(page)?;
+                }
+                return self.read(range);
+            }
+            PageOp::Read { range } => return self.read(range),
+            PageOp::Take { page } => {
+                let take = |pager: &mut Pager, bytes: &mut PageBytes| pager.take(page, bytes);
+                return self.fill(take).map(|taken| taken.map(|content| OpResult::Contents(Contents::one(content))));
+            }
+            PageOp::Drop { range } => self.pager.drop_pages(range)?,
+            PageOp::Refresh { page, writable } => self.pager.refresh(page, writable).map(drop)?,
+            PageOp::Poison { page } => self.pager.poison(page)?,
+        }
+        Ok(Some(OpResult::Done))
+    }
+
+    fn install(&mut self, first: PageNumber, contents: &Contents, writable: bool) -> Result<(), PagerError> {
+        let pool = &self.pool;
+        let source = |content: &PageContent| match content {
+            PageContent::Zero => PageSource::Zero,
+            PageContent::Buffer(buffer) => PageSource::Bytes(pool.bytes(PageBuffer(buffer.0))),
+        };
+        let mut sources = [PageSource::Zero; dsm_proto::limits::PAGES_PER_OP_MAX as usize];
+        for (slot, content) in sources.iter_mut().zip(contents.as_slice()) {
+            *slot = source(content);
+        }
+        self.pager.install(first, &sources[..usize::from(contents.len())], writable)?;
+        for buffer in contents.buffers() {
+            self.free(buffer);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, range: PageRange) -> Result<Option<OpResult>, PagerError> {
+        let mut contents = Contents::EMPTY;
+        for page in range.pages() {
+            let read = self.fill(|pager, bytes| pager.read(page, bytes));
+            match read {
+                Ok(Some(content)) => assert!(contents.push(content), "the protocol reads at most 16 pages at once"),
+                Ok(None) | Err(_) => {
+                    for buffer in contents.buffers() {
+                        self.free(buffer);
+                    }
+                    return read.map(|_| None);
+                }
+            }
+        }
+        Ok(Some(OpResult::Contents(contents)))
+    }
+
+    /// Fills a buffer by `fill`, which says whether all bytes are zero; `None` when there is no buffer.
+    fn fill(
+        &mut self,
+        fill: impl FnOnce(&mut Pager, &mut PageBytes) -> Result<bool, PagerError>,
+    ) -> Result<Option<PageContent>, PagerError> {
+        let Some(buffer) = self.pool.take() else { return Ok(None) };
+        let is_zero = fill(&mut self.pager, self.pool.bytes_mut(buffer));
+        if matches!(is_zero, Ok(false)) {
+            return Ok(Some(PageContent::Buffer(BufferId(buffer.0))));
+        }
+        self.pool.give_back(buffer);
+        is_zero.map(|_| Some(PageContent::Zero))
+    }
+
+    /// What is left of `op` after its first `done` pages.
+    fn rest_of(&mut self, op: PageOp, done: u64) -> PageOp {
+        match op {
+            PageOp::InstallZero { range } => {
+                PageOp::InstallZero { range: PageRange::new(range.first.offset(done), range.count - done) }
+            }
+            PageOp::Install { first, contents, writable } => {
+                let mut rest = Contents::EMPTY;
+                for (index, content) in contents.as_slice().iter().enumerate() {
+                    match content {
+                        PageContent::Buffer(buffer) if (index as u64) < done => self.free(*buffer),
+                        PageContent::Zero if (index as u64) < done => {}
+                        kept => assert!(rest.push(*kept), "a part is no longer than the whole"),
+                    }
+                }
+                PageOp::Install { first: first.offset(done), contents: rest, writable }
+            }
+            whole @ (PageOp::Unprotect { .. }
+            | PageOp::ProtectRead { .. }
+            | PageOp::Read { .. }
+            | PageOp::Take { .. }
+            | PageOp::Drop { .. }
+            | PageOp::Refresh { .. }
+            | PageOp::Poison { .. }) => whole,
+        }
+    }
+}

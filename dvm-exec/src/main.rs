@@ -1,2 +1,79 @@
-//! To be written.
-fn main() {}
+//! `dvm-exec`: runs an unmodified program with its threads spread over several hosts.
+//!
+//! Owns the command line. Must not know how a program is run.
+
+mod exit;
+mod process;
+mod sys;
+
+use clap::Parser;
+use exit::Failure;
+use process::husk::{self, Options};
+use process::placement::Placement;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// Runs an unmodified program with its threads spread over several hosts, on one address space.
+///
+/// Exit status, standard input and output, and ^C are the program's own.
+#[derive(Debug, Parser)]
+#[command(name = "dvm-exec", version, about)]
+struct CommandLine {
+    /// Hosts by name, separated by commas [default: all of the cluster].
+    #[arg(long, value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Where threads go: rr (one host after the other), fill (a host's processors first), block=N, local.
+    #[arg(long, default_value = "rr")]
+    place: Placement,
+    /// Most threads of the program at a time on one host, with rr and fill [default: rr any number, fill the processors].
+    #[arg(long)]
+    threads_per_host: Option<usize>,
+    /// Show threads, faults, transfers, delegated calls and latencies on stderr when the program has ended.
+    #[arg(long)]
+    stat: bool,
+    /// Write the same figures to this file as JSON.
+    #[arg(long)]
+    stat_json: Option<PathBuf>,
+    /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// Run without an agent, in this process alone.
+    #[arg(long, hide = true)]
+    local_test: bool,
+    /// Be the husk of a job started elsewhere; the agent's socket is descriptor 3.
+    #[arg(long, hide = true)]
+    husk: bool,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "husk")]
+    command: Vec<OsString>,
+}
+
+fn main() {
+    sys::startup::restore_signals();
+    let line = CommandLine::parse();
+    let failure = run(line);
+    process::say::line(&failure.to_string());
+    std::process::exit(i32::from(failure.code()));
+}
+
+fn run(line: CommandLine) -> Failure {
+    let stack_limit = match sys::startup::with_finite_stack() {
+        Ok(limit) => limit,
+        Err(error) => return Failure::Unsupported(format!("cannot set a finite stack limit: {error}")),
+    };
+    if let Err(error) = husk::make_room_for_descriptors() {
+        return Failure::Unsupported(format!("cannot raise the limit of open files: {error}"));
+    }
+    husk::run(Options {
+        command: line.command.into_iter().map(OsString::into_vec).collect(),
+        hosts: line.hosts,
+        placement: line.place,
+        threads_per_host: line.threads_per_host,
+        stat: line.stat,
+        stat_json: line.stat_json,
+        socket: line.socket,
+        is_local_test: line.local_test,
+        stack_limit,
+    })
+}

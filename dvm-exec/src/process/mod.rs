@@ -3,9 +3,24 @@
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
 pub mod calls;
+pub mod clone;
+pub mod descriptors;
+pub mod dispatch;
 pub mod elf;
+pub mod execute;
+pub mod husk;
+pub mod load;
+pub mod local;
+pub mod member;
+pub mod memory;
+pub mod placement;
+pub mod say;
+pub mod shadow;
 pub mod sigframe;
+pub mod signals;
 pub mod stack;
+pub mod stat;
+pub mod thread;
 pub mod topology;
 pub mod vdso;
 pub mod vma;

@@ -1,0 +1,261 @@
+//! The root husk: the user's `dvm-exec` process, which becomes the program.
+//!
+//! Owns the job's state at the root and the end of the job. Must not know how a call is executed.
+
+use super::clone;
+use super::load::Program;
+use super::memory::{LocalMemory, Space};
+use super::placement::Placement;
+use super::signals::{self, Actions};
+use super::stat::Figures;
+use super::thread::{Task, Tasks};
+use super::vdso::{self, Table};
+use super::{descriptors, say};
+use crate::exit::Failure;
+use crate::sys::signal::{Disposition, replace_mask, set_disposition};
+use crate::sys::{call, cpu, mapping, user};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, Ordering};
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program's name and arguments.
+    pub command: Vec<Vec<u8>>,
+    /// Hosts by name; empty: all.
+    pub hosts: Vec<String>,
+    /// Where threads go.
+    pub placement: Placement,
+    /// Most threads on one host.
+    pub threads_per_host: Option<usize>,
+    /// Show figures at the end.
+    pub stat: bool,
+    /// Write figures as JSON there.
+    pub stat_json: Option<PathBuf>,
+    /// The agent's socket.
+    pub socket: Option<PathBuf>,
+    /// No agent: this process only.
+    pub is_local_test: bool,
+    /// The stack limit the user had: soft, hard.
+    pub stack_limit: (u64, u64),
+}
+
+/// How a program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// exit_group, or the last thread's exit.
+    Exit(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+/// A host of the job.
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// Processors a job may use there.
+    pub processors: u32,
+}
+
+/// State of the job at the root.
+pub struct Root {
+    /// The program's process number.
+    pub pid: i32,
+    /// The program's memory.
+    pub space: Space,
+    /// What the program does with signals.
+    pub actions: Actions,
+    /// The program's threads.
+    pub tasks: Tasks,
+    /// Counters.
+    pub figures: Figures,
+    /// Hosts, the root first.
+    pub hosts: Vec<Host>,
+    /// Processors of all hosts.
+    pub processors: u32,
+    /// Path of the program.
+    pub executable: Vec<u8>,
+    /// Stack limit the program sees.
+    pub stack_limit: (u64, u64),
+    /// Status of the last thread that called exit.
+    pub last_exit: AtomicI32,
+    options: Options,
+    is_ending: AtomicBool,
+}
+
+static ROOT: OnceLock<Root> = OnceLock::new();
+static CORRECTION_NS: AtomicI64 = AtomicI64::new(0);
+static PROCESSORS: AtomicU32 = AtomicU32::new(1);
+static PROCESSOR_FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// The root's state, if this process is the root.
+pub fn root() -> Option<&'static Root> {
+    ROOT.get()
+}
+
+/// The root's state, where only the root comes.
+pub fn expect_root() -> &'static Root {
+    ROOT.get().expect("threads of the root exist only after the root's state")
+}
+
+/// What is added to this host's clocks that count from the boot.
+pub fn clock_correction_ns() -> i64 {
+    CORRECTION_NS.load(Ordering::Relaxed)
+}
+
+/// Processors of all hosts of the job.
+pub fn processors() -> u32 {
+    PROCESSORS.load(Ordering::Relaxed)
+}
+
+/// Number of this host's first processor among all.
+pub fn processor_first() -> u32 {
+    PROCESSOR_FIRST.load(Ordering::Relaxed)
+}
+
+/// Says what this host is in the job.
+pub fn set_topology(processors: u32, processor_first: u32, correction_ns: i64) {
+    PROCESSORS.store(processors, Ordering::Relaxed);
+    PROCESSOR_FIRST.store(processor_first, Ordering::Relaxed);
+    CORRECTION_NS.store(correction_ns, Ordering::Relaxed);
+}
+
+/// Maps the synthetic vdso; returns its address, 0 if this kernel's own cannot be used.
+///
+/// # Errors
+/// When the place is taken.
+pub fn map_vdso() -> Result<u64, Failure> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let Some(range) = vdso::find_in_maps(&maps) else { return Ok(0) };
+    let Ok(bytes) = user::read_vec(range.start, (range.end - range.start) as usize) else { return Ok(0) };
+    let Ok(table) = Table::for_host(&bytes, range.start) else { return Ok(0) };
+    let mut table = table.with_correction(clock_correction_ns());
+    table.processor_first = u64::from(processor_first());
+    let map = |address, bytes: &[u8], protection| {
+        mapping::map_bytes(address, bytes, protection)
+            .map_err(|error| Failure::Unsupported(format!("cannot map the vdso at {address:#x}: {error}")))
+    };
+    map(vdso::IMAGE_ADDRESS, &vdso::image(), libc::PROT_READ | libc::PROT_EXEC)?;
+    map(vdso::TABLE_ADDRESS, &table.to_bytes(), libc::PROT_READ)?;
+    Ok(vdso::IMAGE_ADDRESS)
+}
+
+/// Runs the program in this process; returns only if it could not be started.
+pub fn run(options: Options) -> Failure {
+    match start(options) {
+        Ok(never) => never,
+        Err(failure) => failure,
+    }
+}
+
+fn start(options: Options) -> Result<Failure, Failure> {
+    say::keep_stderr();
+    if !cpu::has_fsgsbase() {
+        return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
+    }
+    let program = Program::find(&options.command[0], options.command.clone())?;
+    let root = open_job(options, &program)?;
+    let vdso = map_vdso()?;
+    let environment: Vec<Vec<u8>> = std::env::vars_os()
+        .filter(|(name, _)| !name.as_bytes().starts_with(b"DVM_"))
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+        .collect();
+    let state = program.load(&root.space, &environment, vdso)?;
+    name_process(&program);
+    root.actions.inherit();
+    signals::install(true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
+    drop(program);
+    let task = Task::new(root.pid, 0, 0);
+    root.tasks.add(&task);
+    root.figures.count_thread(0);
+    let mask = replace_mask(u64::MAX);
+    clone::carry(root, &task, &state, mask);
+    clone::bury(root, &task);
+    loop {
+        call::raw(libc::SYS_pause, &[0; 6]);
+    }
+}
+
+fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
+    let memory = LocalMemory::new().map_err(|error| Failure::Unsupported(format!("cannot map the space: {error}")))?;
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    set_topology(processors, 0, 0);
+    let root = Root {
+        pid: cpu::thread_id(),
+        space: Space::new(Box::new(memory)),
+        actions: Actions::default(),
+        tasks: Tasks::default(),
+        figures: Figures::default(),
+        hosts: vec![Host { name: "local".to_owned(), processors }],
+        processors,
+        executable: program.path.as_os_str().as_bytes().to_vec(),
+        stack_limit: options.stack_limit,
+        last_exit: AtomicI32::new(0),
+        is_ending: AtomicBool::new(false),
+        options,
+    };
+    Ok(ROOT.get_or_init(|| root))
+}
+
+fn name_process(program: &Program) {
+    let name = program.path.file_name().unwrap_or_default().as_bytes();
+    let mut text = [0_u8; 16];
+    let bytes = name.len().min(15);
+    text[..bytes].copy_from_slice(&name[..bytes]);
+    call::raw(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, text.as_ptr() as u64, 0, 0, 0, 0]);
+}
+
+impl Root {
+    /// The host for the next thread.
+    pub fn place(&self) -> usize {
+        0
+    }
+
+    /// A thread of the program called exit with this status.
+    pub fn note_exit(&self, status: i32) {
+        self.last_exit.store(status, Ordering::Relaxed);
+    }
+
+    /// What must be done before this process is killed: figures shown, the agent told.
+    pub fn prepare_death(&self) {
+        let _ = &self.options;
+    }
+
+    /// Ends the program on all hosts, and this process with it.
+    pub fn finish(&self, ending: Ending) -> ! {
+        if self.is_ending.swap(true, Ordering::SeqCst) {
+            replace_mask(u64::MAX);
+            loop {
+                call::raw(libc::SYS_pause, &[0; 6]);
+            }
+        }
+        self.prepare_death();
+        match ending {
+            Ending::Exit(status) => cpu::exit(status),
+            Ending::Signal(signal) => {
+                set_disposition(signal, Disposition::Default).unwrap_or(());
+                call::raw(libc::SYS_tgkill, &[self.pid as u64, cpu::thread_id() as u64, signal as u64, 0, 0, 0]);
+                replace_mask(0);
+                cpu::exit(128 + signal)
+            }
+        }
+    }
+
+    /// Ends the job because the husk cannot go on.
+    pub fn fail(&self, reason: &str) -> ! {
+        say::line(reason);
+        self.finish(Ending::Exit(i32::from(Failure::Internal(String::new()).code())))
+    }
+}
+
+/// Descriptor numbers the program may still use do not reach the husk's own.
+///
+/// # Errors
+/// The kernel's error.
+pub fn make_room_for_descriptors() -> Result<(), std::io::Error> {
+    let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE)?;
+    let wanted = descriptors::FLOOR + descriptors::COUNT_MAX;
+    if soft < wanted { cpu::set_limit(libc::RLIMIT_NOFILE, wanted.min(hard), hard) } else { Ok(()) }
+}

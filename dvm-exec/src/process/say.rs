@@ -1,0 +1,45 @@
+//! What the husk tells the user: lines on a private copy of stderr, which the program cannot close or redirect.
+//!
+//! Owns that descriptor and which refusals were already named. Must not decide what is refused.
+
+use super::descriptors;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Kinds of refusals that are remembered; more are not named.
+const KINDS_MAX: usize = 256;
+
+static STDERR: OnceLock<File> = OnceLock::new();
+static NAMED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Keeps a copy of stderr for the husk. Until then, lines go to stderr itself.
+pub fn keep_stderr() {
+    if let Some(copy) = descriptors::duplicate_hidden(2) {
+        STDERR.get_or_init(|| File::from(copy));
+    }
+}
+
+/// Writes one line, prefixed with the program's name. A stderr that is gone is not an error.
+pub fn line(text: &str) {
+    raw(&format!("dvm-exec: {text}\n"));
+}
+
+/// Writes text as it is.
+pub fn raw(text: &str) {
+    let written = match STDERR.get() {
+        Some(mut file) => file.write_all(text.as_bytes()),
+        None => std::io::stderr().write_all(text.as_bytes()),
+    };
+    written.unwrap_or(());
+}
+
+/// Names a refused kind of call, the first time it is met.
+pub fn refused(kind: &str, reason: &str) {
+    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    if named.len() < KINDS_MAX && named.insert(kind.to_owned()) {
+        drop(named);
+        line(&format!("{kind} is not supported: {reason}"));
+    }
+}

@@ -1,0 +1,94 @@
+//! What this processor and this kernel offer, and small facts about the calling process.
+//!
+//! Owns CPUID, the auxiliary vector, limits and process identity. Must not decide what a lack means.
+
+use super::call;
+use dvm_api::local::CpuFeatures;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::io::Error;
+
+const HWCAP2_FSGSBASE: u64 = 2;
+const OSXSAVE: u32 = 1 << 27;
+
+/// Instruction-set features of this host.
+#[must_use]
+pub fn features() -> CpuFeatures {
+    let (one, seven) = (__cpuid(1), __cpuid_count(7, 0));
+    let extended = __cpuid(0x8000_0001);
+    let (mut xcr0, mut xsave_bytes) = (0, 0);
+    if one.ecx & OSXSAVE != 0 {
+        let (low, high): (u32, u32);
+        // SAFETY: OSXSAVE says that XGETBV is there; it only reads XCR0.
+        unsafe { std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
+        xcr0 = u64::from(low) | u64::from(high) << 32;
+        xsave_bytes = __cpuid_count(13, 0).ebx;
+    }
+    CpuFeatures {
+        leaf1: [one.ecx, one.edx],
+        leaf7: [seven.ebx, seven.ecx, seven.edx],
+        extended: [extended.ecx, extended.edx],
+        xcr0,
+        xsave_bytes,
+    }
+}
+
+/// Value of an entry of the auxiliary vector, 0 if absent.
+#[must_use]
+pub fn auxiliary(kind: u64) -> u64 {
+    // SAFETY: getauxval only reads the auxiliary vector.
+    unsafe { libc::getauxval(kind) }
+}
+
+/// Whether FS may be switched by instruction.
+#[must_use]
+pub fn has_fsgsbase() -> bool {
+    auxiliary(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0
+}
+
+/// Number of the calling thread.
+#[must_use]
+pub fn thread_id() -> i32 {
+    call::raw(libc::SYS_gettid, &[0; 6]) as i32
+}
+
+/// A resource limit: soft and hard.
+///
+/// # Errors
+/// The kernel's error.
+pub fn limit(resource: u32) -> Result<(u64, u64), Error> {
+    let mut both = [0_u64; 2];
+    call::checked(libc::SYS_prlimit64, &[0, u64::from(resource), 0, both.as_mut_ptr() as u64, 0, 0])?;
+    Ok((both[0], both[1]))
+}
+
+/// Sets a resource limit.
+///
+/// # Errors
+/// The kernel's error.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Error> {
+    let both = [soft, hard];
+    call::checked(libc::SYS_prlimit64, &[0, u64::from(resource), both.as_ptr() as u64, 0, 0, 0]).map(drop)
+}
+
+/// Ends the process with all its threads.
+pub fn exit(status: i32) -> ! {
+    loop {
+        call::raw(libc::SYS_exit_group, &[status as u64, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// CPU time of the whole process, user and system, in nanoseconds.
+#[must_use]
+pub fn process_cpu_ns() -> u64 {
+    let mut time = [0_u64; 2];
+    call::raw(libc::SYS_clock_gettime, &[libc::CLOCK_PROCESS_CPUTIME_ID as u64, time.as_mut_ptr() as u64, 0, 0, 0, 0]);
+    time[0] * 1_000_000_000 + time[1]
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    let mut time = [0_u64; 2];
+    call::raw(libc::SYS_clock_gettime, &[libc::CLOCK_THREAD_CPUTIME_ID as u64, time.as_mut_ptr() as u64, 0, 0, 0, 0]);
+    time[0] * 1_000_000_000 + time[1]
+}

@@ -1,0 +1,103 @@
+//! Mappings of program memory and the few of our own at fixed addresses.
+//!
+//! Owns the calls that change the address space below the line. Must not know which ranges the program asked for.
+
+use super::{LINE, VIEW_FIRST, call};
+use std::fs::File;
+use std::io::Error;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Makes an anonymous file as large as the program's address space; it costs nothing until it is touched.
+///
+/// # Errors
+/// The kernel's error.
+pub fn make_space_file() -> Result<OwnedFd, Error> {
+    let name = c"dvm-space".as_ptr() as u64;
+    let raw = call::checked(libc::SYS_memfd_create, &[name, u64::from(libc::MFD_CLOEXEC), 0, 0, 0, 0])?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let file = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
+    call::checked(libc::SYS_ftruncate, &[raw, LINE, 0, 0, 0, 0])?;
+    Ok(file)
+}
+
+/// Maps the whole program space from `file` at equal addresses, without any access.
+///
+/// # Errors
+/// The kernel's error; EEXIST when something of the husk already lies below the line.
+pub fn map_space(file: BorrowedFd<'_>) -> Result<(), Error> {
+    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    let arguments = [VIEW_FIRST, LINE - VIEW_FIRST, 0, flags as u64, file.as_raw_fd() as u64, VIEW_FIRST];
+    call::checked(libc::SYS_mmap, &arguments).map(drop)
+}
+
+/// Sets the access rights of program pages.
+///
+/// # Errors
+/// The kernel's error; EINVAL outside the program's space.
+pub fn protect(first: u64, bytes: u64, protection: i32) -> Result<(), Error> {
+    if first < VIEW_FIRST || bytes > LINE || first > LINE - bytes {
+        return Err(Error::from_raw_os_error(libc::EINVAL));
+    }
+    call::checked(libc::SYS_mprotect, &[first, bytes, protection as u64, 0, 0, 0]).map(drop)
+}
+
+/// Forgets the contents of a range of a space file; the mapping shows zeros afterwards.
+///
+/// # Errors
+/// The kernel's error.
+pub fn punch(file: BorrowedFd<'_>, first: u64, bytes: u64) -> Result<(), Error> {
+    let mode = (libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE) as u64;
+    call::checked(libc::SYS_fallocate, &[file.as_raw_fd() as u64, mode, first, bytes, 0, 0]).map(drop)
+}
+
+/// Maps `bytes` at `address` above the line, with access `protection`.
+///
+/// # Errors
+/// The kernel's error; EINVAL for an address below the line.
+pub fn map_bytes(address: u64, bytes: &[u8], protection: i32) -> Result<(), Error> {
+    let length = (bytes.len() as u64).next_multiple_of(4096);
+    if address < LINE {
+        return Err(Error::from_raw_os_error(libc::EINVAL));
+    }
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    call::checked(libc::SYS_mmap, &[address, length, writable, flags as u64, u64::MAX, 0])?;
+    // SAFETY: the range was mapped by the call above and MAP_FIXED_NOREPLACE says that nobody else had it.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+    call::checked(libc::SYS_mprotect, &[address, length, protection as u64, 0, 0, 0]).map(drop)
+}
+
+/// Moves a descriptor to number `floor` or above, close-on-exec.
+///
+/// # Errors
+/// The kernel's error; EINVAL when the descriptor limit is below `floor`.
+pub fn move_up(descriptor: OwnedFd, floor: u64) -> Result<OwnedFd, Error> {
+    let raw = descriptor.as_raw_fd() as u64;
+    let moved = call::checked(libc::SYS_fcntl, &[raw, libc::F_DUPFD_CLOEXEC as u64, floor, 0, 0, 0])?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(moved as RawFd) })
+}
+
+/// Takes over descriptor `raw` that this process was started with or has just made.
+///
+/// # Errors
+/// EBADF when it is not open.
+pub fn adopt(raw: RawFd) -> Result<OwnedFd, Error> {
+    call::checked(libc::SYS_fcntl, &[raw as u64, libc::F_GETFD as u64, 0, 0, 0, 0])?;
+    // SAFETY: the descriptor is open and, by the callers' contract (inherited or just made), nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Puts `text` into an anonymous file positioned at its start and gives its number away.
+///
+/// # Errors
+/// The kernel's error.
+pub fn file_of_text(text: &[u8], is_cloexec: bool) -> Result<RawFd, Error> {
+    let flags = if is_cloexec { u64::from(libc::MFD_CLOEXEC) } else { 0 };
+    let raw = call::checked(libc::SYS_memfd_create, &[c"dvm-text".as_ptr() as u64, flags, 0, 0, 0, 0])? as RawFd;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let mut file = unsafe { File::from_raw_fd(raw) };
+    std::io::Write::write_all(&mut file, text)?;
+    std::io::Seek::rewind(&mut file)?;
+    Ok(std::os::fd::IntoRawFd::into_raw_fd(file))
+}

@@ -24,7 +24,7 @@ pub use agents::Binaries;
 pub use error::{Error, Result};
 pub use instance::{Config, Host, LocalHosts, User};
 pub use job::{Finished, Job, Running};
-pub use process::{Process, alive, cpu_time, descriptors, kill_process};
+pub use process::{Process, alive, cpu_time, descriptors, kill_process, memory_file_bytes};
 pub use sample::write_sample;
 pub use statistics::{HostFigures, Latency, Statistics};
 

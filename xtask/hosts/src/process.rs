@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Ticks of /proc/PID/stat in a second: USER_HZ, fixed on x86-64.
 const TICKS_PER_SECOND: u64 = 100;
+/// Unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 /// Between two looks while waiting for processes to end.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -88,6 +90,19 @@ pub fn descriptors(pid: i32) -> BTreeMap<String, usize> {
         *census.entry(kind.to_owned()).or_insert(0) += 1;
     }
     census
+}
+
+/// Bytes of memory in the memfds a process holds open.
+#[must_use]
+pub fn memory_file_bytes(pid: i32) -> u64 {
+    let mut blocks = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let is_memfd = fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("/memfd:"));
+        if let (true, Ok(file)) = (is_memfd, fs::metadata(entry.path())) {
+            blocks.insert(file.ino(), file.blocks());
+        }
+    }
+    blocks.values().sum::<u64>() * BLOCK_BYTES
 }
 
 /// One line per thread: its state, where it waits in the kernel, and its last system call; for the report on a hanging job.

@@ -1,0 +1,259 @@
+//! What a case is given: its hosts, its directory, compiled programs and the results of native runs.
+//!
+//! Owns everything a case writes to disk. Must not know which cases there are.
+
+use super::case::find_program;
+use anyhow::{Context, Result, bail, ensure};
+use dvm_hosts::{Finished, Job, LocalHosts, write_sample};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// CPU time every host must have spent on a job that claims to run on all of them.
+const CPU_LEAST: Duration = Duration::from_millis(20);
+/// Of a job's standard error, shown when it fails.
+const STDERR_SHOWN_BYTES_MAX: usize = 1500;
+
+/// Source and compiler call of a test program.
+struct Source {
+    name: &'static str,
+    file: &'static str,
+    text: &'static str,
+    compiler: &'static [&'static str],
+}
+
+macro_rules! source {
+    ($name:literal, $file:literal, $($word:literal)+) => {
+        Source {
+            name: $name,
+            file: $file,
+            text: include_str!(concat!("../../programs/", $file)),
+            compiler: &[$($word),+],
+        }
+    };
+}
+
+const SOURCES: [Source; 9] = [
+    source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
+    source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
+    source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
+    source!("openmp", "openmp.c", "gcc" "-O2" "-fopenmp"),
+    source!("threads", "threads.rs", "rustc" "--edition=2024" "-O"),
+    source!("endless", "endless.c", "gcc" "-O2" "-pthread"),
+    source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
+    source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
+    source!("history", "history.c", "gcc" "-O2" "-pthread"),
+];
+const SCENE: &str = include_str!("../../programs/scene.pov");
+
+/// How much a case that repeats itself does.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Least rounds of a litmus test.
+    pub litmus_rounds: u64,
+    /// Operations per thread of a history.
+    pub history_operations: u64,
+    /// Seed of what is random.
+    pub seed: u64,
+}
+
+/// Files that outlive single cases.
+#[derive(Debug)]
+pub struct Workshop {
+    directory: PathBuf,
+    native: BTreeMap<String, PathBuf>,
+    jobs: usize,
+}
+
+impl Workshop {
+    /// Makes a directory of its own, open to all users.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new() -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("dvm-live-{}", std::process::id()));
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { directory, native: BTreeMap::new(), jobs: 0 })
+    }
+
+    /// A test program, compiled at the first use; or an installed one.
+    ///
+    /// # Errors
+    /// It does not compile, or there is none of that name.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        let Some(source) = SOURCES.iter().find(|source| source.name == name) else {
+            return find_program(name).with_context(|| format!("`{name}` is neither a test program nor installed"));
+        };
+        let target = self.directory.join(name);
+        if target.exists() {
+            return Ok(target);
+        }
+        let file = self.directory.join(source.file);
+        fs::write(&file, source.text)?;
+        let (compiler, options) = source.compiler.split_first().context("a source without compiler")?;
+        let output = Command::new(compiler).args(options).arg(&file).arg("-o").arg(&target).output();
+        let output = output.with_context(|| format!("cannot start {compiler}"))?;
+        ensure!(output.status.success(), "{compiler} {}: {}", source.file, String::from_utf8_lossy(&output.stderr).trim());
+        Ok(target)
+    }
+
+    /// The deterministic input file of that many mebibytes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn sample(&self, mebibytes: usize) -> Result<PathBuf> {
+        let path = self.directory.join(format!("sample-{mebibytes}"));
+        if !path.exists() {
+            write_sample(&path, mebibytes << 20)?;
+        }
+        Ok(path)
+    }
+
+    /// The scene for povray.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn scene(&self) -> Result<PathBuf> {
+        let path = self.directory.join("scene.pov");
+        fs::write(&path, SCENE)?;
+        Ok(path)
+    }
+
+    /// A file with these bytes, executable by all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn executable(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        fs::write(&path, bytes)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    /// A fresh directory for a job.
+    pub fn job_directory(&mut self) -> PathBuf {
+        self.jobs += 1;
+        self.directory.join(format!("job-{}", self.jobs))
+    }
+
+    /// Standard output of the job's program run here without `dvm-exec`; run once, then remembered.
+    ///
+    /// # Errors
+    /// It does not succeed.
+    pub fn native(&mut self, name: &str, job: &Job) -> Result<PathBuf> {
+        if let Some(path) = self.native.get(name) {
+            return Ok(path.clone());
+        }
+        let path = self.directory.join(format!("native-{name}"));
+        let mut command = Command::new(&job.program);
+        command.args(&job.arguments).envs(job.environment.iter().map(|(name, value)| (name, value)));
+        command.env("HOME", &self.directory).env("LC_ALL", "C").current_dir(&self.directory);
+        command.stdin(match &job.stdin {
+            Some(path) => Stdio::from(fs::File::open(path)?),
+            None => Stdio::null(),
+        });
+        let output = command.stdout(fs::File::create(&path)?).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "native {name} failed ({}): {}", output.status, shortened(&stderr));
+        self.native.insert(name.to_owned(), path.clone());
+        Ok(path)
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("cannot remove {}: {error}", self.directory.display());
+        }
+    }
+}
+
+/// A case's place to work.
+pub struct Bed<'a> {
+    /// The hosts, idle at the start.
+    pub hosts: &'a LocalHosts,
+    /// Programs and files.
+    pub workshop: &'a mut Workshop,
+    /// When the case must be over.
+    pub deadline: Instant,
+    /// How much to do.
+    pub effort: Effort,
+}
+
+impl Bed<'_> {
+    /// A job of the named program with these arguments, in a directory of its own.
+    ///
+    /// # Errors
+    /// The program cannot be had.
+    pub fn job(&mut self, program: &str, arguments: &[&str]) -> Result<Job> {
+        Ok(Job::new(self.workshop.program(program)?, self.workshop.job_directory()).arguments(arguments.iter().copied()))
+    }
+
+    /// Runs a job and demands that it ends by itself, in time, with status 0.
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn succeed(&self, job: &Job) -> Result<Finished> {
+        let finished = job.run(self.hosts, self.deadline)?;
+        match finished.code() {
+            Some(0) => Ok(finished),
+            Some(code) => bail!("exit code {code}; stderr: {}", shortened(&finished.stderr)),
+            None => bail!(
+                "hangs: killed after {:.1} s; stderr: {}\n{}",
+                finished.elapsed.as_secs_f64(),
+                shortened(&finished.stderr),
+                finished.autopsy
+            ),
+        }
+    }
+
+    /// Demands that every host worked; says how much.
+    ///
+    /// # Errors
+    /// One did not.
+    pub fn all_hosts_worked(&self, finished: &Finished) -> Result<String> {
+        let mut said = Vec::new();
+        for (host, cpu) in self.hosts.hosts().iter().zip(&finished.cpu) {
+            ensure!(*cpu >= CPU_LEAST, "{} used {} ms of CPU: the program did not run there", host.name, cpu.as_millis());
+            said.push(format!("{} {:.2}", host.name, cpu.as_secs_f64()));
+        }
+        if let Some(statistics) = &finished.statistics {
+            for host in &statistics.hosts {
+                ensure!(host.threads > 0, "{} ran no thread, says the job", host.host);
+            }
+        }
+        Ok(format!("{:.1} s, CPU s: {}", finished.elapsed.as_secs_f64(), said.join(" ")))
+    }
+}
+
+/// Demands that two files hold the same bytes.
+///
+/// # Errors
+/// They differ: says where first.
+pub fn same_bytes(expected: &Path, found: &Path) -> Result<()> {
+    let (expected, found) = (fs::read(expected)?, fs::read(found)?);
+    if expected == found {
+        return Ok(());
+    }
+    let first = expected.iter().zip(&found).position(|(left, right)| left != right);
+    let first = first.unwrap_or(expected.len().min(found.len()));
+    let differing = expected.iter().zip(&found).filter(|(left, right)| left != right).count();
+    bail!(
+        "output differs from the native run's: {} bytes instead of {}, first at byte {first}, {differing} bytes in all",
+        found.len(),
+        expected.len()
+    )
+}
+
+/// The end of a text, for a report.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    let text = text.trim();
+    let start = text.len().saturating_sub(STDERR_SHOWN_BYTES_MAX);
+    let start = (start..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(start..).unwrap_or_default().to_owned()
+}

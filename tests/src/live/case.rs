@@ -1,0 +1,94 @@
+//! What a live case is.
+//!
+//! Owns the description and the check of what the machine must have. Must not know how cases are run.
+
+use super::bed::Bed;
+use anyhow::Result;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// One thing that must hold.
+pub struct Case {
+    /// Its name, by which it is chosen and reported.
+    pub name: String,
+    /// Hosts it runs on.
+    pub hosts: usize,
+    /// What the machine must have, beside root and the two programs.
+    pub needs: Vec<Need>,
+    /// Longest it may take.
+    pub deadline: Duration,
+    /// Whether it harms its hosts, so that the next case needs new ones.
+    pub harms: bool,
+    /// The case; says in a few words what it saw.
+    pub run: Run,
+}
+
+/// The body of a case.
+pub type Run = Box<dyn Fn(&mut Bed<'_>) -> Result<String>>;
+
+/// Something a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// An installed program.
+    Program(&'static str),
+}
+
+impl Case {
+    /// A case on `hosts` hosts with the usual deadline.
+    pub fn new(name: impl Into<String>, hosts: usize, run: impl Fn(&mut Bed<'_>) -> Result<String> + 'static) -> Self {
+        Self { name: name.into(), hosts, needs: Vec::new(), deadline: Duration::from_secs(60), harms: false, run: Box::new(run) }
+    }
+
+    /// Adds what it needs.
+    #[must_use]
+    pub fn needs(mut self, needs: &[Need]) -> Self {
+        self.needs.extend_from_slice(needs);
+        self
+    }
+
+    /// Sets its deadline.
+    #[must_use]
+    pub fn within_seconds(mut self, seconds: u64) -> Self {
+        self.deadline = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Says that the hosts are not fit for another case afterwards.
+    #[must_use]
+    pub fn harmful(mut self) -> Self {
+        self.harms = true;
+        self
+    }
+
+    /// Why this machine cannot run it, if it cannot.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        self.needs.iter().find(|need| !need.is_met()).map(ToString::to_string)
+    }
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Program(name) => find_program(name).is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(name) => write!(f, "`{name}` is not installed"),
+        }
+    }
+}
+
+/// Where an installed program is.
+#[must_use]
+pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.exists())
+}

@@ -1,0 +1,47 @@
+//! Live tests: real programs over local hosts, with real kernels' faults, packets and signals.
+//!
+//! Owns the cases and the harness that runs them. Must not know how pages move: it judges from outputs, exit codes, /proc
+//! and what `dvm-exec --stat-json` says.
+//!
+//! * [`case`]: what a case is and what it needs.
+//! * [`bed`]: what a case is given: hosts, compiled programs, native results.
+//! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
+//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`].
+
+pub mod bed;
+pub mod case;
+pub mod failures;
+pub mod histories;
+pub mod linearize;
+pub mod litmus;
+pub mod memory_model;
+pub mod programs;
+pub mod refusals;
+pub mod runner;
+pub mod users;
+
+use case::Case;
+
+/// Every case, those with equal numbers of hosts together.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> =
+        [programs::cases(), users::cases(), refusals::cases(), litmus::cases(), histories::cases(), failures::cases()]
+            .into_iter()
+            .flatten()
+            .collect();
+    cases.sort_by_key(|case| case.hosts);
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique() {
+        let cases = super::cases();
+        let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names.len(), cases.len());
+    }
+}

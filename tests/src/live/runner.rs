@@ -1,0 +1,215 @@
+//! Runs cases one after another and says how each ended.
+//!
+//! Owns the choice of cases, the hosts between them, deadlines, the check that nothing is left behind, and the report. Must
+//! not know what a case does.
+
+use super::bed::{Bed, Effort, Workshop};
+use super::case::Case;
+use anyhow::{Context, Result, bail, ensure};
+use dvm_hosts::{Binaries, Config, LocalHosts, descriptors};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const MTU: u32 = 9000;
+/// How long a finished job's processes and descriptors may linger.
+const CLEAN_LATEST: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+const LOG_LINES: usize = 8;
+/// Failures to make hosts after which the remaining cases fail at once.
+const HOST_FAILURES_MAX: usize = 2;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Only cases whose name contains one of these; all if empty.
+    pub filters: Vec<String>,
+    /// Times each case is run.
+    pub repeat: u32,
+    /// How much the repeating cases do.
+    pub effort: Effort,
+    /// Where `dvm-agent` and `dvm-exec` are.
+    pub binaries: PathBuf,
+    /// Set by ^C.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// How all of it ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Cases that held.
+    pub passed: u64,
+    /// Name and reason of those that did not.
+    pub failed: Vec<(String, String)>,
+    /// Name and reason of those that could not run here.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Runs the plan; prints one line per case and repetition.
+///
+/// # Errors
+/// The work directory cannot be made, or no case is chosen.
+pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
+    let chosen: Vec<Case> = cases.into_iter().filter(|case| plan.chooses(&case.name)).collect();
+    ensure!(!chosen.is_empty(), "no case matches {:?}: see `live --list`", plan.filters);
+    let mut runner = Runner { plan, workshop: Workshop::new()?, hosts: None, host_failures: 0, totals: Totals::default() };
+    let absent = plan.absent();
+    for case in &chosen {
+        if plan.stop.load(Ordering::Relaxed) {
+            runner.fail(&case.name, "interrupted".into());
+        } else if let Some(reason) = absent.clone().or_else(|| case.lacks()) {
+            println!("skipped {}: {reason}", case.name);
+            runner.totals.skipped.push((case.name.clone(), reason));
+        } else {
+            runner.repeat(case);
+        }
+    }
+    Ok(runner.totals)
+}
+
+impl Plan {
+    fn chooses(&self, name: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
+    }
+
+    /// Why no case at all can run here.
+    fn absent(&self) -> Option<String> {
+        let binaries = Binaries::in_directory(&self.binaries);
+        let root = nix::unistd::geteuid().is_root();
+        [
+            (!root, "needs root".to_owned()),
+            (!Path::new("/dev/userfaultfd").exists(), "this kernel has no /dev/userfaultfd".to_owned()),
+            (!binaries.agent.exists(), format!("{} is not built", binaries.agent.display())),
+            (!binaries.exec.exists(), format!("{} is not built", binaries.exec.display())),
+        ]
+        .into_iter()
+        .find_map(|(lacking, reason)| lacking.then_some(reason))
+    }
+}
+
+struct Runner<'a> {
+    plan: &'a Plan,
+    workshop: Workshop,
+    hosts: Option<LocalHosts>,
+    host_failures: usize,
+    totals: Totals,
+}
+
+impl Runner<'_> {
+    /// Runs a case as often as asked; the first failure ends it.
+    fn repeat(&mut self, case: &Case) {
+        for turn in 1..=self.plan.repeat {
+            let started = Instant::now();
+            match self.once(case, turn) {
+                Ok(said) => println!("ok {}{} ({said})", case.name, self.turn(turn)),
+                Err(error) => {
+                    let logs = self.logs();
+                    self.hosts = None;
+                    let after = started.elapsed().as_secs_f64();
+                    self.fail(&case.name, format!("{}after {after:.1} s: {error:#}{logs}", self.turn(turn)));
+                    return;
+                }
+            }
+        }
+        self.totals.passed += 1;
+    }
+
+    fn turn(&self, turn: u32) -> String {
+        if self.plan.repeat > 1 { format!(" {turn}/{} ", self.plan.repeat) } else { String::new() }
+    }
+
+    fn fail(&mut self, name: &str, reason: String) {
+        println!("FAILED {name}: {reason}");
+        self.totals.failed.push((name.to_owned(), reason));
+    }
+
+    fn once(&mut self, case: &Case, turn: u32) -> Result<String> {
+        self.prepare(case.hosts)?;
+        let hosts = self.hosts.as_ref().context("no hosts")?;
+        let effort = Effort { seed: self.plan.effort.seed + u64::from(turn), ..self.plan.effort };
+        let mut bed = Bed { hosts, workshop: &mut self.workshop, deadline: Instant::now() + case.deadline, effort };
+        let said = (case.run)(&mut bed)?;
+        if case.harms {
+            self.hosts = None;
+        } else {
+            clean(hosts)?;
+        }
+        Ok(said)
+    }
+
+    /// Makes hosts unless those at hand are as many as wanted.
+    fn prepare(&mut self, count: usize) -> Result<()> {
+        if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) {
+            return Ok(());
+        }
+        self.hosts = None;
+        if self.host_failures >= HOST_FAILURES_MAX {
+            bail!("no hosts: they could not be made {} times", self.host_failures);
+        }
+        let config = Config {
+            instance: "test".into(),
+            hosts: count,
+            mtu: MTU,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            binaries: Binaries::in_directory(&self.plan.binaries),
+        };
+        match LocalHosts::claim(&config) {
+            Ok(hosts) => self.hosts = Some(hosts),
+            Err(error) => {
+                self.host_failures += 1;
+                return Err(error).context("cannot make hosts");
+            }
+        }
+        self.host_failures = 0;
+        Ok(())
+    }
+
+    /// What the agents said last.
+    fn logs(&self) -> String {
+        let Some(hosts) = &self.hosts else { return String::new() };
+        let mut text = String::new();
+        for (index, host) in hosts.hosts().iter().enumerate() {
+            let tail = hosts.log_tail(index, LOG_LINES).unwrap_or_default();
+            if !tail.is_empty() {
+                text += &format!("\n  agent log of {}:\n    {}", host.name, tail.replace('\n', "\n    "));
+            }
+        }
+        text
+    }
+}
+
+/// Demands that only idle agents are left on the hosts.
+fn clean(hosts: &LocalHosts) -> Result<()> {
+    let latest = Instant::now() + CLEAN_LATEST;
+    loop {
+        let left = left_behind(hosts)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < latest, "left behind {} s after the end: {}", CLEAN_LATEST.as_secs(), left.join(", "));
+        sleep(POLL);
+    }
+}
+
+fn left_behind(hosts: &LocalHosts) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for (index, host) in hosts.hosts().iter().enumerate() {
+        for process in hosts.processes(index)? {
+            if process.name != "dvm-agent" {
+                left.push(format!("{}: process {} {}", host.name, process.pid, process.command));
+                continue;
+            }
+            let census = descriptors(process.pid);
+            for kind in ["memfd", "userfaultfd"] {
+                if let Some(count) = census.get(kind) {
+                    left.push(format!("{}: {count} {kind} in the agent", host.name));
+                }
+            }
+        }
+        ensure!(hosts.agent(index)?.is_some(), "the agent of {} is gone", host.name);
+    }
+    Ok(left)
+}

@@ -26,7 +26,7 @@ use crate::backing::Backing;
 use crate::content::{PageBytes, ZERO_PAGE, is_zero_page};
 use crate::error::PagerError;
 use crate::fault::{Drained, Fault, MESSAGE_BYTES, decode};
-use crate::layout::is_inside;
+use crate::layout::{is_inside, whole_space};
 use crate::limits::{
     BUSY_RETRIES_MAX, FAULTS_PER_DRAIN_MAX, INSTALL_PAGES_MAX, MESSAGES_PER_READ_MAX, POISONED_PAGES_MAX, REPLACE_RETRIES_MAX,
 };
@@ -127,7 +127,8 @@ impl Pager {
         self
     }
 
-    /// Serves the view behind `userfaultfd` from now on. Its threads may have faulted already: drain first.
+    /// Serves the view behind `userfaultfd` from now on. Threads that wait already fault again, so that a pager that takes
+    /// over from a dead one hears of them.
     ///
     /// # Errors
     /// When a view is attached, or the descriptor is not a userfaultfd.
@@ -141,7 +142,10 @@ impl Pager {
         if found != "anon_inode:[userfaultfd]" {
             return Err(PagerError::NotUserfaultfd { found });
         }
-        self.uffd = Some(Uffd::from_owned(userfaultfd));
+        let uffd = Uffd::from_owned(userfaultfd);
+        let space = whole_space();
+        uffd.wake(space).map_err(|errno| PagerError::of("UFFDIO_WAKE", space.first, errno))?;
+        self.uffd = Some(uffd);
         Ok(())
     }
 
@@ -395,8 +399,8 @@ impl Pager {
 
     /// Forgets that pages of `range` were poisoned: they have been filled, which took the poison away.
     fn forget_poison(&mut self, range: PageRange) {
-        if !self.poisoned.is_empty() {
-            self.poisoned.retain(|page| !range.contains(*page));
+        while let Some(page) = self.poisoned.range(range.first..range.end()).next().copied() {
+            self.poisoned.remove(&page);
         }
     }
 }

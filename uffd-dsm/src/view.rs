@@ -162,7 +162,6 @@ impl View {
     ///
     /// # Panics
     /// When `address` is not a multiple of 8 inside the space.
-    #[must_use]
     pub fn load(&self, address: u64) -> u64 {
         self.mapping.load(address)
     }

@@ -1,0 +1,118 @@
+//! Pages taken and protected while a thread writes them: no store is lost, none is late.
+//!
+//! The writer checks eight words. One would not do: the store that faults is executed again from its register, which hides
+//! that the bytes before it were lost.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Done, FIRST, Space, allow, next_faults, space};
+use dsm_wire::{PAGE_BYTES, PageNumber};
+use uffd_dsm::{Access, PageSource, Pager, View};
+
+const ROUNDS: u64 = 3000;
+const WORDS: u64 = 8;
+const WORD_STEP: u64 = 512;
+
+/// How the page is revoked; leaves its last bytes in the buffer and the page absent.
+type Revoke = fn(&mut Pager, PageNumber, &mut [u8; PAGE_BYTES]);
+
+fn word_address(index: u64) -> u64 {
+    FIRST.address() + index * WORD_STEP
+}
+
+/// Counts up in eight words until told to stop; returns the stores that were gone when it looked again.
+fn write(view: &View, stop: &AtomicBool, rounds: &AtomicU64) -> u64 {
+    let mut lost = 0;
+    for round in 1.. {
+        for word in 0..WORDS {
+            lost += u64::from(view.load(word_address(word)) != round - 1);
+            view.store(word_address(word), round);
+        }
+        rounds.store(round, Ordering::Relaxed);
+        if stop.load(Ordering::Relaxed) {
+            return lost;
+        }
+    }
+    lost
+}
+
+/// Runs the writer against `revoke`; returns lost stores and rounds written.
+fn contest(space: &mut Space, revoke: Revoke) -> (u64, u64) {
+    allow(&space.view, FIRST, 1, Access::READ_WRITE);
+    let (stop, is_done, rounds) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+    let (view, pager) = (&space.view, &mut space.pager);
+    let mut bytes = [0; PAGE_BYTES];
+    let lost = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let done = Done(&is_done);
+            let lost = write(view, &stop, &rounds);
+            drop(done);
+            lost
+        });
+        let mut revoked = 0;
+        while !is_done.load(Ordering::Acquire) {
+            // The writer stops at the absent page at the latest.
+            if !next_faults(pager, 100).is_empty() {
+                pager.install(FIRST, &[PageSource::Bytes(&bytes)], true).unwrap();
+                // Let it write for a while, at another point of its loop each time.
+                let until = Instant::now() + Duration::from_nanos(revoked * 7 % 20_000);
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+                revoke(pager, FIRST, &mut bytes);
+                revoked += 1;
+                stop.store(revoked >= ROUNDS, Ordering::Relaxed);
+            }
+        }
+        writer.join().unwrap()
+    });
+    (lost, rounds.into_inner())
+}
+
+#[track_caller]
+fn check(test: &str, revoke: Revoke) {
+    let Some(mut space) = space(test) else { return };
+    let (lost, rounds) = contest(&mut space, revoke);
+    assert_eq!(lost, 0, "stores lost in {rounds} rounds");
+    assert!(rounds > ROUNDS / 2, "the writer hardly ran: {rounds} rounds, nothing was exercised");
+}
+
+#[test]
+fn take_loses_no_store() {
+    check("take_loses_no_store", |pager, page, bytes| {
+        pager.take(page, bytes).unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_written_after_protect() {
+    check("nothing_is_written_after_protect", |pager, page, bytes| {
+        pager.protect(page).unwrap();
+        pager.read(page, bytes).unwrap();
+        let mut later = [0; PAGE_BYTES];
+        for _ in 0..4 {
+            pager.read(page, &mut later).unwrap();
+            assert_eq!(*bytes, later, "a store came after protect had returned");
+        }
+        pager.drop_pages(dsm_wire::PageRange::new(page, 1)).unwrap();
+    });
+}
+
+/// The check can fail: without protection first, stores are lost.
+#[test]
+fn reading_before_protecting_is_caught() {
+    let Some(mut space) = space("reading_before_protecting_is_caught") else { return };
+    let (lost, rounds) = contest(&mut space, |pager, page, bytes| {
+        pager.read(page, bytes).unwrap();
+        pager.protect(page).unwrap();
+        pager.drop_pages(dsm_wire::PageRange::new(page, 1)).unwrap();
+    });
+    let cores = std::thread::available_parallelism().unwrap().get();
+    if cores == 1 {
+        return common::skip("reading_before_protecting_is_caught", &"one core: the writer cannot run beside the pager");
+    }
+    assert!(lost > 0, "no store lost in {rounds} rounds: the check is blind");
+}

@@ -6,10 +6,19 @@
 //! Invariants, kept by effects: a page of a hole is PROT_NONE on every host and reads as zero once mapped; the rights a
 //! member host gives a page are never more than the map's; rights are lost by acknowledged broadcast only.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
+
+mod advice;
+mod areas;
+mod place;
+mod space;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use space::AddressSpace;
 
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
@@ -122,12 +131,15 @@ pub enum Effect {
         /// Exactly these rights.
         protection: Protection,
     },
-    /// Give these pages this protection on every host, acknowledged, before going on.
+    /// Give these pages this protection on every host, acknowledged, before going on; only for pages of which a member
+    /// may have rights, because it has looked them up.
     ProtectDown {
         /// Pages.
         range: Range<u64>,
         /// Exactly these rights at the root; at most these on members.
         protection: Protection,
+        /// The map's version from now on, to be told to members.
+        version: u64,
     },
     /// Forget the contents on all hosts; the pages read as zero afterwards.
     Discard {
@@ -271,91 +283,7 @@ pub struct Lookup {
     pub protection: Protection,
     /// False for a hole (SEGV_MAPERR), true for an area (SEGV_ACCERR).
     pub mapped: bool,
-}
-
-/// The map.
-#[derive(Clone, Debug, Default)]
-pub struct AddressSpace {
-    areas: BTreeMap<u64, Area>,
-    heap_start: u64,
-    heap_end: u64,
-    heap_limit: u64,
-}
-
-impl AddressSpace {
-    /// An empty space.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A free place for a program image or stack, not yet mapped. `alignment` is a power of two.
-    ///
-    /// # Errors
-    /// [`MapError::NoMemory`].
-    pub fn find_free(&self, _bytes: u64, _alignment: u64) -> Result<u64, MapError> {
-        todo!()
-    }
-
-    /// The loader puts an area at a fixed, free, page-aligned place.
-    pub fn place(&mut self, _area: Area) -> Change {
-        todo!()
-    }
-
-    /// Says where the heap starts (page-aligned) and how far it may grow; it is empty.
-    pub fn set_heap(&mut self, _start: u64, _limit: u64) {
-        todo!()
-    }
-
-    /// mmap.
-    pub fn map(&mut self, _request: &MapRequest) -> Change {
-        todo!()
-    }
-
-    /// munmap.
-    pub fn unmap(&mut self, _address: u64, _bytes: u64) -> Change {
-        todo!()
-    }
-
-    /// mprotect.
-    pub fn protect(&mut self, _address: u64, _bytes: u64, _protection: u64) -> Change {
-        todo!()
-    }
-
-    /// mremap.
-    pub fn remap(&mut self, _request: RemapRequest) -> Change {
-        todo!()
-    }
-
-    /// brk; the result is the break, moved or not.
-    pub fn set_break(&mut self, _address: u64) -> Change {
-        todo!()
-    }
-
-    /// madvise.
-    pub fn advise(&mut self, _address: u64, _bytes: u64, _advice: u64) -> Change {
-        todo!()
-    }
-
-    /// mlock, munlock, msync, mincore: EINVAL unaligned, ENOMEM over a hole, else 0; nothing changes.
-    pub fn covered(&self, _address: u64, _bytes: u64) -> Result<u64, MapError> {
-        todo!()
-    }
-
-    /// What is at an address; `None` outside the space.
-    #[must_use]
-    pub fn lookup(&self, _address: u64) -> Option<Lookup> {
-        todo!()
-    }
-
-    /// Areas, ascending.
-    pub fn areas(&self) -> impl Iterator<Item = &Area> {
-        self.areas.values()
-    }
-
-    /// Text of `/proc/self/maps`.
-    #[must_use]
-    pub fn maps_text(&self) -> String {
-        todo!()
-    }
+    /// Counts the times rights were taken away by broadcast. An answer of a lower version than a member has been told
+    /// by [`Effect::ProtectDown`] may be stale: it asks again.
+    pub version: u64,
 }

@@ -1,0 +1,509 @@
+//! The rules of the memory calls.
+//!
+//! Owns what each call changes and with which error it fails, as Linux does. Must not touch memory.
+
+use super::advice::{self, Advice};
+use super::areas::{Areas, Entry};
+use super::place::{self, Wish};
+use super::{
+    AREAS_MAX, Area, AreaKind, Change, Effect, Lookup, MapError, MapRequest, PAGE_BYTES, Protection, RemapRequest, SPACE_END,
+    SPACE_START, text,
+};
+use std::ops::Range;
+
+const MAP_SHARED: u64 = libc::MAP_SHARED as u64;
+const MAP_PRIVATE: u64 = libc::MAP_PRIVATE as u64;
+const MAP_SHARED_VALIDATE: u64 = libc::MAP_SHARED_VALIDATE as u64;
+const MAP_TYPE: u64 = libc::MAP_TYPE as u64;
+const MAP_FIXED: u64 = libc::MAP_FIXED as u64;
+const MAP_FIXED_NOREPLACE: u64 = libc::MAP_FIXED_NOREPLACE as u64;
+const MAP_32BIT: u64 = libc::MAP_32BIT as u64;
+const MAP_HUGETLB: u64 = libc::MAP_HUGETLB as u64;
+const MAP_STACK: u64 = libc::MAP_STACK as u64;
+const MAP_SYNC: u64 = libc::MAP_SYNC as u64;
+const MREMAP_MAYMOVE: u64 = libc::MREMAP_MAYMOVE as u64;
+const MREMAP_FIXED: u64 = libc::MREMAP_FIXED as u64;
+const MREMAP_DONTUNMAP: u64 = libc::MREMAP_DONTUNMAP as u64;
+
+/// The map.
+#[derive(Clone, Debug, Default)]
+pub struct AddressSpace {
+    areas: Areas,
+    heap: Heap,
+    version: u64,
+}
+
+/// The break and its bounds.
+#[derive(Clone, Debug, Default)]
+struct Heap {
+    start: u64,
+    /// The break, to the byte.
+    end: u64,
+    limit: u64,
+}
+
+impl AddressSpace {
+    /// An empty space.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A free place for a program image or stack, not yet mapped. `alignment` is a power of two.
+    ///
+    /// # Errors
+    /// [`MapError::NoMemory`].
+    pub fn find_free(&self, bytes: u64, alignment: u64) -> Result<u64, MapError> {
+        let bytes = page_up(bytes).ok_or(MapError::NoMemory("length"))?;
+        self.find(Wish { bytes, alignment: alignment.max(PAGE_BYTES), low: false, own_extents: false })
+    }
+
+    /// The loader puts an area at a fixed, free, page-aligned place.
+    pub fn place(&mut self, area: Area) -> Change {
+        let range = area.range.clone();
+        if !is_aligned(range.start) || !is_aligned(range.end) || range.is_empty() {
+            return failed(MapError::Invalid("an area is whole pages"));
+        }
+        if range.start < SPACE_START || range.end > SPACE_END {
+            return failed(MapError::NoMemory("outside the program's space"));
+        }
+        if !self.areas.is_free(&range) {
+            return failed(MapError::Exists);
+        }
+        let effects = vec![Effect::Protect { range: range.clone(), protection: area.protection }];
+        // The loader fills it before anybody looks.
+        self.areas.insert(Entry { touched: true, ..Entry::new(range.clone(), area.protection, area.kind) });
+        done(range.start, effects)
+    }
+
+    /// Says where the heap starts (page-aligned) and how far it may grow; it is empty.
+    ///
+    /// # Panics
+    /// If either is not page-aligned or they are out of order: the loader computes them.
+    pub fn set_heap(&mut self, start: u64, limit: u64) {
+        assert!(is_aligned(start) && is_aligned(limit) && start <= limit, "the heap is whole pages");
+        self.heap = Heap { start, end: start, limit: limit.min(SPACE_END) };
+    }
+
+    /// mmap.
+    pub fn map(&mut self, request: &MapRequest) -> Change {
+        let (range, replaces) = match self.judge_map(request) {
+            Ok(judged) => judged,
+            Err(error) => return failed(error),
+        };
+        let mut effects = Vec::new();
+        if replaces {
+            self.clear(&range, &mut effects);
+        }
+        let protection = Protection::from_bits(request.protection);
+        let shared = request.flags & MAP_TYPE != MAP_PRIVATE;
+        let kind = match &request.file {
+            Some(source) => AreaKind::File { file: source.file.clone(), offset: source.offset, shared },
+            None => AreaKind::Anonymous { shared },
+        };
+        let mut entry = Entry::new(range.clone(), protection, kind);
+        if let Some(source) = &request.file {
+            entry.touched = true;
+            effects.push(Effect::Protect { range: range.clone(), protection: Protection::READ_WRITE });
+            effects.push(Effect::ReadFile { range: range.clone(), fd: source.fd, offset: source.offset });
+            if protection != Protection::READ_WRITE {
+                effects.push(Effect::Protect { range: range.clone(), protection });
+            }
+        } else if protection != Protection::NONE {
+            effects.push(Effect::Protect { range: range.clone(), protection });
+        }
+        self.areas.insert(entry);
+        done(range.start, effects)
+    }
+
+    /// munmap.
+    pub fn unmap(&mut self, address: u64, bytes: u64) -> Change {
+        let range = match whole_pages(address, bytes) {
+            Ok(range) if !range.is_empty() => range,
+            Ok(_) => return failed(MapError::Invalid("length is 0")),
+            Err(_) => return failed(MapError::Invalid("not page-aligned, or beyond the end")),
+        };
+        if self.is_too_split() {
+            return failed(MapError::NoMemory("too many areas"));
+        }
+        let mut effects = Vec::new();
+        self.clear(&range, &mut effects);
+        done(0, effects)
+    }
+
+    /// mprotect.
+    pub fn protect(&mut self, address: u64, bytes: u64, protection: u64) -> Change {
+        let range = match whole_pages(address, bytes) {
+            Ok(range) => range,
+            Err(error) => return failed(error),
+        };
+        if protection & !0xf != 0 {
+            return failed(MapError::Invalid("protection has unknown bits"));
+        }
+        if self.is_too_split() {
+            return failed(MapError::NoMemory("too many areas"));
+        }
+        // Linux changes what comes before a hole and then fails.
+        let covered = range.start..self.areas.covered_to(&range);
+        let protection = Protection::from_bits(protection);
+        let mut effects = Vec::new();
+        for piece in self.areas.pieces(&covered) {
+            let is_snapshot = matches!(piece.area.kind, AreaKind::File { shared: true, .. });
+            if is_snapshot && protection.contains(Protection::WRITE) {
+                return Change { result: Err(MapError::Access("a shared file mapping is read-only")), effects };
+            }
+            self.protect_piece(piece, protection, &mut effects);
+        }
+        let result = if covered == range { Ok(0) } else { Err(MapError::NoMemory("a part is not mapped")) };
+        Change { result, effects }
+    }
+
+    /// mremap.
+    pub fn remap(&mut self, request: RemapRequest) -> Change {
+        let (old, new_bytes) = match self.judge_remap(request) {
+            Ok(judged) => judged,
+            Err(error) => return failed(error),
+        };
+        let mut effects = Vec::new();
+        let old_bytes = old.end - old.start;
+        if request.flags & MREMAP_FIXED != 0 {
+            let to = request.new_address..request.new_address + new_bytes;
+            self.clear(&to, &mut effects);
+            self.clear(&(old.start + new_bytes.min(old_bytes)..old.end), &mut effects);
+            let kept = old.start..old.start + new_bytes.min(old_bytes);
+            self.move_area(&kept, &to, &mut effects);
+            return done(to.start, effects);
+        }
+        if new_bytes <= old_bytes {
+            self.clear(&(old.start + new_bytes..old.end), &mut effects);
+            return done(old.start, effects);
+        }
+        let Some(entry) = self.areas.at(old.start).cloned() else {
+            return failed(MapError::BadAddress("nothing is mapped there"));
+        };
+        let growth = old.end..old.start + new_bytes;
+        if growth.end <= SPACE_END && entry.area.range.end == old.end && self.areas.is_free(&growth) {
+            let protection = entry.area.protection;
+            if protection != Protection::NONE {
+                effects.push(Effect::Protect { range: growth.clone(), protection });
+            }
+            self.areas.insert(Entry::new(growth, protection, entry.area.kind));
+            return done(old.start, effects);
+        }
+        if request.flags & MREMAP_MAYMOVE == 0 {
+            return failed(MapError::NoMemory("cannot grow in place"));
+        }
+        match self.find(Wish { bytes: new_bytes, alignment: PAGE_BYTES, low: false, own_extents: false }) {
+            Ok(start) => {
+                self.move_area(&old, &(start..start + new_bytes), &mut effects);
+                done(start, effects)
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// brk; the result is the break, moved or not.
+    pub fn set_break(&mut self, address: u64) -> Change {
+        if !(self.heap.start..=self.heap.limit).contains(&address) {
+            return done(self.heap.end, Vec::new());
+        }
+        // Both are at most the heap's limit, which is page-aligned: no overflow.
+        let (old, new) = (self.heap.end.next_multiple_of(PAGE_BYTES), address.next_multiple_of(PAGE_BYTES));
+        let mut effects = Vec::new();
+        if new > old {
+            if !self.areas.is_free(&(old..new)) || self.is_too_split() {
+                return done(self.heap.end, effects);
+            }
+            effects.push(Effect::Protect { range: old..new, protection: Protection::READ_WRITE });
+            self.areas.insert(Entry::new(old..new, Protection::READ_WRITE, AreaKind::Heap));
+        } else {
+            self.clear(&(new..old), &mut effects);
+        }
+        self.heap.end = address;
+        done(address, effects)
+    }
+
+    /// madvise. Contents of file mappings stay: their file may be closed by now.
+    pub fn advise(&mut self, address: u64, bytes: u64, advice: u64) -> Change {
+        let advice = advice::sort(advice);
+        match advice {
+            Advice::Unknown => return failed(MapError::Invalid("unknown advice")),
+            Advice::NotPermitted => return failed(MapError::NotPermitted("not for a program of several hosts")),
+            Advice::DontNeed | Advice::Remove | Advice::Hint => {}
+        }
+        let range = match whole_pages(address, bytes) {
+            Ok(range) => range,
+            Err(_) => return failed(MapError::Invalid("not page-aligned, or beyond the end")),
+        };
+        let mut effects = Vec::new();
+        let pieces = self.areas.pieces(&range);
+        for piece in &pieces {
+            let discards = match piece.area.kind {
+                AreaKind::Anonymous { shared: true } => advice == Advice::Remove,
+                AreaKind::Anonymous { shared: false } | AreaKind::Stack | AreaKind::Heap => advice == Advice::DontNeed,
+                AreaKind::File { .. } => false,
+            };
+            if discards && piece.touched {
+                push_discard(&mut effects, piece.area.range.clone());
+            }
+        }
+        let mapped: u64 = pieces.iter().map(|piece| piece.area.range.end - piece.area.range.start).sum();
+        let is_whole = mapped == range.end - range.start;
+        let result = if is_whole { Ok(0) } else { Err(MapError::NoMemory("a part is not mapped")) };
+        Change { result, effects }
+    }
+
+    /// mlock, munlock, msync, mincore: nothing changes.
+    ///
+    /// # Errors
+    /// EINVAL unaligned, ENOMEM over a hole.
+    pub fn covered(&self, address: u64, bytes: u64) -> Result<u64, MapError> {
+        let range = whole_pages(address, bytes)?;
+        let is_whole = self.areas.covered_to(&range) == range.end;
+        if is_whole { Ok(0) } else { Err(MapError::NoMemory("a part is not mapped")) }
+    }
+
+    /// What is at an address, for a member that may keep what it learns; `None` outside the space. Rights of what has
+    /// been looked up are taken away by broadcast only.
+    pub fn lookup(&mut self, address: u64) -> Option<Lookup> {
+        if let Some(entry) = self.areas.at_mut(address) {
+            entry.known = true;
+        }
+        self.look(address)
+    }
+
+    /// What is at an address, for the root itself.
+    #[must_use]
+    pub fn look(&self, address: u64) -> Option<Lookup> {
+        if !(SPACE_START..SPACE_END).contains(&address) {
+            return None;
+        }
+        let (range, protection, mapped) = match self.areas.at(address) {
+            Some(entry) => (entry.area.range.clone(), entry.area.protection, true),
+            None => (self.areas.hole_at(address), Protection::NONE, false),
+        };
+        Some(Lookup { range, protection, mapped, version: self.version })
+    }
+
+    /// Areas, ascending.
+    pub fn areas(&self) -> impl Iterator<Item = &Area> {
+        self.areas.iter()
+    }
+
+    /// Text of `/proc/self/maps`.
+    #[must_use]
+    pub fn maps_text(&self) -> String {
+        text::maps(self.areas.iter())
+    }
+
+    /// Where an mmap goes, and whether it replaces what is there.
+    fn judge_map(&self, request: &MapRequest) -> Result<(Range<u64>, bool), MapError> {
+        let flags = request.flags;
+        if !matches!(flags & MAP_TYPE, MAP_SHARED | MAP_PRIVATE | MAP_SHARED_VALIDATE) {
+            return Err(MapError::Invalid("neither MAP_SHARED nor MAP_PRIVATE"));
+        }
+        if request.bytes == 0 {
+            return Err(MapError::Invalid("length is 0"));
+        }
+        let bytes = page_up(request.bytes).filter(|&bytes| bytes <= SPACE_END).ok_or(MapError::NoMemory("length"))?;
+        if let Some(source) = &request.file {
+            if !is_aligned(source.offset) {
+                return Err(MapError::Invalid("file offset is not page-aligned"));
+            }
+            if source.offset.checked_add(bytes).is_none_or(|end| end > i64::MAX as u64) {
+                return Err(MapError::NoMemory("file offset"));
+            }
+            let writable = Protection::from_bits(request.protection).contains(Protection::WRITE);
+            if flags & MAP_TYPE != MAP_PRIVATE && writable {
+                return Err(MapError::Refused("a writable shared file mapping cannot span hosts"));
+            }
+            if flags & MAP_TYPE == MAP_SHARED_VALIDATE && flags & MAP_SYNC != 0 {
+                return Err(MapError::NotSupported("MAP_SYNC"));
+            }
+        }
+        if flags & MAP_HUGETLB != 0 {
+            return Err(MapError::NoMemory("no huge pages here"));
+        }
+        if self.is_too_split() {
+            return Err(MapError::NoMemory("too many areas"));
+        }
+        if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
+            let range = fixed_range(request.address, bytes)?;
+            if flags & MAP_FIXED_NOREPLACE != 0 && !self.areas.is_free(&range) {
+                return Err(MapError::Exists);
+            }
+            return Ok((range, true));
+        }
+        if let Some(hint) = self.suitable_hint(request.address, bytes, flags) {
+            return Ok((hint..hint + bytes, false));
+        }
+        let low = flags & MAP_32BIT != 0;
+        let start = self.find(Wish { bytes, alignment: PAGE_BYTES, low, own_extents: flags & MAP_STACK != 0 })?;
+        Ok((start..start + bytes, false))
+    }
+
+    fn suitable_hint(&self, address: u64, bytes: u64, flags: u64) -> Option<u64> {
+        let start = page_up(address).filter(|&start| start >= SPACE_START)?;
+        let end = start.checked_add(bytes)?;
+        let bound = if flags & MAP_32BIT != 0 { 1 << 31 } else { SPACE_END };
+        let in_heap = start < self.heap.limit && end > self.heap.start;
+        (end <= bound && !in_heap && self.areas.is_free(&(start..end))).then_some(start)
+    }
+
+    /// The old range, in one area, and the new length.
+    fn judge_remap(&self, request: RemapRequest) -> Result<(Range<u64>, u64), MapError> {
+        let flags = request.flags;
+        if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED) != 0 {
+            let reason = if flags & MREMAP_DONTUNMAP != 0 { "MREMAP_DONTUNMAP is not done" } else { "unknown flags" };
+            return Err(MapError::Invalid(reason));
+        }
+        if flags & MREMAP_FIXED != 0 && flags & MREMAP_MAYMOVE == 0 {
+            return Err(MapError::Invalid("MREMAP_FIXED without MREMAP_MAYMOVE"));
+        }
+        let bytes = |bytes| page_up(bytes).filter(|&bytes| bytes > 0 && bytes <= SPACE_END);
+        let new_bytes = bytes(request.new_bytes).ok_or(MapError::Invalid("new length"))?;
+        let old_bytes = bytes(request.old_bytes).ok_or(MapError::Invalid("old length"))?;
+        let old = whole_pages(request.old_address, old_bytes)?;
+        let entry = self.areas.at(old.start).ok_or(MapError::BadAddress("nothing is mapped there"))?;
+        let is_grown = new_bytes > old_bytes;
+        if (is_grown || flags & MREMAP_FIXED != 0) && entry.area.range.end < old.end {
+            return Err(MapError::BadAddress("the old range is not one area"));
+        }
+        if is_grown && matches!(entry.area.kind, AreaKind::File { .. }) {
+            return Err(MapError::NoMemory("a file mapping cannot grow"));
+        }
+        if self.is_too_split() {
+            return Err(MapError::NoMemory("too many areas"));
+        }
+        if flags & MREMAP_FIXED != 0 {
+            let new = fixed_range(request.new_address, new_bytes).map_err(|_| MapError::Invalid("new address"))?;
+            if new.start < old.end && old.start < new.end {
+                return Err(MapError::Invalid("old and new range overlap"));
+            }
+        }
+        Ok((old, new_bytes))
+    }
+
+    /// Moves an area (or its part) into a hole that may be longer.
+    fn move_area(&mut self, from: &Range<u64>, to: &Range<u64>, effects: &mut Vec<Effect>) {
+        let Some(piece) = self.areas.pieces(from).into_iter().next() else { return };
+        let protection = piece.area.protection;
+        if piece.touched {
+            // No thread writes the old place any more while it is copied.
+            self.push_protection(effects, from, Protection::READ, piece.known);
+            effects.push(Effect::Protect { range: to.clone(), protection: Protection::READ_WRITE });
+            effects.push(Effect::Copy { from: from.start, to: to.start, bytes: from.end - from.start });
+        }
+        if !piece.touched || protection != Protection::READ_WRITE {
+            effects.push(Effect::Protect { range: to.clone(), protection });
+        }
+        let mut moved = Entry::new(to.clone(), protection, piece.area.kind);
+        moved.touched = piece.touched;
+        self.clear_with_rights(from, piece.touched, effects);
+        self.areas.insert(moved);
+    }
+
+    /// Takes everything out of `range`: no rights anywhere, contents forgotten.
+    fn clear(&mut self, range: &Range<u64>, effects: &mut Vec<Effect>) {
+        self.clear_with_rights(range, false, effects);
+    }
+
+    /// As [`Self::clear`]; `with_rights`: members or the root may have rights even on pages whose protection is NONE.
+    fn clear_with_rights(&mut self, range: &Range<u64>, with_rights: bool, effects: &mut Vec<Effect>) {
+        let pieces = self.areas.remove(range);
+        for piece in &pieces {
+            if with_rights || piece.area.protection != Protection::NONE {
+                self.push_protection(effects, &piece.area.range, Protection::NONE, piece.known);
+            }
+        }
+        for piece in pieces.into_iter().filter(|piece| piece.touched) {
+            push_discard(effects, piece.area.range);
+        }
+    }
+
+    fn protect_piece(&mut self, mut piece: Entry, protection: Protection, effects: &mut Vec<Effect>) {
+        let old = piece.area.protection;
+        if old == protection {
+            return;
+        }
+        let loses = !protection.contains(old);
+        self.push_protection(effects, &piece.area.range, protection, loses && piece.known);
+        self.areas.remove(&piece.area.range);
+        piece.area.protection = protection;
+        piece.touched |= protection != Protection::NONE;
+        // Taken away by broadcast: no member has any right left.
+        piece.known &= protection != Protection::NONE;
+        self.areas.insert(piece);
+    }
+
+    /// Adds a protection, joined with the one before it if that is the same for the pages before.
+    fn push_protection(&mut self, effects: &mut Vec<Effect>, range: &Range<u64>, new: Protection, broadcast: bool) {
+        match effects.last_mut() {
+            Some(Effect::Protect { range: last, protection }) if !broadcast && last.end == range.start && *protection == new => {
+                last.end = range.end;
+            }
+            Some(Effect::ProtectDown { range: last, protection, .. })
+                if broadcast && last.end == range.start && *protection == new =>
+            {
+                last.end = range.end;
+            }
+            _ if broadcast => {
+                self.version += 1;
+                effects.push(Effect::ProtectDown { range: range.clone(), protection: new, version: self.version });
+            }
+            _ => effects.push(Effect::Protect { range: range.clone(), protection: new }),
+        }
+    }
+
+    fn find(&self, wish: Wish) -> Result<u64, MapError> {
+        place::first_fit(&self.areas, &(self.heap.start..self.heap.limit), wish).ok_or(MapError::NoMemory("no free place"))
+    }
+
+    /// Whether the next call could exceed the count: each makes at most two areas more.
+    fn is_too_split(&self) -> bool {
+        self.areas.count() + 2 > AREAS_MAX
+    }
+}
+
+fn done(value: u64, effects: Vec<Effect>) -> Change {
+    Change { result: Ok(value), effects }
+}
+
+fn failed(error: MapError) -> Change {
+    Change { result: Err(error), effects: Vec::new() }
+}
+
+fn push_discard(effects: &mut Vec<Effect>, range: Range<u64>) {
+    match effects.last_mut() {
+        Some(Effect::Discard { range: last }) if last.end == range.start => last.end = range.end,
+        _ => effects.push(Effect::Discard { range }),
+    }
+}
+
+fn is_aligned(address: u64) -> bool {
+    address.is_multiple_of(PAGE_BYTES)
+}
+
+fn page_up(bytes: u64) -> Option<u64> {
+    bytes.checked_next_multiple_of(PAGE_BYTES)
+}
+
+/// The pages of an aligned address and a length.
+fn whole_pages(address: u64, bytes: u64) -> Result<Range<u64>, MapError> {
+    if !is_aligned(address) {
+        return Err(MapError::Invalid("address is not page-aligned"));
+    }
+    let end = page_up(bytes).and_then(|bytes| address.checked_add(bytes));
+    end.map(|end| address..end).ok_or(MapError::NoMemory("beyond the end of the address space"))
+}
+
+fn fixed_range(address: u64, bytes: u64) -> Result<Range<u64>, MapError> {
+    let range = whole_pages(address, bytes)?;
+    if range.start < SPACE_START {
+        return Err(MapError::NotPermitted("below vm.mmap_min_addr"));
+    }
+    if range.end > SPACE_END {
+        return Err(MapError::NoMemory("outside the program's space, which ends at 0x500000000000"));
+    }
+    Ok(range)
+}

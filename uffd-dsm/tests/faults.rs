@@ -1,4 +1,5 @@
 //! Faults of every kind against a real kernel, program and pager in one process.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod common;
 

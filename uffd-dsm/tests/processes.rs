@@ -1,6 +1,7 @@
 //! What needs more than one process: an agent outside the executor, death of either, an ordinary user, SIGBUS.
 //!
 //! Children are this test binary again, told their part by an environment variable.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod common;
 

@@ -196,7 +196,7 @@ pub fn apply(entry: Entry, step: Step) -> Result<Entry, Refused> {
         (Step::Forgotten, _, true) => Entry { word: Word::fresh(next_era?), sharers: Sharers::default() },
         (Step::LostAt(era), _, _) => {
             let era = Era(era.0.max(word.era().0));
-            Entry { word: Word::new(State::Lost, false, NodeId(0), era), sharers: Sharers::default() }
+            Entry { word: Word::new(State::Lost, false, NodeId(0), era), sharers }
         }
         (
             Step::Lock

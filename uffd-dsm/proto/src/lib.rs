@@ -10,10 +10,24 @@
 
 extern crate alloc;
 
+mod ahead;
+mod anchor;
+mod discard;
+mod extent;
 mod face;
+mod hold;
+mod holder;
+mod home;
 pub mod limits;
+mod membership;
 mod node;
+mod operation;
+pub mod plant;
+mod requester;
+mod sense;
 mod stats;
+mod timer;
+mod transient;
 
 pub use face::{
     BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit,

@@ -1,54 +1,146 @@
-//! One host's part in the coherence of one space: the face.
+//! One host's part in the coherence of one space: inputs in, queues out.
 //!
-//! Owns the queues between driver and protocol. Must not know how a page moves.
+//! Owns the tables and the order in which things happen inside one call. Must not know how a role decides: see
+//! `requester`, `holder`, `home`, `anchor`, `discard`, `membership`.
 
-use crate::face::{Config, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageOp, Transmit};
+use crate::discard::{Discards, Jobs};
+use crate::extent::{Extent, Form, Local};
+use crate::face::{Class, Config, Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageOp, Transmit};
+use crate::limits::{INBOX_PER_EXTENT_MAX, INBOX_PER_PAGE_MAX, PAGES_MAX};
+use crate::operation::{Follow, Operations};
 use crate::stats::Counters;
-use alloc::collections::VecDeque;
-use dsm_wire::{Epoch, NodeId, PageNumber, PageRange};
+use crate::timer::{RoundTrip, TimerKey, Timers};
+use crate::transient::Transient;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use dsm_wire::{Epoch, ExtentNumber, Message, NodeId, PageNumber, PageRange, RequestId};
 
 /// One host's part in the coherence of one space.
 #[derive(Debug)]
 pub struct Node {
-    config: Config,
+    pub(crate) me: NodeId,
+    pub(crate) epoch: Epoch,
+    /// Every member the space ever had, in the order that names anchors.
+    pub(crate) members: Vec<NodeId>,
+    /// Members that live, and how far away they are.
+    pub(crate) peers: BTreeMap<NodeId, RoundTrip>,
+    pub(crate) now: Nanos,
+    pub(crate) extents: BTreeMap<ExtentNumber, Box<Extent>>,
+    pub(crate) transients: BTreeMap<PageNumber, Box<Transient>>,
+    pub(crate) operations: Operations,
+    pub(crate) timers: Timers,
+    pub(crate) anchored: BTreeMap<ExtentNumber, NodeId>,
+    pub(crate) searches: BTreeMap<ExtentNumber, crate::anchor::Search>,
+    pub(crate) discards: Discards,
+    pub(crate) jobs: Jobs,
+    pub(crate) streams: crate::ahead::Streams,
+    pub(crate) counters: Counters,
+    request_last: u64,
+    /// Messages of one role of this node to another.
+    loopback: VecDeque<(Message, Contents)>,
     ops: VecDeque<(OpId, PageOp)>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-    counters: Counters,
 }
 
 impl Node {
     /// A node that holds no page and knows no home.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, ops: VecDeque::new(), transmits: VecDeque::new(), events: VecDeque::new(), counters: Counters::default() }
+        let peers = config.members.iter().map(|member| (*member, RoundTrip::default())).collect();
+        Self {
+            me: config.me,
+            epoch: config.epoch,
+            members: config.members,
+            peers,
+            now: Nanos::default(),
+            extents: BTreeMap::new(),
+            transients: BTreeMap::new(),
+            operations: Operations::default(),
+            timers: Timers::default(),
+            anchored: BTreeMap::new(),
+            searches: BTreeMap::new(),
+            discards: Discards::default(),
+            jobs: Jobs::default(),
+            streams: crate::ahead::Streams::default(),
+            counters: Counters::default(),
+            request_last: 0,
+            loopback: VecDeque::new(),
+            ops: VecDeque::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
     }
 
     /// A thread stopped at `page`. Ends in an operation that wakes it, sooner or later.
-    pub fn handle_fault(&mut self, _now: Nanos, _page: PageNumber, _kind: FaultKind) {}
+    pub fn handle_fault(&mut self, now: Nanos, page: PageNumber, kind: FaultKind) {
+        self.now = now;
+        match kind {
+            FaultKind::Read => self.counters.faults_read += 1,
+            FaultKind::Write => self.counters.faults_write += 1,
+        }
+        self.on_fault(page, kind);
+        self.run();
+    }
 
     /// A frame came in. Never panics, whatever it says; what makes no sense is counted, and its buffers are freed.
-    pub fn handle_frame(&mut self, _now: Nanos, _frame: Frame) {}
+    pub fn handle_frame(&mut self, now: Nanos, frame: Frame) {
+        self.now = now;
+        self.counters.frames_in += 1;
+        if self.is_current(&frame) {
+            self.dispatch(frame);
+            self.run();
+        } else {
+            self.free(&frame.contents);
+        }
+    }
 
     /// A page operation is done.
     ///
     /// # Panics
     /// If `op` is not in flight, or the result does not fit it: the driver is broken.
-    pub fn handle_page_done(&mut self, _now: Nanos, _op: OpId, _result: OpResult) {}
+    pub fn handle_page_done(&mut self, now: Nanos, op: OpId, result: OpResult) {
+        self.now = now;
+        let op = self.operations.finish(op);
+        let contents = match result {
+            OpResult::Done => Contents::EMPTY,
+            OpResult::Contents(contents) => contents,
+        };
+        self.on_done(op, contents);
+        self.release(op.range);
+        self.jobs.is_dirty = true;
+        self.run();
+    }
 
     /// Forget the contents of `range` everywhere; [`Event::DiscardDone`] with `token` follows. Cheap for any range:
     /// only extents somebody touched are visited. Returns false, and does nothing, when too many discards wait.
-    pub fn handle_discard(&mut self, _now: Nanos, _range: PageRange, _token: u64) -> bool {
-        true
+    pub fn handle_discard(&mut self, now: Nanos, range: PageRange, token: u64) -> bool {
+        self.now = now;
+        let is_taken = self.on_discard_wanted(range, token);
+        self.run();
+        is_taken
     }
 
     /// From now on the members are `members`, a subset of the ones before: who is missing is dead and fenced.
-    pub fn handle_membership(&mut self, _now: Nanos, epoch: Epoch, _members: &[NodeId]) {
-        self.config.epoch = epoch;
+    pub fn handle_membership(&mut self, now: Nanos, epoch: Epoch, members: &[NodeId]) {
+        self.now = now;
+        self.on_membership(epoch, members);
+        self.run();
     }
 
     /// The time of `poll_timeout` has come, or passed.
-    pub fn handle_timeout(&mut self, _now: Nanos) {}
+    pub fn handle_timeout(&mut self, now: Nanos) {
+        self.now = now;
+        while let Some(key) = self.timers.due(now) {
+            match key {
+                TimerKey::Page(page) => self.on_page_due(page),
+                TimerKey::Extent(extent) => self.on_search_due(extent),
+                TimerKey::Discard(number) => self.on_discard_due(number),
+            }
+            self.run();
+        }
+    }
 
     /// The next page operation to carry out.
     pub fn poll_page_op(&mut self) -> Option<(OpId, PageOp)> {
@@ -68,7 +160,7 @@ impl Node {
     /// When `handle_timeout` is to be called; `None`: not before another input.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Nanos> {
-        None
+        self.timers.first()
     }
 
     /// What was counted since the start.
@@ -76,4 +168,228 @@ impl Node {
     pub const fn stats(&self) -> &Counters {
         &self.counters
     }
+
+    fn is_current(&mut self, frame: &Frame) -> bool {
+        if frame.epoch != self.epoch && !crate::plant::is(crate::plant::Plant::MissedEpochCheck) {
+            self.counters.dropped_epoch += 1;
+            return false;
+        }
+        if frame.from == self.me || !self.peers.contains_key(&frame.from) {
+            self.counters.dropped_stranger += 1;
+            return false;
+        }
+        let is_sane = crate::sense::is_sane(&frame.message, &frame.contents);
+        if !is_sane {
+            self.counters.dropped_nonsense += 1;
+        }
+        is_sane
+    }
+
+    /// Lets the roles of this node talk until nothing is left to say.
+    fn run(&mut self) {
+        loop {
+            if let Some((message, contents)) = self.loopback.pop_front() {
+                self.dispatch(Frame { from: self.me, epoch: self.epoch, message, contents });
+            } else if self.jobs.is_dirty {
+                self.jobs.is_dirty = false;
+                self.advance_jobs();
+            } else {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn dispatch(&mut self, frame: Frame) {
+        let from = frame.from;
+        match frame.message {
+            Message::Request { page, .. } => self.on_request(page, frame),
+            Message::Grant { page, .. } | Message::Forward { page, .. } | Message::Invalidate { page, .. } => {
+                self.on_page_frame(page, frame);
+            }
+            Message::InvalidateAck { request, page, era } => self.on_ack(from, request, page, era),
+            Message::Done { request, page, era } => self.on_done_frame(from, request, page, era),
+            Message::Downgraded { request, page, era } => self.on_downgraded(from, request, page, era),
+            Message::Retry { request, page, home } => self.on_retry(from, request, page, home),
+            Message::Locate { request, extent } => self.on_locate(from, request, extent),
+            Message::Located { request, extent, home } => self.on_located(from, request, extent, home),
+            Message::Discard { request, range } => self.on_discard(from, request, range),
+            Message::DiscardDone { request } => self.on_discard_done(from, request),
+            Message::Lost { request, page } => self.on_lost(from, request, page),
+        }
+    }
+
+    /// A frame for what this node holds of a page: waits while an operation on the page is in flight.
+    fn on_page_frame(&mut self, page: PageNumber, frame: Frame) {
+        if self.operations.is_on(page) || self.is_held_back(page, &frame) {
+            self.defer(page, frame);
+            return;
+        }
+        match frame.message {
+            Message::Grant { .. } => self.on_grant(frame),
+            Message::Forward { request, page, rights, era } => self.on_forward(frame.from, request, page, rights, era),
+            Message::Invalidate { request, page, era } => self.on_invalidate(frame.from, request, page, era),
+            Message::Request { .. }
+            | Message::InvalidateAck { .. }
+            | Message::Done { .. }
+            | Message::Downgraded { .. }
+            | Message::Retry { .. }
+            | Message::Locate { .. }
+            | Message::Located { .. }
+            | Message::Discard { .. }
+            | Message::DiscardDone { .. }
+            | Message::Lost { .. } => unreachable!("dispatch sends only these three here"),
+        }
+        self.settle(page);
+    }
+
+    /// Keeps `frame` until the operation on `page` is done.
+    pub(crate) fn defer(&mut self, page: PageNumber, frame: Frame) {
+        let inbox = &mut self.transients.entry(page).or_default().inbox;
+        if inbox.len() < INBOX_PER_PAGE_MAX {
+            inbox.push_back(frame);
+        } else {
+            self.counters.dropped_full += 1;
+            self.free(&frame.contents);
+        }
+        self.settle(page);
+    }
+
+    /// Keeps `frame` until no operation on the extent of `page` is in flight.
+    pub(crate) fn defer_extent(&mut self, page: PageNumber, frame: Frame) {
+        let room = self.extents.get_mut(&page.extent()).filter(|extent| extent.inbox.len() < INBOX_PER_EXTENT_MAX);
+        match room {
+            Some(extent) => extent.inbox.push_back(frame),
+            None => self.counters.dropped_full += 1,
+        }
+    }
+
+    /// Hands on what waited for an operation on `range`.
+    fn release(&mut self, range: PageRange) {
+        if range.count == 1 {
+            self.release_page(range.first);
+        } else {
+            let pages: Vec<PageNumber> = self.transients.range(range.first..range.end()).map(|(page, _)| *page).collect();
+            pages.into_iter().for_each(|page| self.release_page(page));
+        }
+        self.release_extent(range.first.extent());
+    }
+
+    pub(crate) fn release_page(&mut self, page: PageNumber) {
+        let Some(transient) = self.transients.get_mut(&page) else { return };
+        let inbox = core::mem::take(&mut transient.inbox);
+        for frame in inbox {
+            self.dispatch(frame);
+        }
+        self.pursue(page);
+        self.settle(page);
+    }
+
+    fn release_extent(&mut self, number: ExtentNumber) {
+        let Some(extent) = self.extents.get_mut(&number) else { return };
+        if extent.inbox.is_empty() || self.operations.overlapping(whole_extent(number)).is_some() {
+            return;
+        }
+        let inbox = core::mem::take(&mut extent.inbox);
+        inbox.into_iter().for_each(|frame| self.dispatch(frame));
+    }
+
+    fn on_page_due(&mut self, page: PageNumber) {
+        self.on_want_due(page);
+        self.on_held_due(page);
+        self.on_deal_due(page);
+        self.on_hold_due(page);
+        self.settle(page);
+    }
+
+    /// Removes the transient of `page` if nothing is in flight any more, and arms its timer if something is.
+    pub(crate) fn settle(&mut self, page: PageNumber) {
+        let Some(transient) = self.transients.get_mut(&page) else { return };
+        let armed = transient.armed;
+        if transient.is_idle() {
+            self.transients.remove(&page);
+            self.timers.change(TimerKey::Page(page), armed, None);
+        } else {
+            transient.armed = transient.deadline();
+            self.timers.change(TimerKey::Page(page), armed, transient.armed);
+        }
+    }
+
+    pub(crate) fn next_request(&mut self) -> RequestId {
+        self.request_last += 1;
+        RequestId::new(self.me, self.request_last)
+    }
+
+    pub(crate) fn start(&mut self, op: PageOp, follow: Follow) {
+        let id = self.operations.start(op.range(), follow);
+        self.ops.push_back((id, op));
+    }
+
+    /// Sends a message without payload, to a peer or to another role of this node.
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        self.send_contents(to, message, Contents::EMPTY, false);
+    }
+
+    /// Sends a message with payload.
+    pub(crate) fn send_contents(&mut self, to: NodeId, message: Message, contents: Contents, keeps_buffers: bool) {
+        if to == self.me {
+            self.loopback.push_back((message, contents));
+            return;
+        }
+        if !self.peers.contains_key(&to) {
+            self.counters.dropped_stranger += 1;
+            if !keeps_buffers {
+                self.free(&contents);
+            }
+            return;
+        }
+        self.counters.frames_out += 1;
+        self.counters.pages_out += u64::from(contents.len());
+        let class = if contents.len() > 1 { Class::Bulk } else { Class::Urgent };
+        self.transmits.push_back(Transmit { to, message, contents, keeps_buffers, class });
+    }
+
+    pub(crate) fn emit(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn free(&mut self, contents: &Contents) {
+        self.events.extend(contents.buffers().map(Event::FreeBuffer));
+    }
+
+    pub(crate) fn timeout(&self, peer: NodeId, tries: u32) -> Nanos {
+        self.peers.get(&peer).copied().unwrap_or_default().timeout(tries)
+    }
+
+    /// The page as this node holds it; for a page of an extent without words, nothing of no era.
+    pub(crate) fn local(&self, page: PageNumber) -> Local {
+        self.extents
+            .get(&page.extent())
+            .and_then(|extent| extent.words())
+            .map_or_else(Local::default, |words| words.local(page.index_in_extent()))
+    }
+
+    pub(crate) fn set_local(&mut self, page: PageNumber, local: Local) {
+        if let Some(words) = self.extents.get_mut(&page.extent()).and_then(|extent| extent.words_mut()) {
+            *words.local_mut(page.index_in_extent()) = local;
+        }
+    }
+
+    /// Home of `page`, as far as this node knows.
+    pub(crate) fn home_of(&self, page: PageNumber) -> Option<NodeId> {
+        match self.extents.get(&page.extent())?.form {
+            Form::Whole(_) | Form::Split(..) => Some(self.me),
+            Form::Remote(home, _) => Some(home),
+            Form::Unknown | Form::Lost => None,
+        }
+    }
+}
+
+/// All pages of an extent.
+pub(crate) const fn whole_extent(extent: ExtentNumber) -> PageRange {
+    PageRange::new(extent.first_page(), dsm_wire::PAGES_PER_EXTENT)
+}
+
+/// Whether a page lies inside a space.
+pub(crate) const fn is_in_space(page: PageNumber) -> bool {
+    page.0 < PAGES_MAX
 }

@@ -1,0 +1,219 @@
+//! What a node keeps of an extent: its home, its pages' local words, and at home the directory.
+//!
+//! Owns the compact form of an extent that only its home uses, and the split into words. Must not know frames.
+//!
+//! ```text
+//!   Unknown --Located(other)--> Remote(home)                       pages: I, S, M, P with eras
+//!      |                           |
+//!      |                           +---- home dies ----> Lost
+//!      +------Located(me)------> Whole <--merge-- Split             every page's directory word is here
+//!                                  +-----split------^
+//! ```
+
+use crate::face::Frame;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use dsm_fast::{PlainDirectory, Word};
+use dsm_wire::{Era, NodeId, PAGES_PER_EXTENT};
+
+const PAGES: usize = PAGES_PER_EXTENT as usize;
+const WORDS: usize = PAGES / 64;
+/// log2 of the pages of one extent: the ramp's end.
+pub const RAMP_MAX: u8 = PAGES.ilog2() as u8;
+
+/// What this node may do with a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LocalState {
+    /// Nothing: not mapped.
+    #[default]
+    Invalid,
+    /// Read: mapped read-only.
+    Shared,
+    /// Read and write.
+    Modified,
+    /// Nothing ever again, until a discard: poisoned.
+    Poisoned,
+}
+
+/// A page as this node holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// Rights.
+    pub state: LocalState,
+    /// Highest era this node knows of; of its copy, if it has one.
+    pub era: Era,
+}
+
+/// 512 bits, one a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageSet([u64; WORDS]);
+
+impl PageSet {
+    pub const fn contains(&self, index: usize) -> bool {
+        self.0[index / 64] & 1 << (index % 64) != 0
+    }
+
+    pub fn insert_run(&mut self, first: usize, count: usize) {
+        for index in first..first + count {
+            self.0[index / 64] |= 1 << (index % 64);
+        }
+    }
+
+    pub fn remove_run(&mut self, first: usize, count: usize) {
+        for index in first..first + count {
+            self.0[index / 64] &= !(1 << (index % 64));
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// The first and last member within `first..first + count`, as a run.
+    pub fn span_within(&self, first: usize, count: usize) -> Option<(usize, usize)> {
+        let low = (first..first + count).find(|index| self.contains(*index))?;
+        let high = (low..first + count).rev().find(|index| self.contains(*index))?;
+        Some((low, high - low + 1))
+    }
+}
+
+/// An extent that nobody but its home has used: page `i` is here if `present` has it, and zero if not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whole {
+    pub present: PageSet,
+    /// log2 of the pages the next first touch installs.
+    pub ramp: u8,
+    /// Highest era any node may know of any of the pages.
+    pub base: Era,
+}
+
+impl Whole {
+    /// The absent pages to install around `index`: an aligned window of 2^ramp, cut to the absent run.
+    pub fn first_touch_run(&self, index: usize) -> (usize, usize) {
+        let window = 1 << self.ramp.min(RAMP_MAX);
+        let start = index & !(window - 1);
+        let low = (start..index).rev().find(|page| self.present.contains(*page)).map_or(start, |page| page + 1);
+        let end = start + window;
+        let high = (index..end).find(|page| self.present.contains(*page)).unwrap_or(end);
+        (low, high - low)
+    }
+}
+
+/// The pages' words of an extent that several nodes use.
+#[derive(Debug)]
+pub struct Words {
+    locals: [Local; PAGES],
+}
+
+impl Words {
+    pub fn local(&self, index: usize) -> Local {
+        self.locals[index]
+    }
+
+    pub fn local_mut(&mut self, index: usize) -> &mut Local {
+        &mut self.locals[index]
+    }
+}
+
+/// Where an extent's directory is, and what of it is here.
+#[derive(Debug)]
+pub enum Form {
+    /// The home is not known; no page is here.
+    Unknown,
+    /// Home is here, and nobody else ever asked.
+    Whole(Box<Whole>),
+    /// Home is here.
+    Split(Box<Words>, Box<PlainDirectory>),
+    /// Home is that node.
+    Remote(NodeId, Box<Words>),
+    /// Home is dead, with the directory.
+    Lost,
+}
+
+/// All a node keeps of an extent.
+#[derive(Debug)]
+pub struct Extent {
+    pub form: Form,
+    /// Frames that wait for an operation on the whole extent.
+    pub inbox: VecDeque<Frame>,
+}
+
+impl Extent {
+    pub const fn unknown() -> Self {
+        Self { form: Form::Unknown, inbox: VecDeque::new() }
+    }
+
+    /// Makes `home` the home; only from Unknown.
+    pub fn locate(&mut self, home: NodeId, me: NodeId, ramp: u8) {
+        assert!(matches!(self.form, Form::Unknown), "an extent gets its home once");
+        self.form = if home == me {
+            Form::Whole(Box::new(Whole { ramp, ..Whole::default() }))
+        } else {
+            Form::Remote(home, Box::new(Words { locals: [Local::default(); PAGES] }))
+        };
+    }
+
+    /// Whole becomes Split: present pages are owned by `me`, the others fresh, all of the era after `base`.
+    pub fn split(&mut self, me: NodeId) {
+        let Form::Whole(whole) = &self.form else { return };
+        let era = Era(whole.base.0.saturating_add(1));
+        let local_of = |index| {
+            if whole.present.contains(index) {
+                Local { state: LocalState::Modified, era }
+            } else {
+                Local { state: LocalState::Invalid, era: whole.base }
+            }
+        };
+        let word_of = |index| if whole.present.contains(index) { Word::owned(me, era) } else { Word::fresh(era) };
+        let words = Box::new(Words { locals: core::array::from_fn(local_of) });
+        let directory = Box::new(PlainDirectory::new(word_of));
+        self.form = Form::Split(words, directory);
+    }
+
+    pub fn words(&self) -> Option<&Words> {
+        match &self.form {
+            Form::Split(words, _) | Form::Remote(_, words) => Some(words),
+            Form::Unknown | Form::Whole(_) | Form::Lost => None,
+        }
+    }
+
+    pub fn words_mut(&mut self) -> Option<&mut Words> {
+        match &mut self.form {
+            Form::Split(words, _) | Form::Remote(_, words) => Some(words),
+            Form::Unknown | Form::Whole(_) | Form::Lost => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ramp_never_covers_a_present_page() {
+        let mut whole = Whole { ramp: 4, ..Whole::default() };
+        whole.present.insert_run(3, 2);
+        whole.present.insert_run(12, 1);
+        assert_eq!(whole.first_touch_run(8), (5, 7));
+        assert_eq!(whole.first_touch_run(0), (0, 3));
+        assert_eq!(whole.first_touch_run(15), (13, 3));
+        assert_eq!(whole.first_touch_run(17), (16, 16));
+    }
+
+    #[test]
+    fn the_ramp_ends_with_the_extent() {
+        let whole = Whole { ramp: RAMP_MAX, ..Whole::default() };
+        assert_eq!(whole.first_touch_run(511), (0, 512));
+    }
+
+    #[test]
+    fn a_span_goes_from_first_to_last_member() {
+        let mut pages = PageSet::default();
+        pages.insert_run(70, 3);
+        pages.insert_run(100, 1);
+        assert_eq!(pages.span_within(0, 512), Some((70, 31)));
+        assert_eq!(pages.span_within(73, 27), None);
+        pages.remove_run(0, 101);
+        assert_eq!(pages.len(), 0);
+    }
+}

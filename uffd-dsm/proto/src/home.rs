@@ -1,0 +1,411 @@
+//! Home: one transaction at a time for each page, and the directory entry that results.
+//!
+//! Owns `deal` and `waiters` of a transient, and every change of a directory entry. Must not touch a page: what
+//! this host holds itself it asks of its own holder half, like of any other.
+
+use crate::extent::{Form, LocalState};
+use crate::face::{Contents, Frame, Nanos, PageContent, PageOp};
+use crate::limits::{PAGES_PER_OP_MAX, TRANSIENTS_MAX, WAITERS_PER_PAGE_MAX};
+use crate::node::{Node, whole_extent};
+use crate::operation::Follow;
+use crate::plant::{Plant, is};
+use crate::transient::{Asked, Deal, Phase, Then, Waiter};
+use alloc::vec::Vec;
+use dsm_fast::{Directory, Entry, Refused, Sharers, State, Step};
+use dsm_wire::{Era, GrantContent, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
+
+impl Node {
+    pub(crate) fn on_request(&mut self, page: PageNumber, frame: Frame) {
+        let Message::Request { request, rights, count, copy, .. } = frame.message else { return };
+        if request.requester() != frame.from {
+            self.counters.dropped_nonsense += 1;
+            return;
+        }
+        match self.extents.get(&page.extent()).map(|extent| &extent.form) {
+            None | Some(Form::Unknown) => {
+                self.send(frame.from, Message::Retry { request, page, home: None });
+                return;
+            }
+            Some(Form::Remote(home, _)) => {
+                let home = Some(*home);
+                self.send(frame.from, Message::Retry { request, page, home });
+                return;
+            }
+            Some(Form::Lost) => {
+                self.send(frame.from, Message::Lost { request, page });
+                return;
+            }
+            Some(Form::Whole(_)) => {
+                if self.operations.overlapping(whole_extent(page.extent())).is_some() {
+                    self.defer_extent(page, frame);
+                    return;
+                }
+                self.split(page);
+            }
+            Some(Form::Split(..)) => {}
+        }
+        if self.transients.len() >= TRANSIENTS_MAX && frame.from != self.me && !self.transients.contains_key(&page) {
+            self.counters.dropped_full += 1;
+            return;
+        }
+        let asked = Asked { request, rights, count, copy };
+        if self.entry(page).word.is_busy() && !is(Plant::BusyIgnored) {
+            self.enqueue(page, asked);
+        } else {
+            self.serve(page, asked);
+        }
+        self.settle(page);
+    }
+
+    fn split(&mut self, page: PageNumber) {
+        let me = self.me;
+        if let Some(extent) = self.extents.get_mut(&page.extent()) {
+            extent.split(me);
+            self.counters.extents_split += 1;
+        }
+    }
+
+    fn enqueue(&mut self, page: PageNumber, asked: Asked) {
+        let transient = self.transients.entry(page).or_default();
+        let is_known = transient.deal.as_ref().is_some_and(|deal| deal.request == asked.request)
+            || transient.waiters.iter().any(|waiter| matches!(waiter, Waiter::Request(other) if other.request == asked.request));
+        if is_known {
+            self.counters.dropped_stale += 1;
+        } else if transient.waiters.len() >= WAITERS_PER_PAGE_MAX {
+            self.counters.dropped_full += 1;
+        } else {
+            transient.waiters.push_back(Waiter::Request(asked));
+            self.counters.waits += 1;
+        }
+    }
+
+    /// Serves a request on a page that is not busy.
+    fn serve(&mut self, page: PageNumber, asked: Asked) {
+        let Entry { word, .. } = self.entry(page);
+        let reader = asked.request.requester();
+        match (word.state(), asked.rights) {
+            (State::Fresh, _) => self.grant_fresh(page, asked.request),
+            (State::Owned, _) if word.owner() == reader => self.counters.dropped_stale += 1,
+            (State::Owned | State::Shared, Rights::Read) => self.serve_read(page, asked),
+            (State::Owned, Rights::Write) => self.forward_write(page, asked.request, word.owner()),
+            (State::Shared, Rights::Write) => self.serve_shared_write(page, asked),
+            (State::Lost, _) => {
+                self.change(page, Step::Joined(reader));
+                self.send(reader, Message::Lost { request: asked.request, page });
+            }
+        }
+    }
+
+    /// Nobody has the page: the requester gets it, zero, to write.
+    fn grant_fresh(&mut self, page: PageNumber, request: RequestId) {
+        let Some(era) = self.lock(page) else { return };
+        self.deal(page, Deal { request, era, phase: Phase::Granted { provider: self.me }, deadline: None, tries: 0 });
+        self.hold(page, request, era, GrantContent::Zero, Contents::EMPTY);
+    }
+
+    fn serve_read(&mut self, page: PageNumber, asked: Asked) {
+        let Entry { word, .. } = self.entry(page);
+        let reader = asked.request.requester();
+        let local = self.local(page);
+        let is_here = local.era == word.era() && matches!(local.state, LocalState::Shared | LocalState::Modified);
+        if self.operations.is_on(page) && (is_here || word.owner() == self.me) {
+            let Asked { request, rights, count, copy } = asked;
+            let message = Message::Request { request, page, rights, count, copy };
+            self.defer(page, Frame { from: reader, epoch: self.epoch, message, contents: Contents::EMPTY });
+        } else if is_here && reader != self.me {
+            self.read_batch(page, asked);
+        } else if word.state() == State::Shared {
+            if word.owner() == reader {
+                self.counters.dropped_stale += 1;
+                return;
+            }
+            if !is(Plant::ForgottenSharer) {
+                self.change(page, Step::Joined(reader));
+            }
+            self.send(word.owner(), Message::Forward { request: asked.request, page, rights: Rights::Read, era: word.era() });
+        } else {
+            if self.lock(page).is_none() {
+                return;
+            }
+            let deal = Deal {
+                request: asked.request,
+                era: word.era(),
+                phase: Phase::Downgrade { owner: word.owner() },
+                deadline: None,
+                tries: 0,
+            };
+            self.deal(page, deal);
+            self.send_deal(page);
+        }
+    }
+
+    /// Home has the bytes: reads the page, and those after it that are as easily had.
+    fn read_batch(&mut self, page: PageNumber, asked: Asked) {
+        let era = self.entry(page).word.era();
+        let reader = asked.request.requester();
+        let room = PAGES_PER_EXTENT - page.index_in_extent() as u64;
+        let count = u64::from(asked.count.clamp(1, PAGES_PER_OP_MAX)).min(room);
+        let mut taken = 0;
+        let mut has_modified = false;
+        while taken < count {
+            let next = page.offset(taken);
+            if taken > 0 && !self.is_easily_read(next, era, reader) {
+                break;
+            }
+            if self.entry(next).word.state() == State::Owned {
+                self.change(next, Step::Opened);
+            }
+            has_modified |= self.local(next).state == LocalState::Modified;
+            taken += 1;
+        }
+        let range = PageRange::new(page, taken);
+        let op = if has_modified { PageOp::ProtectRead { range } } else { PageOp::Read { range } };
+        self.start(op, Follow::ServeBatch { request: asked.request, era });
+    }
+
+    fn is_easily_read(&self, page: PageNumber, era: Era, reader: NodeId) -> bool {
+        let Entry { word, .. } = self.entry(page);
+        let local = self.local(page);
+        let is_at_rest = match word.state() {
+            State::Shared => word.owner() != reader,
+            State::Owned => word.owner() == self.me,
+            State::Fresh | State::Lost => false,
+        };
+        is_at_rest
+            && (!word.is_busy() || is(Plant::PrefetchOverWriter))
+            && word.era() == era
+            && local.era == era
+            && matches!(local.state, LocalState::Shared | LocalState::Modified)
+            && !self.operations.is_on(page)
+    }
+
+    /// The pages of a batch are read, and read-only here: grants those whose entry has not moved on meanwhile.
+    pub(crate) fn on_batch_read(&mut self, range: PageRange, request: RequestId, era: Era, contents: Contents) {
+        let reader = request.requester();
+        for page in range.pages() {
+            let local = crate::extent::Local { state: LocalState::Shared, era };
+            self.set_local(page, local);
+            self.note_departure(page);
+        }
+        let mut granted = Contents::EMPTY;
+        let is_zero = |content: &PageContent| *content == PageContent::Zero;
+        let first_is_zero = contents.as_slice().first().is_some_and(is_zero);
+        for (page, content) in range.pages().zip(contents.as_slice()) {
+            let word = self.entry(page).word;
+            let is_same = word.state() == State::Shared && !word.is_busy() && word.era() == era;
+            let is_next = usize::from(granted.len()) as u64 == page.0 - range.first.0;
+            if is_same && is_next && is_zero(content) == first_is_zero {
+                self.change(page, Step::Joined(reader));
+                granted.push(*content);
+            } else {
+                self.free(&Contents::one(*content));
+            }
+        }
+        if granted.is_empty() {
+            self.send(reader, Message::Retry { request, page: range.first, home: Some(self.me) });
+        } else {
+            self.grant_read(request, range.first, era, granted);
+        }
+    }
+
+    fn forward_write(&mut self, page: PageNumber, request: RequestId, provider: NodeId) {
+        let Some(era) = self.lock(page) else { return };
+        self.deal(page, Deal { request, era, phase: Phase::Granted { provider }, deadline: None, tries: 0 });
+        self.send_deal(page);
+    }
+
+    fn serve_shared_write(&mut self, page: PageNumber, asked: Asked) {
+        let Entry { word, sharers } = self.entry(page);
+        let writer = asked.request.requester();
+        let Some(era) = self.lock(page) else { return };
+        let has_copy = sharers.may_contain(writer) && asked.copy == Some(word.era());
+        let is_upgrade = word.owner() == writer || has_copy;
+        let spared = if is_upgrade { writer } else { word.owner() };
+        let pending = self.members_of(sharers).filter(|node| *node != writer && *node != spared).collect();
+        let then = if is_upgrade { Then::Upgrade } else { Then::Forward(word.owner()) };
+        let phase = Phase::Acks { pending, then };
+        self.deal(page, Deal { request: asked.request, era, phase, deadline: None, tries: 0 });
+        self.send_deal(page);
+        self.proceed(page);
+    }
+
+    fn members_of(&self, sharers: Sharers) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.keys().copied().filter(move |node| sharers.may_contain(*node))
+    }
+
+    /// Starts the transaction of a discard on a page that is not busy. Returns false if there is nothing to do.
+    pub(crate) fn forget_page(&mut self, page: PageNumber, job: RequestId) -> bool {
+        let Entry { word, sharers } = self.entry(page);
+        let pending: Vec<NodeId> = match word.state() {
+            State::Fresh => return false,
+            State::Shared | State::Lost => self.members_of(sharers).collect(),
+            State::Owned => Vec::from([word.owner()]),
+        };
+        let Some(era) = self.lock(page) else { return false };
+        self.deal(page, Deal { request: job, era, phase: Phase::Acks { pending, then: Then::Forget }, deadline: None, tries: 0 });
+        self.send_deal(page);
+        self.proceed(page);
+        self.settle(page);
+        true
+    }
+
+    fn deal(&mut self, page: PageNumber, deal: Deal) {
+        let transient = self.transients.entry(page).or_default();
+        assert!(transient.deal.is_none() || is(Plant::BusyIgnored), "one transaction at a time");
+        transient.deal = Some(deal);
+    }
+
+    /// Sends what the transaction of `page` waits for an answer to, for the first time or again.
+    fn send_deal(&mut self, page: PageNumber) {
+        let Some(deal) = self.transients.get(&page).and_then(|transient| transient.deal.as_ref()) else { return };
+        let (request, era) = (deal.request, deal.era);
+        let slowest = match &deal.phase {
+            Phase::Downgrade { owner } => {
+                let owner = *owner;
+                self.send(owner, Message::Forward { request, page, rights: Rights::Read, era });
+                owner
+            }
+            Phase::Acks { pending, .. } => {
+                let pending = pending.clone();
+                for node in &pending {
+                    self.send(*node, Message::Invalidate { request, page, era });
+                }
+                pending.first().copied().unwrap_or(self.me)
+            }
+            Phase::Granted { provider } => {
+                let provider = *provider;
+                self.send(provider, Message::Forward { request, page, rights: Rights::Write, era });
+                provider
+            }
+        };
+        let now = self.now;
+        let peers = &self.peers;
+        if let Some(deal) = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut()) {
+            let timeout: Nanos = peers.get(&slowest).copied().unwrap_or_default().timeout(deal.tries);
+            deal.deadline = Some(now + timeout);
+        }
+    }
+
+    pub(crate) fn on_deal_due(&mut self, page: PageNumber) {
+        let Some(deal) = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut()) else { return };
+        if deal.deadline.is_some_and(|deadline| deadline <= self.now) {
+            deal.tries += 1;
+            self.counters.retries += 1;
+            self.send_deal(page);
+        }
+    }
+
+    pub(crate) fn on_ack(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
+        let deal = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut());
+        let pending = deal.filter(|deal| deal.request == request && deal.era == era).and_then(|deal| match &mut deal.phase {
+            Phase::Acks { pending, .. } => Some(pending),
+            Phase::Downgrade { .. } | Phase::Granted { .. } => None,
+        });
+        let place = pending.as_ref().and_then(|pending| pending.iter().position(|node| *node == from));
+        if let (Some(pending), Some(place)) = (pending, place) {
+            pending.swap_remove(place);
+            self.proceed(page);
+        } else {
+            self.counters.dropped_stale += 1;
+        }
+        self.settle(page);
+    }
+
+    /// Takes the step after the last acknowledgement, if it was the last.
+    pub(crate) fn proceed(&mut self, page: PageNumber) {
+        let Some(deal) = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut()) else { return };
+        let Phase::Acks { pending, then } = &deal.phase else { return };
+        if !pending.is_empty() && !is(Plant::GrantBeforeAcks) {
+            return;
+        }
+        let (then, request, era) = (*then, deal.request, deal.era);
+        deal.tries = 0;
+        deal.deadline = None;
+        match then {
+            Then::Upgrade => {
+                deal.phase = Phase::Granted { provider: self.me };
+                self.hold(page, request, era, GrantContent::Copy, Contents::EMPTY);
+            }
+            Then::Forward(provider) => {
+                deal.phase = Phase::Granted { provider };
+                self.send_deal(page);
+            }
+            Then::Forget => {
+                self.counters.pages_discarded += 1;
+                self.change(page, Step::Forgotten);
+                self.on_page_forgotten(request);
+                self.finish(page);
+            }
+        }
+    }
+
+    pub(crate) fn on_done_frame(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
+        self.release_held(from, page, era);
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        let is_done = deal.filter(|deal| deal.request == request && deal.era == era).is_some_and(|deal| match deal.phase {
+            Phase::Granted { provider } => from == request.requester() || from == provider,
+            Phase::Downgrade { .. } | Phase::Acks { .. } => false,
+        });
+        if is_done {
+            self.change(page, Step::Granted(request.requester()));
+            self.finish(page);
+        }
+        self.settle(page);
+    }
+
+    pub(crate) fn on_downgraded(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        let is_awaited = deal
+            .filter(|deal| deal.request == request && deal.era == era)
+            .is_some_and(|deal| matches!(deal.phase, Phase::Downgrade { owner } if owner == from));
+        if is_awaited {
+            self.change(page, Step::Downgraded(request.requester()));
+            self.finish(page);
+        }
+        self.settle(page);
+    }
+
+    /// Ends the transaction of `page` and serves who waits, until the page is busy again.
+    pub(crate) fn finish(&mut self, page: PageNumber) {
+        if let Some(transient) = self.transients.get_mut(&page) {
+            transient.deal = None;
+        }
+        while !self.entry(page).word.is_busy() {
+            let Some(waiter) = self.transients.get_mut(&page).and_then(|transient| transient.waiters.pop_front()) else { break };
+            match waiter {
+                Waiter::Request(asked) => self.serve(page, asked),
+                Waiter::Discard(job) => {
+                    if !self.forget_page(page, job) {
+                        self.on_page_forgotten(job);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the page busy and returns the era after the present one; a page whose eras are used up is lost.
+    fn lock(&mut self, page: PageNumber) -> Option<Era> {
+        let Some(era) = self.entry(page).word.era().0.checked_add(1).map(Era) else {
+            self.change(page, Step::LostAt(Era(0)));
+            return None;
+        };
+        if !is(Plant::BusyIgnored) || !self.entry(page).word.is_busy() {
+            self.change(page, Step::Lock);
+        }
+        Some(era)
+    }
+
+    /// The directory entry of a page homed here.
+    pub(crate) fn entry(&self, page: PageNumber) -> Entry {
+        match self.extents.get(&page.extent()).map(|extent| &extent.form) {
+            Some(Form::Split(_, directory)) => directory.load(page.index_in_extent()),
+            Some(Form::Unknown | Form::Whole(_) | Form::Remote(..) | Form::Lost) | None => Entry::default(),
+        }
+    }
+
+    pub(crate) fn change(&mut self, page: PageNumber, step: Step) {
+        let Some(Form::Split(_, directory)) = self.extents.get_mut(&page.extent()).map(|extent| &mut extent.form) else { return };
+        let result: Result<Entry, Refused> = dsm_fast::step(&mut **directory, page.index_in_extent(), step);
+        result.expect("home takes only steps the entry allows");
+    }
+}

@@ -1,0 +1,151 @@
+//! Membership: what becomes of what the dead had, owed or were asked.
+//!
+//! Owns the walk over every table when the epoch changes. Must not decide who is dead.
+
+use crate::extent::{Extent, Form};
+use crate::node::Node;
+use crate::transient::{Deal, Phase, Waiter};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use dsm_fast::{Entry, State, Step};
+use dsm_wire::{Epoch, ExtentNumber, NodeId, PageNumber};
+
+impl Node {
+    pub(crate) fn on_membership(&mut self, epoch: Epoch, members: &[NodeId]) {
+        self.epoch = epoch;
+        let me = self.me;
+        let dead: Vec<NodeId> = self.peers.keys().copied().filter(|node| !members.contains(node) && *node != me).collect();
+        self.peers.retain(|node, _| members.contains(node) || *node == me);
+        if dead.is_empty() {
+            return;
+        }
+        self.bury_transients();
+        self.bury_entries(&dead);
+        self.bury_homes();
+        self.forget_dead_homes();
+        self.jobs.is_dirty = true;
+    }
+
+    /// Grants to the dead are not sent again, their requests not served, their answers not awaited.
+    fn bury_transients(&mut self) {
+        let pages: Vec<PageNumber> = self.transients.keys().copied().collect();
+        for page in pages {
+            let Some(transient) = self.transients.get_mut(&page) else { continue };
+            let peers = &self.peers;
+            let held = transient.held.take_if(|held| !peers.contains_key(&held.to));
+            transient.waiters.retain(|waiter| match waiter {
+                Waiter::Request(asked) => peers.contains_key(&asked.request.requester()),
+                Waiter::Discard(_) => true,
+            });
+            if let Some(Deal { phase: Phase::Acks { pending, .. }, .. }) = &mut transient.deal {
+                pending.retain(|node| peers.contains_key(node));
+            }
+            if let Some(held) = held {
+                self.free(&held.contents);
+            }
+            self.settle(page);
+        }
+    }
+
+    fn bury_entries(&mut self, dead: &[NodeId]) {
+        let homed: Vec<ExtentNumber> =
+            self.extents.iter().filter(|(_, extent)| matches!(extent.form, Form::Split(..))).map(|(number, _)| *number).collect();
+        for number in homed {
+            for index in 0..dsm_wire::PAGES_PER_EXTENT as usize {
+                self.bury_entry(number.page(index), dead);
+            }
+        }
+    }
+
+    fn bury_entry(&mut self, page: PageNumber, dead: &[NodeId]) {
+        let Entry { word, .. } = self.entry(page);
+        let is_exact = self.members.iter().all(|node| node.0 < 64);
+        if word.state() == State::Shared && is_exact {
+            dead.iter().for_each(|node| self.change(page, Step::Left(*node)));
+        }
+        if word.state() == State::Shared && dead.contains(&word.owner()) && self.local(page).era == word.era() {
+            let me = self.me;
+            let has_copy = self.local(page).state == crate::extent::LocalState::Shared;
+            if has_copy {
+                self.change(page, Step::Provider(me));
+            }
+        }
+        let word = self.entry(page).word;
+        let is_gone = matches!(word.state(), State::Shared | State::Owned) && dead.contains(&word.owner());
+        match self.dead_end(page, dead) {
+            Some(era) => self.lose(page, era),
+            None if is_gone && !self.is_forgetting(page) => self.lose(page, word.era()),
+            None => {}
+        }
+        self.proceed(page);
+        self.settle(page);
+    }
+
+    /// The era of the transaction on `page` if it can only end by an answer of the dead.
+    fn dead_end(&self, page: PageNumber, dead: &[NodeId]) -> Option<dsm_wire::Era> {
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref())?;
+        let is_dead = match &deal.phase {
+            Phase::Downgrade { owner } => dead.contains(owner),
+            Phase::Granted { provider } => dead.contains(provider) || dead.contains(&deal.request.requester()),
+            Phase::Acks { then: crate::transient::Then::Forget, .. } => false,
+            Phase::Acks { then: crate::transient::Then::Upgrade, .. } => dead.contains(&deal.request.requester()),
+            Phase::Acks { then: crate::transient::Then::Forward(provider), .. } => {
+                dead.contains(provider) || dead.contains(&deal.request.requester())
+            }
+        };
+        is_dead.then_some(deal.era)
+    }
+
+    fn is_forgetting(&self, page: PageNumber) -> bool {
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        deal.is_some_and(|deal| matches!(deal.phase, Phase::Acks { then: crate::transient::Then::Forget, .. }))
+    }
+
+    /// The page's content is gone: every waiter, and everybody who asks later, is told so.
+    fn lose(&mut self, page: PageNumber, era: dsm_wire::Era) {
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        let requester = deal.map(|deal| deal.request.requester()).filter(|node| self.peers.contains_key(node));
+        self.change(page, Step::LostAt(era));
+        if let Some(requester) = requester {
+            // A grant may have reached it: a discard has to ask it too.
+            self.change(page, Step::Joined(requester));
+        }
+        self.finish(page);
+    }
+
+    /// Extents whose home, or unknowing anchor, is dead have no directory any more.
+    fn bury_homes(&mut self) {
+        let peers = &self.peers;
+        let lost: Vec<ExtentNumber> = self
+            .extents
+            .iter()
+            .filter(|(_, extent)| matches!(&extent.form, Form::Remote(home, _) if !peers.contains_key(home)))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in lost {
+            if let Some(extent) = self.extents.get_mut(&number) {
+                extent.form = Form::Lost;
+            }
+            self.forget_asks(number);
+            self.pursue_extent(number);
+        }
+        let searched: Vec<ExtentNumber> = self.searches.keys().copied().collect();
+        for number in searched {
+            if !self.peers.contains_key(&self.anchor_of(number)) {
+                self.end_search(number);
+                self.extents.entry(number).or_insert_with(|| Box::new(Extent::unknown()));
+                self.settle_home(number, None);
+            }
+        }
+    }
+
+    /// Requests on their way to a home that is gone are not on their way any more.
+    fn forget_asks(&mut self, extent: ExtentNumber) {
+        let range = crate::node::whole_extent(extent);
+        for (_, transient) in self.transients.range_mut(range.first..range.end()) {
+            if let Some(want) = &mut transient.want {
+                want.ask = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Planted bugs: each switches one rule of the protocol off, so that the simulator's checkers can be seen to fail.
+//!
+//! Without the feature `plant`, which only the simulator turns on, [`is`] is always false and costs nothing.
+
+/// A rule that is switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Plant {
+    /// A copy's drop is acknowledged before it is done.
+    AckBeforeDrop,
+    /// An exclusive grant is confirmed before it is installed.
+    DoneBeforeInstall,
+    /// Frames of another epoch are taken.
+    MissedEpochCheck,
+    /// A read grant older than the last invalidate is installed.
+    InstallAfterInvalidate,
+    /// A fault for a page that is there wakes nobody.
+    LostWakeUp,
+    /// The owner's copy is read while it can still be written.
+    ReadWithoutProtect,
+    /// A reader is not entered into the directory.
+    ForgottenSharer,
+    /// A batch of reads takes a page that is being written.
+    PrefetchOverWriter,
+    /// The page is granted before every copy is gone.
+    GrantBeforeAcks,
+    /// A second transaction begins on a busy page.
+    BusyIgnored,
+    /// A discard that was carried out is carried out again.
+    DiscardTwice,
+}
+
+impl Plant {
+    /// Every planted bug.
+    pub const ALL: [Plant; 11] = [
+        Plant::AckBeforeDrop,
+        Plant::DoneBeforeInstall,
+        Plant::MissedEpochCheck,
+        Plant::InstallAfterInvalidate,
+        Plant::LostWakeUp,
+        Plant::ReadWithoutProtect,
+        Plant::ForgottenSharer,
+        Plant::PrefetchOverWriter,
+        Plant::GrantBeforeAcks,
+        Plant::BusyIgnored,
+        Plant::DiscardTwice,
+    ];
+}
+
+#[cfg(feature = "plant")]
+mod switch {
+    extern crate std;
+
+    use super::Plant;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static PLANTED: Cell<Option<Plant>> = const { Cell::new(None) };
+    }
+
+    /// Plants `plant` in every node of this thread; `None` heals them.
+    pub fn set(plant: Option<Plant>) {
+        PLANTED.set(plant);
+    }
+
+    /// Whether `plant` is planted in this thread.
+    pub fn is(plant: Plant) -> bool {
+        PLANTED.get() == Some(plant)
+    }
+}
+
+#[cfg(feature = "plant")]
+pub use switch::{is, set};
+
+/// Whether `plant` is planted: never.
+#[cfg(not(feature = "plant"))]
+#[must_use]
+pub const fn is(_plant: Plant) -> bool {
+    false
+}

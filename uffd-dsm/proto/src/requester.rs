@@ -1,0 +1,367 @@
+//! Requester: turns faults into requests, and grants into installed pages.
+//!
+//! Owns `want` of a transient. Must not know who else has the page.
+
+use crate::extent::{Form, Local, LocalState, RAMP_MAX};
+use crate::face::{Contents, Event, FaultKind, FaultStages, Frame, Nanos, PageContent, PageOp};
+use crate::node::{Node, is_in_space, whole_extent};
+use crate::operation::Follow;
+use crate::plant::{Plant, is};
+use crate::transient::{Ask, Fault, Want};
+use alloc::vec::Vec;
+use dsm_wire::{Era, ExtentNumber, GrantContent, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
+
+/// First wait before a refused request is sent again.
+const RETRY_DELAY: Nanos = Nanos::from_micros(100);
+/// Present pages of a neighbour that make a first touch install as much as it can.
+const FULL_NEIGHBOUR: usize = PAGES_PER_EXTENT as usize * 7 / 8;
+
+impl Node {
+    pub(crate) fn on_fault(&mut self, page: PageNumber, kind: FaultKind) {
+        let fault = Fault { kind, raised_at: self.now, request_at: None, grant_at: None, retries: 0, is_ahead: false };
+        if !is_in_space(page) {
+            self.counters.dropped_nonsense += 1;
+            return;
+        }
+        if self.is_whole(page.extent()) && !self.operations.is_on(page) && !self.transients.contains_key(&page) {
+            self.first_touch(page, fault);
+            return;
+        }
+        let transient = self.transients.entry(page).or_default();
+        match &mut transient.want {
+            Some(want) if want.fault.is_ahead => {
+                want.fault = Fault { request_at: want.fault.request_at, ..fault };
+            }
+            Some(_) => self.counters.faults_merged += 1,
+            None => transient.want = Some(Want { fault, count: 1, ask: None }),
+        }
+        self.pursue(page);
+        self.settle(page);
+    }
+
+    fn is_whole(&self, extent: ExtentNumber) -> bool {
+        self.extents.get(&extent).is_some_and(|extent| matches!(extent.form, Form::Whole(_)))
+    }
+
+    /// Serves a fault in an extent that only this node uses: nobody need be asked.
+    fn first_touch(&mut self, page: PageNumber, fault: Fault) {
+        let number = page.extent();
+        let index = page.index_in_extent();
+        let Some(extent) = self.extents.get_mut(&number) else { return };
+        let Form::Whole(whole) = &mut extent.form else { return };
+        let follow = Follow::FirstTouch { page, fault };
+        if whole.present.contains(index) {
+            self.counters.faults_refreshed += 1;
+            self.start(PageOp::Refresh { page, writable: true }, follow);
+            return;
+        }
+        let (first, count) = whole.first_touch_run(index);
+        whole.present.insert_run(first, count);
+        whole.ramp = (whole.ramp + 1).min(RAMP_MAX);
+        self.counters.pages_first_touched += count as u64;
+        self.start(PageOp::InstallZero { range: PageRange::new(number.page(first), count as u64) }, follow);
+    }
+
+    /// Ramp of a new extent: all at once after a fully used neighbour, one page otherwise.
+    pub(crate) fn first_ramp(&self, extent: ExtentNumber) -> u8 {
+        let is_full = |number: u64| match self.extents.get(&ExtentNumber(number)).map(|extent| &extent.form) {
+            Some(Form::Whole(whole)) => whole.present.len() >= FULL_NEIGHBOUR,
+            Some(Form::Unknown | Form::Split(..) | Form::Remote(..) | Form::Lost) | None => false,
+        };
+        let has_full = is_full(extent.0.wrapping_sub(1)) || is_full(extent.0 + 1);
+        if has_full { RAMP_MAX } else { 0 }
+    }
+
+    /// Takes the next step for a want, if it is this node's turn: nothing while an operation or a request is on its way.
+    pub(crate) fn pursue(&mut self, page: PageNumber) {
+        let Some(want) = self.transients.get(&page).and_then(|transient| transient.want) else { return };
+        if want.ask.is_some() || self.operations.is_on(page) {
+            return;
+        }
+        match self.extents.get(&page.extent()).map(|extent| &extent.form) {
+            None | Some(Form::Unknown) => self.search(page),
+            Some(Form::Lost) => self.poison(page),
+            Some(Form::Whole(_)) => {
+                self.take_want(page);
+                self.first_touch(page, want.fault);
+            }
+            Some(Form::Remote(home, _)) => self.pursue_words(page, want, *home),
+            Some(Form::Split(..)) => self.pursue_words(page, want, self.me),
+        }
+    }
+
+    fn pursue_words(&mut self, page: PageNumber, want: Want, home: NodeId) {
+        let state = self.local(page).state;
+        match (state, want.fault.kind) {
+            (LocalState::Poisoned, _) => self.poison(page),
+            (LocalState::Modified, _) | (LocalState::Shared, FaultKind::Read) => {
+                self.counters.faults_refreshed += 1;
+                if is(Plant::LostWakeUp) {
+                    self.take_want(page);
+                    return;
+                }
+                self.start(PageOp::Refresh { page, writable: state == LocalState::Modified }, Follow::Refresh);
+            }
+            (LocalState::Shared, FaultKind::Write) | (LocalState::Invalid, _) => self.ask(page, home),
+        }
+    }
+
+    /// Sends the request for a want, for the first time or again; the id survives retries.
+    pub(crate) fn ask(&mut self, page: PageNumber, home: NodeId) {
+        let local = self.local(page);
+        let count = self.count_to_ask(page);
+        let fresh = self.next_request();
+        let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) else { return };
+        let tries = want.ask.map_or(0, |ask| ask.tries + 1);
+        let request = want.ask.map_or(fresh, |ask| ask.request);
+        if tries > 0 {
+            want.fault.retries += 1;
+            self.counters.retries += 1;
+        } else {
+            want.count = count;
+        }
+        want.fault.request_at = want.fault.request_at.or(Some(self.now));
+        let (rights, count) = (want.fault.kind.rights(), want.count);
+        let deadline = self.now + self.peers.get(&home).copied().unwrap_or_default().timeout(tries);
+        want.ask = Some(Ask { request, to: home, sent_at: self.now, deadline, tries });
+        let copy = (rights == Rights::Write && local.state == LocalState::Shared).then_some(local.era);
+        self.send(home, Message::Request { request, page, rights, count, copy });
+    }
+
+    pub(crate) fn on_want_due(&mut self, page: PageNumber) {
+        let ask = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
+        if ask.is_some_and(|ask| ask.deadline <= self.now) {
+            match self.home_of(page) {
+                Some(home) => self.ask(page, home),
+                None => self.forget_ask(page),
+            }
+        }
+    }
+
+    /// A request that has no addressee any more starts again from the search for a home.
+    pub(crate) fn forget_ask(&mut self, page: PageNumber) {
+        if let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) {
+            want.ask = None;
+        }
+        self.pursue(page);
+    }
+
+    pub(crate) fn on_retry(&mut self, from: NodeId, request: RequestId, page: PageNumber, home: Option<NodeId>) {
+        let me = self.me;
+        let home = home.filter(|home| self.peers.contains_key(home) && *home != me);
+        let extent = self.extents.get_mut(&page.extent());
+        let want = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut());
+        let Some((want, ask)) = want.and_then(|want| want.ask.filter(|ask| ask.request == request).map(|ask| (want, ask))) else {
+            self.counters.dropped_stale += 1;
+            return;
+        };
+        if let (Some(home), Some(Form::Remote(known, _))) = (home, extent.map(|extent| &mut extent.form))
+            && ask.to == from
+        {
+            *known = home;
+        }
+        let delay = Nanos(RETRY_DELAY.0 << ask.tries.min(8));
+        want.ask = Some(Ask { deadline: ask.deadline.min(self.now + delay), ..ask });
+        self.settle(page);
+    }
+
+    pub(crate) fn on_lost(&mut self, from: NodeId, request: RequestId, page: PageNumber) {
+        let ask = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
+        let is_mine = ask.is_some_and(|ask| ask.request == request && ask.to == from);
+        if is_mine && !self.operations.is_on(page) {
+            self.poison(page);
+        } else {
+            self.counters.dropped_stale += 1;
+        }
+    }
+
+    fn poison(&mut self, page: PageNumber) {
+        self.start(PageOp::Poison { page }, Follow::Poison);
+    }
+
+    pub(crate) fn on_grant(&mut self, frame: Frame) {
+        let Message::Grant { request, page, rights, era, count, content } = frame.message else { return };
+        let contents = if content == GrantContent::Zero { Contents::zero(count) } else { frame.contents };
+        if let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut())
+            && let Some(ask) = want.ask.filter(|ask| ask.request == request)
+        {
+            want.fault.grant_at = Some(self.now);
+            if ask.tries == 0
+                && let Some(trip) = self.peers.get_mut(&ask.to)
+            {
+                trip.on_sample(self.now.since(ask.sent_at));
+            }
+        }
+        match rights {
+            Rights::Write => self.on_write_grant(frame.from, request, page, era, content, contents),
+            Rights::Read => self.on_read_grant(request, page, era, contents),
+        }
+    }
+
+    fn on_write_grant(
+        &mut self,
+        from: NodeId,
+        request: RequestId,
+        page: PageNumber,
+        era: Era,
+        content: GrantContent,
+        contents: Contents,
+    ) {
+        let local = self.local(page);
+        let has_words = self.extents.get(&page.extent()).is_some_and(|extent| extent.words().is_some());
+        if !has_words {
+            self.refuse(&contents);
+            return;
+        }
+        if era <= local.era {
+            self.counters.dropped_stale += 1;
+            self.free(&contents);
+            self.confirm(from, request, page, era);
+            return;
+        }
+        let follow = Follow::AcceptWrite { request, era, grantor: from };
+        let is_next = local.era.0.checked_add(1) == Some(era.0);
+        match (local.state, content) {
+            (LocalState::Invalid, GrantContent::Bytes | GrantContent::Zero) => {
+                self.counters.pages_in += u64::from(content == GrantContent::Bytes);
+                self.start(PageOp::Install { first: page, contents, writable: true }, follow);
+            }
+            (LocalState::Shared, GrantContent::Copy) => self.start(PageOp::Unprotect { page }, follow),
+            (LocalState::Shared, GrantContent::Bytes) if is_next => {
+                self.free(&contents);
+                self.start(PageOp::Unprotect { page }, follow);
+            }
+            (LocalState::Invalid, GrantContent::Copy)
+            | (LocalState::Shared, GrantContent::Bytes | GrantContent::Zero)
+            | (LocalState::Modified | LocalState::Poisoned, _) => self.refuse(&contents),
+        }
+        if is(Plant::DoneBeforeInstall) {
+            self.confirm(from, request, page, era);
+        }
+    }
+
+    fn refuse(&mut self, contents: &Contents) {
+        self.counters.dropped_nonsense += 1;
+        self.free(contents);
+    }
+
+    /// Tells who gave the page, and the home, that the exclusive grant is installed.
+    pub(crate) fn confirm(&mut self, grantor: NodeId, request: RequestId, page: PageNumber, era: Era) {
+        let done = Message::Done { request, page, era };
+        self.send(grantor, done);
+        if let Some(home) = self.home_of(page).filter(|home| *home != grantor) {
+            self.send(home, done);
+        }
+    }
+
+    fn on_read_grant(&mut self, request: RequestId, page: PageNumber, era: Era, contents: Contents) {
+        let asked = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
+        let is_asked = asked.is_some_and(|ask| ask.request == request);
+        if !is_asked || !self.may_install(page, era) {
+            self.counters.dropped_stale += 1;
+            self.free(&contents);
+            return;
+        }
+        let mut kept = Contents::EMPTY;
+        for (offset, content) in contents.as_slice().iter().enumerate() {
+            let next = page.offset(offset as u64);
+            let fits = usize::from(kept.len()) == offset && (offset == 0 || self.may_install(next, era));
+            if fits {
+                kept.push(*content);
+            } else if let PageContent::Buffer(buffer) = content {
+                self.emit(Event::FreeBuffer(*buffer));
+            }
+        }
+        self.counters.pages_in += kept.buffers().count() as u64;
+        self.start(PageOp::Install { first: page, contents: kept, writable: false }, Follow::AcceptRead { era });
+    }
+
+    fn may_install(&self, page: PageNumber, era: Era) -> bool {
+        let local = self.local(page);
+        let is_recent = era >= local.era || is(Plant::InstallAfterInvalidate);
+        local.state == LocalState::Invalid && is_recent && !self.operations.is_on(page)
+    }
+
+    pub(crate) fn on_write_accepted(&mut self, page: PageNumber, request: RequestId, era: Era, grantor: NodeId) {
+        self.set_local(page, Local { state: LocalState::Modified, era });
+        self.free_held_before(page, era);
+        if !is(Plant::DoneBeforeInstall) {
+            self.confirm(grantor, request, page, era);
+        }
+        self.resolve(page, FaultKind::Write);
+        self.note_arrival(page);
+    }
+
+    pub(crate) fn on_read_accepted(&mut self, range: PageRange, era: Era) {
+        for page in range.pages() {
+            self.set_local(page, Local { state: LocalState::Shared, era });
+            self.resolve(page, FaultKind::Read);
+        }
+    }
+
+    /// Ends the want of `page` if it wanted no more than `kind`.
+    pub(crate) fn resolve(&mut self, page: PageNumber, kind: FaultKind) {
+        let want = self.transients.get(&page).and_then(|transient| transient.want);
+        if want.is_some_and(|want| want.fault.kind <= kind) {
+            self.take_want(page);
+            if let Some(want) = want {
+                self.report(page, &want.fault);
+            }
+        }
+    }
+
+    pub(crate) fn take_want(&mut self, page: PageNumber) {
+        if let Some(transient) = self.transients.get_mut(&page) {
+            transient.want = None;
+        }
+        self.settle(page);
+    }
+
+    /// Reports a served fault.
+    pub(crate) fn report(&mut self, page: PageNumber, fault: &Fault) {
+        if fault.is_ahead {
+            return;
+        }
+        match fault.request_at {
+            Some(_) => self.counters.faults_remote += 1,
+            None => self.counters.faults_local += 1,
+        }
+        let stages = FaultStages {
+            raised_at: fault.raised_at,
+            request_at: fault.request_at,
+            grant_at: fault.grant_at,
+            installed_at: self.now,
+            retries: fault.retries,
+        };
+        self.emit(Event::FaultResolved { page, kind: fault.kind, stages });
+    }
+
+    /// The first touch of `range` is done: every fault in it is served.
+    pub(crate) fn on_first_touched(&mut self, range: PageRange, page: PageNumber, fault: &Fault) {
+        self.report(page, fault);
+        if range.count > 1 {
+            let waiting: Vec<PageNumber> = self.transients.range(range.first..range.end()).map(|(page, _)| *page).collect();
+            waiting.into_iter().for_each(|page| self.resolve(page, FaultKind::Write));
+        } else {
+            self.resolve(range.first, FaultKind::Write);
+        }
+    }
+
+    pub(crate) fn on_poisoned(&mut self, page: PageNumber) {
+        let era = self.local(page).era;
+        self.set_local(page, Local { state: LocalState::Poisoned, era });
+        self.take_want(page);
+        self.counters.pages_lost += 1;
+        self.emit(Event::PageLost { page });
+    }
+
+    /// Pursues every want of an extent whose home has become known, or is lost.
+    pub(crate) fn pursue_extent(&mut self, extent: ExtentNumber) {
+        let range = whole_extent(extent);
+        let pages: Vec<PageNumber> = self.transients.range(range.first..range.end()).map(|(page, _)| *page).collect();
+        for page in pages {
+            self.pursue(page);
+            self.settle(page);
+        }
+    }
+}

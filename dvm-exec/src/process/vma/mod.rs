@@ -138,8 +138,6 @@ pub enum Effect {
         range: Range<u64>,
         /// Exactly these rights at the root; at most these on members.
         protection: Protection,
-        /// The map's version from now on, to be told to members.
-        version: u64,
     },
     /// Forget the contents on all hosts; the pages read as zero afterwards.
     Discard {
@@ -283,7 +281,4 @@ pub struct Lookup {
     pub protection: Protection,
     /// False for a hole (SEGV_MAPERR), true for an area (SEGV_ACCERR).
     pub mapped: bool,
-    /// Counts the times rights were taken away by broadcast. An answer of a lower version than a member has been told
-    /// by [`Effect::ProtectDown`] may be stale: it asks again.
-    pub version: u64,
 }

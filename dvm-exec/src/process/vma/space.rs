@@ -30,7 +30,6 @@ const MREMAP_DONTUNMAP: u64 = libc::MREMAP_DONTUNMAP as u64;
 pub struct AddressSpace {
     areas: Areas,
     heap: Heap,
-    version: u64,
 }
 
 /// The break and its bounds.
@@ -282,7 +281,7 @@ impl AddressSpace {
             Some(entry) => (entry.area.range.clone(), entry.area.protection, true),
             None => (self.areas.hole_at(address), Protection::NONE, false),
         };
-        Some(Lookup { range, protection, mapped, version: self.version })
+        Some(Lookup { range, protection, mapped })
     }
 
     /// Areas, ascending.
@@ -390,7 +389,7 @@ impl AddressSpace {
         let protection = piece.area.protection;
         if piece.touched {
             // No thread writes the old place any more while it is copied.
-            self.push_protection(effects, from, Protection::READ, piece.known);
+            push_protection(effects, from, Protection::READ, piece.known);
             effects.push(Effect::Protect { range: to.clone(), protection: Protection::READ_WRITE });
             effects.push(Effect::Copy { from: from.start, to: to.start, bytes: from.end - from.start });
         }
@@ -413,7 +412,7 @@ impl AddressSpace {
         let pieces = self.areas.remove(range);
         for piece in &pieces {
             if with_rights || piece.area.protection != Protection::NONE {
-                self.push_protection(effects, &piece.area.range, Protection::NONE, piece.known);
+                push_protection(effects, &piece.area.range, Protection::NONE, piece.known);
             }
         }
         for piece in pieces.into_iter().filter(|piece| piece.touched) {
@@ -427,32 +426,13 @@ impl AddressSpace {
             return;
         }
         let loses = !protection.contains(old);
-        self.push_protection(effects, &piece.area.range, protection, loses && piece.known);
+        push_protection(effects, &piece.area.range, protection, loses && piece.known);
         self.areas.remove(&piece.area.range);
         piece.area.protection = protection;
         piece.touched |= protection != Protection::NONE;
         // Taken away by broadcast: no member has any right left.
         piece.known &= protection != Protection::NONE;
         self.areas.insert(piece);
-    }
-
-    /// Adds a protection, joined with the one before it if that is the same for the pages before.
-    fn push_protection(&mut self, effects: &mut Vec<Effect>, range: &Range<u64>, new: Protection, broadcast: bool) {
-        match effects.last_mut() {
-            Some(Effect::Protect { range: last, protection }) if !broadcast && last.end == range.start && *protection == new => {
-                last.end = range.end;
-            }
-            Some(Effect::ProtectDown { range: last, protection, .. })
-                if broadcast && last.end == range.start && *protection == new =>
-            {
-                last.end = range.end;
-            }
-            _ if broadcast => {
-                self.version += 1;
-                effects.push(Effect::ProtectDown { range: range.clone(), protection: new, version: self.version });
-            }
-            _ => effects.push(Effect::Protect { range: range.clone(), protection: new }),
-        }
     }
 
     fn find(&self, wish: Wish) -> Result<u64, MapError> {
@@ -471,6 +451,22 @@ fn done(value: u64, effects: Vec<Effect>) -> Change {
 
 fn failed(error: MapError) -> Change {
     Change { result: Err(error), effects: Vec::new() }
+}
+
+/// Adds a protection, joined with the one before it if that is the same for the pages before.
+fn push_protection(effects: &mut Vec<Effect>, range: &Range<u64>, new: Protection, broadcast: bool) {
+    match effects.last_mut() {
+        Some(Effect::Protect { range: last, protection }) if !broadcast && last.end == range.start && *protection == new => {
+            last.end = range.end;
+        }
+        Some(Effect::ProtectDown { range: last, protection }) if broadcast && last.end == range.start && *protection == new => {
+            last.end = range.end;
+        }
+        _ if broadcast => {
+            effects.push(Effect::ProtectDown { range: range.clone(), protection: new });
+        }
+        _ => effects.push(Effect::Protect { range: range.clone(), protection: new }),
+    }
 }
 
 fn push_discard(effects: &mut Vec<Effect>, range: Range<u64>) {

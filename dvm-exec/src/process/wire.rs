@@ -185,6 +185,8 @@ pub enum Message {
         system_ns: u64,
         /// Threads run.
         threads: u32,
+        /// Delegated calls: number, how many, nanoseconds from request to answer in all. At most one entry a number.
+        calls: Vec<(u32, u64, u64)>,
     },
 }
 

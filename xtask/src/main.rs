@@ -1,2 +1,96 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: everything that is done to the project, by one name each.
+//!
+//! Owns the command line. Must not do the work itself, and must not depend on the rooms it checks.
+
+mod bench;
+mod cargo;
+mod demo;
+mod hosts;
+mod interrupt;
+mod live;
+mod setup;
+mod simulate;
+mod soak;
+mod stages;
+mod tally;
+mod tidy;
+mod walls;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Helpers of the project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs pigz over three local hosts and shows what happened.
+    Demo(demo::Options),
+    /// Runs every check and test; the last line counts them.
+    Test(stages::Options),
+    /// Runs the checks of a stage: smoke (minutes) or full (what `test` runs).
+    Ci {
+        /// Which stage.
+        stage: stages::Stage,
+        #[command(flatten)]
+        options: stages::Options,
+    },
+    /// Checks the form of the sources.
+    Tidy,
+    /// Checks that packages depend only on what they may.
+    Walls,
+    /// Runs the protocol simulator; all arguments are its own.
+    Sim {
+        /// Arguments of the simulator, such as --seeds 20000.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs live cases; all arguments are the harness's own.
+    Live {
+        /// Arguments of the harness, such as --only litmus.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Makes, uses and removes local hosts.
+    #[command(subcommand)]
+    Hosts(hosts::Command),
+    /// Measures; all arguments are the benches' own.
+    Bench {
+        /// Arguments of the benches, such as --only fault.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Keeps the counted promises (20 of 20, 100,000 rounds, 20,000 seeds); goes on where it stopped.
+    Soak(soak::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => stages::run(stages::Stage::Full, &options),
+        Command::Ci { stage, options } => stages::run(stage, &options),
+        Command::Tidy => tidy::run(),
+        Command::Walls => walls::run(),
+        Command::Sim { arguments } => simulate::forward(&arguments),
+        Command::Live { arguments } => live::forward(&arguments),
+        Command::Hosts(command) => hosts::run(&command),
+        Command::Bench { arguments } => bench::forward(&arguments),
+        Command::Soak(options) => soak::run(&options),
+    }
+}

@@ -42,9 +42,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("refuse-missing-host", 2, |bed| {
             refused(bed, Path::new("/bin/true"), &["--hosts", "h0,nowhere"], UNKNOWN_HOST, "nowhere")
         }),
-        Case::new("refuse-missing-agent", 2, |bed| {
-            refused(bed, Path::new("/bin/true"), &["--socket", "/nonexistent/agent.sock"], NO_AGENT, "/nonexistent/agent.sock")
-        }),
+        Case::new("refuse-missing-agent", 2, missing_agent),
         Case::new("refuse-unknown-key", 2, unknown_key),
     ]
 }
@@ -70,6 +68,13 @@ fn refused(bed: &mut Bed<'_>, program: &Path, options: &[&str], code: i32, word:
     job.program = program.to_path_buf();
     let finished = job.run(bed.hosts, bed.deadline.min(Instant::now() + REFUSED_LATEST))?;
     judge(finished.code(), &finished.stderr, code, word)
+}
+
+fn missing_agent(bed: &mut Bed<'_>) -> Result<String> {
+    let mut job = bed.job("true", &[])?;
+    job.socket = Some("/nonexistent/agent.sock".into());
+    let finished = job.run(bed.hosts, bed.deadline.min(Instant::now() + REFUSED_LATEST))?;
+    judge(finished.code(), &finished.stderr, NO_AGENT, "/nonexistent/agent.sock")
 }
 
 fn judge(code: Option<i32>, stderr: &str, wanted: i32, word: &str) -> Result<String> {

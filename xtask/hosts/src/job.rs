@@ -31,6 +31,8 @@ pub struct Job {
     pub root: usize,
     /// Who runs it.
     pub user: User,
+    /// Another control socket than the root's agent's.
+    pub socket: Option<PathBuf>,
     /// Options of `dvm-exec` before `--`.
     pub options: Vec<OsString>,
     /// The program.
@@ -82,6 +84,7 @@ impl Job {
         Self {
             root: 0,
             user: User::Root,
+            socket: None,
             options: Vec::new(),
             program: program.into(),
             arguments: Vec::new(),
@@ -125,7 +128,7 @@ impl Job {
         let child = hosts
             .command(self.root, self.user, &hosts.binaries().exec)?
             .arg("--socket")
-            .arg(&hosts.host(self.root)?.socket)
+            .arg(self.socket.as_ref().unwrap_or(&hosts.host(self.root)?.socket))
             .arg("--stat-json")
             .arg(stat_file(directory))
             .args(&self.options)

@@ -11,6 +11,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+/// Start of the names of latencies that count as remote faults.
+const REMOTE_FAULTS: &str = "fault_remote_";
+
 /// Figures of a whole job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -79,6 +82,13 @@ impl Statistics {
         Latency::merge(self.hosts.iter().filter_map(|host| host.histograms.get(name)))
     }
 
+    /// Latency of faults that another host answered, reads and writes together.
+    #[must_use]
+    pub fn remote_faults(&self) -> Latency {
+        let parts = self.hosts.iter().flat_map(|host| &host.histograms);
+        Latency::merge(parts.filter(|(name, _)| name.starts_with(REMOTE_FAULTS)).map(|(_, latency)| latency))
+    }
+
     /// Names of all latencies of any host.
     #[must_use]
     pub fn latency_names(&self) -> Vec<String> {
@@ -142,16 +152,17 @@ mod tests {
     fn merges_hosts_and_tolerates_missing_fields() {
         let text = r#"{"hosts": [
             {"host": "h0", "threads": 2, "counters": {"faults": 3},
-             "histograms": {"remote_fault": {"count": 98, "max_ns": 150, "buckets": [[100, 90], [200, 8]]}}},
+             "histograms": {"fault_remote_read_ns": {"count": 98, "max_ns": 150, "buckets": [[100, 90], [200, 8]]}}},
             {"host": "h1", "counters": {"faults": 4},
-             "histograms": {"remote_fault": {"count": 2, "max_ns": 900, "buckets": [[1000, 2]]}}}],
+             "histograms": {"fault_remote_read_ns": {"count": 2, "max_ns": 900, "buckets": [[1000, 2]]}}}],
             "calls": {"futex": 5}, "extra": null}"#;
         let statistics: Statistics = serde_json::from_str(text).unwrap();
         assert_eq!(statistics.counter("faults"), 7);
         assert_eq!(statistics.counter("none"), 0);
-        let latency = statistics.latency("remote_fault");
+        let latency = statistics.latency("fault_remote_read_ns");
         assert_eq!((latency.count, latency.p50_ns, latency.p99_ns, latency.max_ns), (100, 100, 900, 900));
-        assert_eq!(statistics.latency_names(), ["remote_fault"]);
+        assert_eq!(statistics.remote_faults(), latency);
+        assert_eq!(statistics.latency_names(), ["fault_remote_read_ns"]);
         assert_eq!(statistics.hosts[1].threads, 0);
     }
 }

@@ -1,0 +1,86 @@
+//! Cargo and the project's directories.
+//!
+//! Owns every call of cargo and where its results lie. Must not know why something is built.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// What `cargo metadata` says, as far as it is used here.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Metadata {
+    /// The packages of the workspace.
+    pub packages: Vec<Package>,
+    /// Where results go.
+    pub target_directory: PathBuf,
+}
+
+/// A package of the workspace.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// What it depends on.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// One edge.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Dependency {
+    /// Name of the other package.
+    pub name: String,
+    /// `dev`, `build`, or none.
+    pub kind: Option<String>,
+}
+
+/// The project's root directory.
+///
+/// # Panics
+/// Never: this package lies one level below it.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies below the root")
+}
+
+/// A command of the cargo that runs us.
+#[must_use]
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Reads the workspace's metadata.
+///
+/// # Errors
+/// Cargo fails.
+pub fn metadata() -> Result<Metadata> {
+    let output = command(&["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+    serde_json::from_slice(&output.stdout).context("cargo metadata printed something else")
+}
+
+/// Builds packages in release mode; gives the directory of their programs.
+///
+/// # Errors
+/// They do not build.
+pub fn build(packages: &[&str]) -> Result<PathBuf> {
+    let mut cargo = command(&["build", "--release"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    let status = cargo.status().context("cannot start cargo")?;
+    ensure!(status.success(), "{} does not build", packages.join(" and "));
+    Ok(metadata()?.target_directory.join("release"))
+}
+
+/// Runs a program with our terminal; its exit code is ours.
+///
+/// # Errors
+/// It cannot be started.
+pub fn hand_over(mut command: Command) -> Result<ExitCode> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}

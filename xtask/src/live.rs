@@ -1,0 +1,65 @@
+//! The live cases, run by their own program in release mode.
+//!
+//! Owns building and starting it, and reading its totals. Must not know the cases.
+
+use crate::cargo;
+use crate::tally::Tally;
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::fs;
+use std::process::{Command, ExitCode};
+
+/// What the harness needs beside itself.
+const PACKAGES: [&str; 3] = ["dvm-agent", "dvm-exec", "dvm-tests"];
+
+/// The totals file of the harness.
+#[derive(Debug, Deserialize)]
+struct Totals {
+    passed: u64,
+    failed: Vec<(String, String)>,
+    skipped: Vec<(String, String)>,
+}
+
+/// Runs the harness with these arguments and our terminal.
+///
+/// # Errors
+/// It does not build or start.
+pub fn forward(arguments: &[String]) -> Result<ExitCode> {
+    let mut command = Command::new(cargo::build(&PACKAGES)?.join("live"));
+    command.args(arguments);
+    cargo::hand_over(command)
+}
+
+/// Runs the harness and adds its totals; says whether all passed.
+///
+/// # Errors
+/// It does not build or start.
+pub fn add(tally: &mut Tally, arguments: &[String]) -> Result<bool> {
+    let directory = cargo::build(&PACKAGES)?;
+    let path = directory.join("live-totals.json");
+    drop(fs::remove_file(&path));
+    let status = Command::new(directory.join("live")).args(arguments).arg("--totals").arg(&path).status();
+    let status = status.context("cannot start the live harness")?;
+    let Ok(text) = fs::read_to_string(&path) else {
+        tally.fail("live", &format!("the harness ended ({status}) without totals"));
+        return Ok(false);
+    };
+    let totals: Totals = serde_json::from_str(&text).context("the harness wrote other totals than expected")?;
+    tally.pass(totals.passed);
+    for (name, reason) in &totals.failed {
+        tally.fail(name, reason.lines().next().unwrap_or_default());
+    }
+    for (name, reason) in &totals.skipped {
+        tally.skip(name, reason);
+    }
+    Ok(totals.failed.is_empty() && totals.skipped.is_empty())
+}
+
+/// Names of all cases.
+///
+/// # Errors
+/// The harness does not build or start.
+pub fn names() -> Result<Vec<String>> {
+    let output = Command::new(cargo::build(&PACKAGES)?.join("live")).arg("--list").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}

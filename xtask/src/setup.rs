@@ -1,0 +1,119 @@
+//! What the commands need from this machine, and getting it.
+//!
+//! Owns the list of packages and toolchain components. Must not fail for a lack: it names it, and whoever needs the thing
+//! decides.
+
+use anyhow::Result;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// An installed file and the Debian package that brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thing {
+    program: &'static str,
+    package: &'static str,
+}
+
+const fn thing(program: &'static str, package: &'static str) -> Thing {
+    Thing { program, package }
+}
+
+/// What `demo` runs.
+pub const FOR_DEMO: &[Thing] = &[thing("ip", "iproute2"), thing("nsenter", "util-linux"), thing("pigz", "pigz")];
+/// What the live tests run.
+pub const FOR_TEST: &[Thing] = &[
+    thing("ip", "iproute2"),
+    thing("nsenter", "util-linux"),
+    thing("pigz", "pigz"),
+    thing("xz", "xz-utils"),
+    thing("zstd", "zstd"),
+    thing("pbzip2", "pbzip2"),
+    thing("povray", "povray"),
+    thing("gcc", "gcc"),
+];
+
+const DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Installs what is missing, if this user may; gives what is still missing, with the reason.
+///
+/// # Errors
+/// Never for a lack; only if this process cannot start others at all.
+pub fn prepare(things: &[Thing]) -> Result<Vec<String>> {
+    let missing: Vec<Thing> = things.iter().copied().filter(|thing| !thing.is_here()).collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let packages: Vec<&str> = missing.iter().map(|thing| thing.package).collect();
+    let reason = match install(&packages) {
+        Ok(()) => "installed, but not found".to_owned(),
+        Err(reason) => reason,
+    };
+    let left = missing.iter().filter(|thing| !thing.is_here());
+    Ok(left.map(|thing| format!("`{}` is missing (package {}): {reason}", thing.program, thing.package)).collect())
+}
+
+/// Makes sure that clippy and rustfmt are there; gives what is missing.
+///
+/// # Errors
+/// Never for a lack.
+pub fn prepare_toolchain() -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for (component, probe) in [("clippy", "cargo-clippy"), ("rustfmt", "rustfmt")] {
+        if succeeds(Command::new(probe).arg("--version")) {
+            continue;
+        }
+        eprintln!("setup: rustup component add {component}");
+        if !succeeds(Command::new("rustup").args(["component", "add", component])) {
+            left.push(format!("{component} is missing: `rustup component add {component}` failed"));
+        }
+    }
+    Ok(left)
+}
+
+/// The kernel's release, for the record.
+#[must_use]
+pub fn kernel() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    read.map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+}
+
+/// Whether this process is root.
+#[must_use]
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+impl Thing {
+    fn is_here(self) -> bool {
+        DIRECTORIES.iter().any(|directory| Path::new(directory).join(self.program).exists())
+    }
+}
+
+fn install(packages: &[&str]) -> Result<(), String> {
+    if !is_root() {
+        return Err("not root: nothing installed".into());
+    }
+    if !Path::new("/usr/bin/apt-get").exists() {
+        return Err("no apt-get here: install it by hand".into());
+    }
+    eprintln!("setup: apt-get install {}", packages.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        succeeds(&mut command)
+    };
+    let install: Vec<&str> = ["install", "-y", "-qq", "--no-install-recommends"].iter().chain(packages).copied().collect();
+    if apt(&install) {
+        return Ok(());
+    }
+    // A fresh machine has no package lists.
+    if !apt(&["update", "-qq"]) {
+        return Err("`apt-get update` failed: no network?".into());
+    }
+    if apt(&install) { Ok(()) } else { Err(format!("`apt-get install {}` failed", packages.join(" "))) }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask soak`: the counted promises, kept over as many runs as it takes.
+//!
+//! Owns the promises and the record of what is done, in target/soak, for one commit. Must not know how anything is tested.
+
+use crate::interrupt::Interrupt;
+use crate::tally::Tally;
+use crate::{cargo, live, setup, simulate};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Seeds per call of the simulator: the grain at which it can be stopped.
+const SEEDS_PER_CALL: u64 = 500;
+
+/// How much is promised.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Runs of each program case.
+    #[arg(long, default_value_t = 20)]
+    runs: u64,
+    /// Rounds of each litmus test.
+    #[arg(long, default_value_t = 100_000)]
+    rounds: u64,
+    /// Seeds of the simulator.
+    #[arg(long, default_value_t = 20_000)]
+    seeds: u64,
+    /// Forget what is done.
+    #[arg(long)]
+    restart: bool,
+}
+
+/// One promise: so many units of one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Promise {
+    name: String,
+    wanted: u64,
+    /// Units done by one call.
+    step: u64,
+}
+
+/// What is done so far.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    commit: String,
+    done: BTreeMap<String, u64>,
+    broken: BTreeMap<String, u64>,
+}
+
+/// Works on the promises until all are kept or ^C comes.
+///
+/// # Errors
+/// A tool cannot be started, or the record cannot be written.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    for lack in setup::prepare(setup::FOR_TEST)? {
+        eprintln!("setup: {lack}");
+    }
+    let interrupt = Interrupt::listen()?;
+    let path = cargo::metadata()?.target_directory.join("soak").join("record.json");
+    let mut record = Record::read(&path, &commit()?, options.restart);
+    let promises = promises(&live::names()?, options);
+    for promise in &promises {
+        while record.left(promise) > 0 && interrupt.check().is_ok() {
+            let kept = keep(promise, record.done.get(&promise.name).copied().unwrap_or(0), options)?;
+            if interrupt.check().is_err() {
+                break;
+            }
+            let count = if kept { &mut record.done } else { &mut record.broken };
+            *count.entry(promise.name.clone()).or_default() += promise.step;
+            record.write(&path)?;
+            if !kept {
+                break;
+            }
+        }
+    }
+    let unkept: Vec<&Promise> = promises.iter().filter(|promise| record.left(promise) > 0).collect();
+    for promise in &unkept {
+        println!("open: {}: {} of {} done", promise.name, promise.wanted - record.left(promise), promise.wanted);
+    }
+    for (name, count) in &record.broken {
+        println!("BROKEN {name}: {count} failed");
+    }
+    println!("soak: {} of {} promises kept, {} broken", promises.len() - unkept.len(), promises.len(), record.broken.len());
+    Ok(if unkept.is_empty() && record.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn promises(cases: &[String], options: &Options) -> Vec<Promise> {
+    let mut promises = vec![Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL }];
+    for case in cases {
+        let wanted = if case.starts_with("litmus-") { 1 } else { options.runs };
+        promises.push(Promise { name: case.clone(), wanted, step: 1 });
+    }
+    promises
+}
+
+/// One step of a promise: whether it held.
+fn keep(promise: &Promise, done: u64, options: &Options) -> Result<bool> {
+    let mut tally = Tally::default();
+    if promise.name == "sim" {
+        let (first, count) = ((done + 1).to_string(), promise.step.to_string());
+        return simulate::add(&mut tally, "sim", &["--seeds", &count, "--first", &first]);
+    }
+    let arguments = ["--only", &promise.name, "--rounds", &options.rounds.to_string(), "--seed", &(done * 1000 + 1).to_string()];
+    live::add(&mut tally, &arguments.map(str::to_owned))
+}
+
+fn commit() -> Result<String> {
+    let output =
+        Command::new("git").args(["rev-parse", "HEAD"]).current_dir(cargo::root()).output().context("cannot start git")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+impl Record {
+    /// The record of this commit; an empty one if there is none.
+    fn read(path: &Path, commit: &str, restart: bool) -> Self {
+        let kept: Option<Self> = fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok());
+        match kept {
+            Some(record) if record.commit == commit && !restart => record,
+            _ => Self { commit: commit.into(), ..Self::default() },
+        }
+    }
+
+    fn write(&self, path: &PathBuf) -> Result<()> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(path, serde_json::to_string_pretty(self)?).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn left(&self, promise: &Promise) -> u64 {
+        promise.wanted.saturating_sub(self.done.get(&promise.name).copied().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_counts_down() {
+        let options = Options { runs: 20, rounds: 5, seeds: 1000, restart: false };
+        let promises = promises(&["litmus-SB-one-page".into(), "program-pigz-2".into()], &options);
+        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 20]);
+        let mut record = Record::default();
+        record.done.insert("sim".into(), 999);
+        assert_eq!(record.left(&promises[0]), 1);
+        record.done.insert("sim".into(), 1500);
+        assert_eq!(record.left(&promises[0]), 0);
+        assert_eq!(record.left(&promises[2]), 20);
+    }
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask test` and `ci`: every check and test in order, and one line at the end.
+//!
+//! Owns the order and what counts as one result. Must not know how a check works. Nothing stops at the first failure.
+
+use crate::tally::Tally;
+use crate::{cargo, live, setup, simulate, tidy, walls};
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader};
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+/// How much is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// Form, walls, lints and unit tests: no privilege needed.
+    Smoke,
+    /// All of it: the simulator and the live cases, too.
+    Full,
+}
+
+/// How much the repeating parts do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Seeds of the simulator.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+    /// Least rounds of each live litmus test.
+    #[arg(long, default_value_t = 3000)]
+    rounds: u64,
+}
+
+/// Runs a stage.
+///
+/// # Errors
+/// A tool cannot be started at all.
+pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    prepare(stage)?;
+    step("form");
+    tool(&mut tally, "rustfmt", &["fmt", "--all", "--check", "--", "--color=never", "-l"])?;
+    tidy::check(&mut tally)?;
+    walls::check(&mut tally)?;
+    step("lints");
+    tool(&mut tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step("unit tests");
+    unit_tests(&mut tally)?;
+    if stage == Stage::Full {
+        step("simulator");
+        if let Err(error) = simulations(&mut tally, options) {
+            tally.fail("sim", &format!("{error:#}"));
+        }
+        step("live cases");
+        if let Err(error) = live::add(&mut tally, &["--rounds".into(), options.rounds.to_string()]) {
+            tally.fail("live", &format!("{error:#}"));
+        }
+    }
+    eprintln!("== {} s", started.elapsed().as_secs());
+    Ok(tally.finish())
+}
+
+fn prepare(stage: Stage) -> Result<()> {
+    step(&format!("setup (kernel {})", setup::kernel()));
+    let mut lacks = setup::prepare_toolchain()?;
+    if stage == Stage::Full {
+        lacks.extend(setup::prepare(setup::FOR_TEST)?);
+    }
+    for lack in lacks {
+        eprintln!("setup: {lack}");
+    }
+    Ok(())
+}
+
+fn simulations(tally: &mut Tally, options: &Options) -> Result<()> {
+    simulate::add(tally, "sim-seeds", &["--seeds", &options.seeds.to_string()])?;
+    Ok(())
+}
+
+fn step(name: &str) {
+    eprintln!("== {name}");
+}
+
+/// One cargo command, one result.
+fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
+    let status = cargo::command(arguments).status().context("cannot start cargo")?;
+    if status.success() {
+        println!("ok {name}");
+        tally.pass(1);
+    } else {
+        tally.fail(name, &format!("cargo {} ended with {status}", arguments.join(" ")));
+    }
+    Ok(())
+}
+
+/// `cargo test` over the workspace: each test is one result.
+fn unit_tests(tally: &mut Tally) -> Result<()> {
+    let mut child = cargo::command(&["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().context("no output of cargo test")?;
+    let mut seen = Seen::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if !line.ends_with("... ok") && !line.is_empty() {
+            println!("{line}");
+        }
+        seen.add_line(&line);
+    }
+    let status = child.wait()?;
+    tally.pass(seen.passed);
+    for name in &seen.failed {
+        tally.fail(name, "unit test");
+    }
+    for name in &seen.ignored {
+        tally.skip(name, "#[ignore]");
+    }
+    if !status.success() && seen.failed.is_empty() {
+        tally.fail("cargo test", &format!("{status}: does not build, or a test program died"));
+    }
+    Ok(())
+}
+
+/// What the test programs printed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    passed: u64,
+    failed: Vec<String>,
+    ignored: Vec<String>,
+}
+
+impl Seen {
+    fn add_line(&mut self, line: &str) {
+        let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) else { return };
+        match result.split([' ', ',']).next() {
+            Some("ok") => self.passed += 1,
+            Some("FAILED") => self.failed.push(name.to_owned()),
+            Some("ignored") => self.ignored.push(name.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_lines_are_counted() {
+        let mut seen = Seen::default();
+        for line in [
+            "running 3 tests",
+            "test a::b ... ok",
+            "test a::c - should panic ... ok",
+            "test d ... FAILED",
+            "test e ... ignored, needs root",
+            "test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured",
+        ] {
+            seen.add_line(line);
+        }
+        assert_eq!(seen, Seen { passed: 2, failed: vec!["d".into()], ignored: vec!["e".into()] });
+    }
+}

@@ -65,6 +65,9 @@ fn run(line: CommandLine) -> Failure {
     if let Err(error) = husk::make_room_for_descriptors() {
         return Failure::Unsupported(format!("cannot raise the limit of open files: {error}"));
     }
+    if line.husk {
+        return process::memberhusk::run();
+    }
     husk::run(Options {
         command: line.command.into_iter().map(OsString::into_vec).collect(),
         hosts: line.hosts,

@@ -9,7 +9,6 @@ use super::execute;
 use super::husk;
 use super::local;
 use super::member;
-use super::say;
 use super::signals;
 use super::thread::{Side, Thread, current};
 use crate::sys::context::{Context, Verdict};
@@ -50,12 +49,7 @@ fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, argume
     let class = calls::classify(number as u64, arguments);
     match class {
         Class::Answer(value) => return Outcome::Value(value),
-        Class::Refuse(refusal) => {
-            if !refusal.quiet {
-                say::refused(&named(number), refusal.reason);
-            }
-            return Outcome::Value(-i64::from(refusal.errno));
-        }
+        Class::Refuse(refusal) if refusal.quiet => return Outcome::Value(-i64::from(refusal.errno)),
         Class::Local => {
             if let Some(value) = local::answer(thread, context, number, arguments) {
                 return Outcome::Value(value);
@@ -66,20 +60,14 @@ fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, argume
                 return outcome;
             }
         }
-        Class::Delegate | Class::Marshal(_) | Class::Memory => {}
+        // The root names what it refuses on the job's stderr.
+        Class::Delegate | Class::Marshal(_) | Class::Memory | Class::Refuse(_) => {}
     }
     let arguments = calls::without_pinning(number as u64, *arguments);
     Outcome::Value(match &thread.side {
         Side::Root(task) => execute::execute(husk::expect_root(), task, context.flag(), number, &arguments),
-        Side::Member(link) => member::delegate(&mut link.borrow_mut(), context, number, &arguments, &class),
+        Side::Member(link) => member::delegate(&mut link.borrow_mut(), number, &arguments, &class),
     })
-}
-
-fn named(number: i64) -> String {
-    match calls::name(number as u64) {
-        "unknown" => format!("system call {number}"),
-        name => name.to_owned(),
-    }
 }
 
 /// Calls about the thread itself that need its frame or its masks.

@@ -4,10 +4,10 @@
 //! Must not know whether the caller is the program's own thread or a shadow.
 
 use super::calls::{self, Class};
-use super::descriptors;
 use super::husk::{Ending, Root};
 use super::thread::Task;
 use super::topology::{self, SpecialPath};
+use super::{descriptors, say};
 use crate::sys::{call, mapping, user};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,8 +17,16 @@ const FUTEX_ATTEMPTS_MAX: u32 = 64;
 
 /// Executes call `number`; `flag` keeps it from blocking once a signal waits. Returns the kernel's kind of result.
 pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, arguments: &[u64; 6]) -> i64 {
-    if let Class::Memory = calls::classify(number as u64, arguments) {
-        return root.space.call(number, arguments);
+    match calls::classify(number as u64, arguments) {
+        Class::Memory => return root.space.call(number, arguments),
+        Class::Answer(value) => return value,
+        Class::Refuse(refusal) => {
+            if !refusal.quiet {
+                say::refused(&named(number), refusal.reason);
+            }
+            return -i64::from(refusal.errno);
+        }
+        Class::Local | Class::Delegate | Class::Marshal(_) | Class::Thread | Class::Signal => {}
     }
     if let Some(value) = guard_descriptors(number, arguments) {
         return value;
@@ -40,6 +48,13 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
         libc::SYS_futex => futex(flag, arguments),
         libc::SYS_prlimit64 | libc::SYS_getrlimit => limit(root, number, arguments),
         _ => call::raw_unless(flag, number, arguments),
+    }
+}
+
+fn named(number: i64) -> String {
+    match calls::name(number as u64) {
+        "unknown" => format!("system call {number}"),
+        name => name.to_owned(),
     }
 }
 

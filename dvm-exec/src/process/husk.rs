@@ -2,22 +2,26 @@
 //!
 //! Owns the job's state at the root and the end of the job. Must not know how a call is executed.
 
+use super::agent::{self, Agent, Opened};
 use super::clone;
 use super::load::Program;
-use super::memory::{LocalMemory, Space};
+use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
 use super::placement::Placement;
+use super::service::Member;
 use super::signals::{self, Actions};
-use super::stat::Figures;
+use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
 use super::{descriptors, say};
 use crate::exit::Failure;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::{call, cpu, mapping, user};
+use dvm_api::local::{JobRequest, ToAgent, ToHusk};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -55,6 +59,8 @@ pub enum Ending {
 pub struct Host {
     /// Its name.
     pub name: String,
+    /// Its node number.
+    pub node: u16,
     /// Processors a job may use there.
     pub processors: u32,
 }
@@ -81,10 +87,18 @@ pub struct Root {
     pub stack_limit: (u64, u64),
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
+    /// Husks of the other hosts, once connected.
+    pub members: Arc<OnceLock<Vec<Arc<Member>>>>,
+    agent: Option<Arc<Agent>>,
     options: Options,
+    /// Threads placed so far, the first included.
+    placed: AtomicU64,
     is_ending: AtomicBool,
+    /// Whether figures were shown and the agent told.
+    is_told: AtomicBool,
 }
 
+static USERFAULTFD: OnceLock<OwnedFd> = OnceLock::new();
 static ROOT: OnceLock<Root> = OnceLock::new();
 static CORRECTION_NS: AtomicI64 = AtomicI64::new(0);
 static PROCESSORS: AtomicU32 = AtomicU32::new(1);
@@ -178,25 +192,92 @@ fn start(options: Options) -> Result<Failure, Failure> {
     }
 }
 
+struct Job {
+    memory: Box<dyn Memory>,
+    hosts: Vec<Host>,
+    agent: Option<Arc<Agent>>,
+    members: Arc<OnceLock<Vec<Arc<Member>>>>,
+    job_key: [u8; 16],
+}
+
 fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
-    let memory = LocalMemory::new().map_err(|error| Failure::Unsupported(format!("cannot map the space: {error}")))?;
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    let job = if options.is_local_test { alone()? } else { with_agent(&options, program)? };
+    let processors = job.hosts.iter().map(|host| host.processors).sum();
     set_topology(processors, 0, 0);
     let root = Root {
         pid: cpu::thread_id(),
-        space: Space::new(Box::new(memory)),
+        space: Space::new(job.memory),
         actions: Actions::default(),
         tasks: Tasks::default(),
         figures: Figures::default(),
-        hosts: vec![Host { name: "local".to_owned(), processors }],
+        hosts: job.hosts,
+        members: job.members,
+        agent: job.agent,
         processors,
         executable: program.path.as_os_str().as_bytes().to_vec(),
         stack_limit: options.stack_limit,
         last_exit: AtomicI32::new(0),
+        placed: AtomicU64::new(1),
         is_ending: AtomicBool::new(false),
+        is_told: AtomicBool::new(false),
         options,
     };
-    Ok(ROOT.get_or_init(|| root))
+    let root = ROOT.get_or_init(|| root);
+    connect(root, &job.job_key)?;
+    Ok(root)
+}
+
+fn alone() -> Result<Job, Failure> {
+    let memory = LocalMemory::new().map_err(|error| Failure::Unsupported(format!("cannot map the space: {error}")))?;
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    let host = Host { name: "local".to_owned(), node: 0, processors };
+    Ok(Job { memory: Box::new(memory), hosts: vec![host], agent: None, members: Arc::default(), job_key: [0; 16] })
+}
+
+fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
+    let agent = Agent::connect(&agent::find_socket(options.socket.as_deref())?)?;
+    let request = JobRequest { hosts: options.hosts.clone(), program: program.path.display().to_string(), cpu: cpu::features() };
+    let Opened { job, space, device } = agent.open_job(request)?;
+    let (view, userfaultfd) = map_view(&space, &device)?;
+    agent.hand_over(userfaultfd.as_fd())?;
+    // The duplicate must outlive every thread of the program: it is never closed.
+    USERFAULTFD.get_or_init(|| userfaultfd);
+    let hosts = job
+        .members
+        .iter()
+        .map(|member| Host { name: member.name.clone(), node: member.node, processors: u32::from(member.cpus) })
+        .collect();
+    let (agent, members) = (Arc::new(agent), Arc::default());
+    let memory = JobMemory::new(view, Arc::clone(&agent), Arc::clone(&members));
+    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key })
+}
+
+/// Listens to the agent and opens the service connections.
+fn connect(root: &'static Root, job_key: &[u8; 16]) -> Result<(), Failure> {
+    let Some(agent) = &root.agent else { return Ok(()) };
+    let former = replace_mask(u64::MAX);
+    let listener = Arc::clone(agent);
+    let body = move || {
+        let error = listener.listen(|packet, _| root.handle_packet(packet));
+        root.lose_agent(&error.to_string());
+    };
+    let connected = std::thread::Builder::new()
+        .name("agent".to_owned())
+        .spawn(body)
+        .map_err(|error| Failure::Internal(format!("cannot start a thread: {error}")))
+        .and_then(|_| {
+            let others = root.hosts.iter().skip(1);
+            others
+                .map(|host| {
+                    Member::open(agent, host.node, &host.name, *job_key)
+                        .map_err(|reason| Failure::HostLost { host: host.name.clone(), reason })
+                })
+                .collect::<Result<Vec<_>, _>>()
+        });
+    replace_mask(former);
+    let members = connected?;
+    root.members.get_or_init(|| members);
+    Ok(())
 }
 
 fn name_process(program: &Program) {
@@ -208,9 +289,70 @@ fn name_process(program: &Program) {
 }
 
 impl Root {
-    /// The host for the next thread.
+    /// The host for the next thread, an index into `hosts`.
     pub fn place(&self) -> usize {
-        0
+        let number = self.placed.fetch_add(1, Ordering::Relaxed);
+        let count = self.members().len() + 1;
+        let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();
+        let room = |host: &Host| match (self.options.threads_per_host, self.options.placement) {
+            (Some(most), _) => most,
+            (None, Placement::Fill) => host.processors as usize,
+            (None, _) => usize::MAX,
+        };
+        let room: Vec<usize> = self.hosts.iter().take(count).map(room).collect();
+        self.options.placement.host(number, &living, &room)
+    }
+
+    /// Husks of the other hosts; empty until they are connected.
+    pub fn members(&self) -> &[Arc<Member>] {
+        self.members.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn handle_packet(&self, packet: ToHusk) {
+        match packet {
+            ToHusk::HostLost { host, reason } => self.lose_host(&host, &reason),
+            ToHusk::JobEnded => self.lose_agent("it ended the job"),
+            ToHusk::JobOpened(_)
+            | ToHusk::ViewAccepted
+            | ToHusk::Completed { .. }
+            | ToHusk::Failed { .. }
+            | ToHusk::Connection { .. }
+            | ToHusk::JobStatistics { .. }
+            | ToHusk::Refused { .. }
+            | ToHusk::Report(_) => {}
+        }
+    }
+
+    fn lose_agent(&self, reason: &str) {
+        let host = self.hosts.first().map_or("this", |host| host.name.as_str());
+        self.lose_host(host, &format!("its agent is gone: {reason}"));
+    }
+
+    /// A member's husk is gone. The agent may know better why, so it gets a moment to say so.
+    pub fn lose_husk(&self, host: &str, reason: &str) {
+        const AGENT_WAIT: std::time::Duration = std::time::Duration::from_millis(700);
+        if !self.is_ending.load(Ordering::SeqCst) {
+            std::thread::sleep(AGENT_WAIT);
+            self.lose_host(host, reason);
+        }
+    }
+
+    /// Ends the job because a host is lost.
+    fn lose_host(&self, host: &str, reason: &str) {
+        if self.is_ending.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let failure = Failure::HostLost { host: host.to_owned(), reason: reason.to_owned() };
+        say::line(&failure.to_string());
+        self.end_job(i32::from(failure.code()));
+        cpu::exit(i32::from(failure.code()))
+    }
+
+    fn end_job(&self, status: i32) {
+        if let Some(agent) = &self.agent {
+            // An agent that is gone needs not be told.
+            agent.send(&ToAgent::EndJob { status }, &[]).unwrap_or(());
+        }
     }
 
     /// A thread of the program called exit with this status.
@@ -219,8 +361,22 @@ impl Root {
     }
 
     /// What must be done before this process is killed: figures shown, the agent told.
-    pub fn prepare_death(&self) {
-        let _ = &self.options;
+    pub fn prepare_death(&self, status: i32) {
+        if self.is_told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if self.options.stat || self.options.stat_json.is_some() {
+            let report = Report::gather(self, self.agent.as_deref());
+            if self.options.stat {
+                say::raw(&report.to_string());
+            }
+            if let Some(path) = &self.options.stat_json
+                && let Err(error) = std::fs::write(path, report.to_json())
+            {
+                say::line(&format!("cannot write {}: {error}", path.display()));
+            }
+        }
+        self.end_job(status);
     }
 
     /// Ends the program on all hosts, and this process with it.
@@ -231,7 +387,10 @@ impl Root {
                 call::raw(libc::SYS_pause, &[0; 6]);
             }
         }
-        self.prepare_death();
+        self.prepare_death(match ending {
+            Ending::Exit(status) => status,
+            Ending::Signal(signal) => 128 + signal,
+        });
         match ending {
             Ending::Exit(status) => cpu::exit(status),
             Ending::Signal(signal) => {

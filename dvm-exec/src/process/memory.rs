@@ -6,14 +6,21 @@
 //! Locks: `operation` is held by threads of the program for a whole call and may wait for pages and members; `map` is
 //! held for looking and changing only, never while program memory is touched, so service threads may take it.
 
+use super::agent::Agent;
 use super::say;
-use super::vma::{AddressSpace, Area, Change, Effect, FileIdentity, FileSource, Lookup, MapRequest, RemapRequest};
+use super::service::{self, Member};
+use super::vma::{
+    AddressSpace, Area, Change, Effect, FileIdentity, FileSource, Lookup, MapRequest, PAGE_BYTES, Protection, RemapRequest,
+};
+use crate::exit::Failure;
 use crate::sys::{call, mapping};
+use dsm_wire::{PageNumber, PageRange};
 use std::io::Error;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use uffd_dsm::{Access, View, ViewError};
 
 /// Bytes read from a file into the program's memory per call.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -67,6 +74,70 @@ impl Memory for LocalMemory {
 
     fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
         mapping::punch(self.file.as_fd(), range.start, range.end - range.start)
+    }
+}
+
+/// A view of the space in this process, its faults served by the agent.
+pub struct ViewMemory {
+    view: View,
+}
+
+/// Maps the view and prepares it to be handed over: returns it and a hidden duplicate of its userfaultfd, which must stay
+/// open as long as the program runs.
+///
+/// # Errors
+/// What the pager refused, with the fix.
+pub fn map_view(space: &OwnedFd, device: &OwnedFd) -> Result<(ViewMemory, OwnedFd), Failure> {
+    let view = View::map(space.as_fd(), Some(device.as_fd())).map_err(|error| Failure::Unsupported(format!("{error}")))?;
+    let number = view.userfaultfd().as_raw_fd();
+    let hidden = super::descriptors::duplicate_hidden(number)
+        .ok_or_else(|| Failure::Internal("the userfaultfd cannot be duplicated".to_owned()))?;
+    // The view lives as long as the process and no longer uses its own descriptor, which the program would see.
+    mapping::close_raw(number);
+    Ok((ViewMemory { view }, hidden))
+}
+
+impl ViewMemory {
+    /// Gives pages these rights in this process.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
+        let pages = PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES));
+        self.view.protect(pages, Access::from_bits(protection)).map_err(|error| match error {
+            ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
+            other => Error::other(other.to_string()),
+        })
+    }
+}
+
+/// The program's memory at the root of a job on several hosts.
+pub struct JobMemory {
+    view: ViewMemory,
+    agent: Arc<Agent>,
+    members: Arc<OnceLock<Vec<Arc<Member>>>>,
+}
+
+impl JobMemory {
+    /// The memory behind `view`; `members` are filled in once they are connected.
+    pub fn new(view: ViewMemory, agent: Arc<Agent>, members: Arc<OnceLock<Vec<Arc<Member>>>>) -> Self {
+        Self { view, agent, members }
+    }
+}
+
+impl Memory for JobMemory {
+    fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
+        self.view.protect(range, protection)
+    }
+
+    fn protect_elsewhere(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
+        let members = self.members.get().map_or(&[][..], Vec::as_slice);
+        service::protect_everywhere(members, range, Protection::from_bits(protection as u64));
+        Ok(())
+    }
+
+    fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
+        self.agent.discard(range.start, range.end - range.start).map_err(Error::other)
     }
 }
 

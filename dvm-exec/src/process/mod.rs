@@ -2,8 +2,10 @@
 //!
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
+pub mod agent;
 pub mod calls;
 pub mod clone;
+pub mod connection;
 pub mod descriptors;
 pub mod dispatch;
 pub mod elf;
@@ -12,9 +14,11 @@ pub mod husk;
 pub mod load;
 pub mod local;
 pub mod member;
+pub mod memberhusk;
 pub mod memory;
 pub mod placement;
 pub mod say;
+pub mod service;
 pub mod shadow;
 pub mod sigframe;
 pub mod signals;

@@ -163,7 +163,7 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
             if action.handler > 1 && thread.mask.get() & bit(signal) == 0 {
                 return deliver(&thread, context, frame, info, action, thread.mask.get());
             }
-            root.prepare_death();
+            root.prepare_death(128 + signal);
             set_disposition(signal, Disposition::Default).unwrap_or(());
             Verdict::Resume
         }
@@ -218,12 +218,16 @@ fn die(thread: &Thread, frame: Frame, reason: &str) -> Verdict {
 }
 
 /// Makes `mask` the program's mask of the thread that will go on from `frame`.
-pub fn set_mask(thread: &Thread, _context: &Context, frame: Frame, mask: u64) {
+pub fn set_mask(thread: &Thread, context: &Context, frame: Frame, mask: u64) {
     let mask = mask & !UNBLOCKABLE;
     thread.mask.set(mask);
     match &thread.side {
         Side::Root(_) => frame.set_mask(mask),
-        Side::Member(link) => member::tell_mask(&mut link.borrow_mut(), mask),
+        Side::Member(link) => {
+            if member::tell_mask(&mut link.borrow_mut(), mask) {
+                context.raise_flag();
+            }
+        }
     }
 }
 
@@ -308,6 +312,13 @@ pub fn end_call(root: &Root, thread: &Thread, context: &Context, frame: Frame, c
             }
             deliver(thread, context, frame, &info, action, temporary.unwrap_or_else(|| thread.mask.get()));
         }
+        if let Some((number, _)) = call.take()
+            && frame.get(Register::Rax) as i64 == -i64::from(libc::EINTR)
+            && calls::is_restartable(number as u64)
+        {
+            // What broke the call off is not for the program.
+            repeat(frame, number);
+        }
         if !context.is_signalled_on_exit() {
             return;
         }
@@ -327,6 +338,13 @@ pub fn restart_if_wanted(frame: Frame, number: i64, action: Action) {
 pub fn repeat(frame: Frame, number: i64) {
     frame.set(Register::Rax, number as u64);
     frame.set(Register::Rip, frame.rip() - 2);
+}
+
+/// The signals that reach a thread natively on a member: kicks and its own faults.
+pub fn native_member_signals() -> u64 {
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK]
+        .into_iter()
+        .fold(0, |mask, signal| mask | bit(signal))
 }
 
 /// Natively catches what every husk needs: system calls and faults.

@@ -52,6 +52,7 @@ pub struct Context {
     pub(super) frame: AtomicU64,
     sequence: AtomicU64,
     is_carrier: AtomicU32,
+    arrived: AtomicU32,
     pending: [Slot; PENDING_MAX],
 }
 
@@ -136,13 +137,38 @@ impl Context {
             // SAFETY: an empty slot is only filled by signal handlers of this thread, which block one another.
             unsafe { *slot.info.get() = *info };
             slot.sequence.store(sequence, Ordering::Release);
+            self.arrived.store(1, Ordering::SeqCst);
             self.signalled.store(1, Ordering::SeqCst);
         }
+    }
+
+    /// The flag that is raised whenever a signal is queued; a shadow waits for calls until then.
+    pub fn arrival(&self) -> &AtomicU32 {
+        &self.arrived
+    }
+
+    /// The arrival was noted.
+    pub fn clear_arrival(&self) {
+        self.arrived.store(0, Ordering::SeqCst);
     }
 
     /// Takes the oldest queued signal that `mask` does not block, and sets the flag to whether another one is left.
     pub fn take(&self, mask: u64) -> Option<SignalInfo> {
         self.signalled.store(0, Ordering::SeqCst);
+        let (info, count) = self.take_oldest(|signal| mask & (1 << (signal - 1)) == 0)?;
+        if count > 1 {
+            self.signalled.store(1, Ordering::SeqCst);
+        }
+        Some(info)
+    }
+
+    /// Takes the oldest queued signal that `mask` blocks.
+    pub fn take_blocked(&self, mask: u64) -> Option<SignalInfo> {
+        self.take_oldest(|signal| mask & (1 << (signal - 1)) != 0).map(|(info, _)| info)
+    }
+
+    /// The oldest queued signal wanted, and how many there were.
+    fn take_oldest(&self, is_wanted: impl Fn(i32) -> bool) -> Option<(SignalInfo, usize)> {
         let mut oldest: Option<(&Slot, u64)> = None;
         let mut count = 0;
         for slot in &self.pending {
@@ -153,7 +179,7 @@ impl Context {
             // SAFETY: the slot is full and only this function empties slots; it is not re-entered, because handlers
             // only call `queue`.
             let info = unsafe { *slot.info.get() };
-            if mask & (1 << (info.signal() - 1)) != 0 {
+            if !is_wanted(info.signal()) {
                 continue;
             }
             count += 1;
@@ -165,15 +191,17 @@ impl Context {
         // SAFETY: as above.
         let info = unsafe { *slot.info.get() };
         slot.sequence.store(0, Ordering::Release);
-        if count > 1 {
-            self.signalled.store(1, Ordering::SeqCst);
-        }
-        Some(info)
+        Some((info, count))
     }
 
     /// Raises the flag: something must be looked at before the program goes on.
     pub fn raise_flag(&self) {
         self.signalled.store(1, Ordering::SeqCst);
+    }
+
+    /// Lowers the flag: what raised it is being looked at.
+    pub fn lower_flag(&self) {
+        self.signalled.store(0, Ordering::SeqCst);
     }
 
     /// Whether the flag is up.

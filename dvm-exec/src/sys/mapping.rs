@@ -6,6 +6,8 @@ use super::{LINE, VIEW_FIRST, call};
 use std::fs::File;
 use std::io::Error;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Makes an anonymous file as large as the program's address space; it costs nothing until it is touched.
 ///
@@ -100,4 +102,33 @@ pub fn file_of_text(text: &[u8], is_cloexec: bool) -> Result<RawFd, Error> {
     std::io::Write::write_all(&mut file, text)?;
     std::io::Seek::rewind(&mut file)?;
     Ok(std::os::fd::IntoRawFd::into_raw_fd(file))
+}
+
+/// Connects to the packet socket at `path`.
+///
+/// # Errors
+/// The kernel's error; ENAMETOOLONG for a path that does not fit.
+pub fn connect_packets(path: &Path) -> Result<OwnedFd, Error> {
+    let path = path.as_os_str().as_bytes();
+    // SAFETY: sockaddr_un is plain bytes; all-zero is valid.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    if path.len() >= address.sun_path.len() {
+        return Err(Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    let kind = (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as u64;
+    let raw = call::checked(libc::SYS_socket, &[libc::AF_UNIX as u64, kind, 0, 0, 0, 0])?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
+    let bytes = size_of::<libc::sockaddr_un>() as u64;
+    call::checked(libc::SYS_connect, &[raw, &raw const address as u64, bytes, 0, 0, 0])?;
+    Ok(socket)
+}
+
+/// Closes descriptor `raw` behind the back of its owner, who never uses it again.
+pub fn close_raw(raw: RawFd) {
+    call::raw(libc::SYS_close, &[raw as u64, 0, 0, 0, 0, 0]);
 }

@@ -1,0 +1,240 @@
+//! The husk's control connection to the agent of its host.
+//!
+//! Owns requests, their answers, and what the agent says by itself. Must not know what is done about it.
+
+use super::vma::PAGE_BYTES;
+use crate::exit::Failure;
+use crate::sys::mapping;
+use dvm_api::local::{API_VERSION, JobOpened, JobRequest, Purpose, ToAgent, ToHusk};
+use dvm_api::socket::{self, SocketError};
+use std::collections::BTreeMap;
+use std::io::Error;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const SOCKET_DIRECTORY: &str = "/run/dvm";
+const SOCKET_VARIABLE: &str = "DVM_SOCKET";
+
+type Packet = (ToHusk, Vec<OwnedFd>);
+
+/// The connection; any thread may ask.
+pub struct Agent {
+    socket: OwnedFd,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    tag: u32,
+    answers: BTreeMap<u32, Sender<Packet>>,
+    is_closed: bool,
+}
+
+/// A job as the agent opened it.
+pub struct Opened {
+    /// What it is.
+    pub job: JobOpened,
+    /// The space's memfd.
+    pub space: OwnedFd,
+    /// An open /dev/userfaultfd.
+    pub device: OwnedFd,
+}
+
+/// Finds the agent's socket: as given, by environment, or the only one there is.
+///
+/// # Errors
+/// [`Failure::NoAgent`] says what to do.
+pub fn find_socket(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = std::env::var_os(SOCKET_VARIABLE) {
+        return Ok(path.into());
+    }
+    let entries = std::fs::read_dir(SOCKET_DIRECTORY).into_iter().flatten().flatten();
+    let mut sockets: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "sock")).collect();
+    match (sockets.pop(), sockets.len()) {
+        (Some(only), 0) => Ok(only),
+        (None, _) => Err(Failure::NoAgent(format!(
+            "no agent: {SOCKET_DIRECTORY} has no socket; start dvm-agent, or name its socket with --socket or {SOCKET_VARIABLE}"
+        ))),
+        (Some(_), more) => Err(Failure::NoAgent(format!(
+            "{} agents' sockets in {SOCKET_DIRECTORY}: choose one with --socket or {SOCKET_VARIABLE}",
+            more + 1
+        ))),
+    }
+}
+
+impl Agent {
+    /// Connects to the agent at `path`.
+    ///
+    /// # Errors
+    /// [`Failure::NoAgent`].
+    pub fn connect(path: &Path) -> Result<Self, Failure> {
+        let refuse = |error: Error| {
+            Failure::NoAgent(format!("no agent answers at {}: {error}; start dvm-agent or give --socket", path.display()))
+        };
+        let socket = mapping::connect_packets(path).map_err(refuse)?;
+        Self::over(socket)
+    }
+
+    /// Uses a socket that is connected already.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn over(socket: OwnedFd) -> Result<Self, Failure> {
+        let socket = super::descriptors::hide(socket).map_err(|error| Failure::Internal(format!("control socket: {error}")))?;
+        Ok(Self { socket, waiting: Mutex::default() })
+    }
+
+    /// Starts a job.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    pub fn open_job(&self, job: JobRequest) -> Result<Opened, Failure> {
+        self.open(&ToAgent::OpenJob { version: API_VERSION, job })
+    }
+
+    /// Joins the job this member husk was started for.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    pub fn join_job(&self) -> Result<Opened, Failure> {
+        self.open(&ToAgent::JoinJob { version: API_VERSION })
+    }
+
+    fn open(&self, request: &ToAgent) -> Result<Opened, Failure> {
+        self.send(request, &[]).map_err(lost)?;
+        let (answer, descriptors) = self.receive().map_err(lost)?;
+        match answer {
+            ToHusk::JobOpened(job) => match <[OwnedFd; 2]>::try_from(descriptors) {
+                Ok([space, device]) => Ok(Opened { job, space, device }),
+                Err(other) => Err(Failure::Internal(format!("the agent sent {} descriptors instead of 2", other.len()))),
+            },
+            ToHusk::Refused { code, reason } => Err(Failure::Refused { code, reason }),
+            other => Err(Failure::Internal(format!("the agent answered {other:?}"))),
+        }
+    }
+
+    /// Hands the view's userfaultfd over and waits until the agent serves it.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    pub fn hand_over(&self, userfaultfd: BorrowedFd<'_>) -> Result<(), Failure> {
+        self.send(&ToAgent::ViewReady, &[userfaultfd]).map_err(lost)?;
+        match self.receive().map_err(lost)?.0 {
+            ToHusk::ViewAccepted => Ok(()),
+            ToHusk::Refused { code, reason } => Err(Failure::Refused { code, reason }),
+            ToHusk::HostLost { host, reason } => Err(Failure::HostLost { host, reason }),
+            other => Err(Failure::Internal(format!("the agent answered {other:?} to a view"))),
+        }
+    }
+
+    /// Sends without waiting for an answer.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn send(&self, packet: &ToAgent, descriptors: &[BorrowedFd<'_>]) -> Result<(), SocketError> {
+        socket::send(self.socket.as_fd(), packet, descriptors)
+    }
+
+    fn receive(&self) -> Result<Packet, SocketError> {
+        socket::receive(self.socket.as_fd())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Receives until the agent is gone: answers go to those who wait, everything else to `on_packet`.
+    pub fn listen(&self, mut on_packet: impl FnMut(ToHusk, Vec<OwnedFd>)) -> SocketError {
+        loop {
+            let (packet, descriptors) = match self.receive() {
+                Ok(received) => received,
+                Err(error @ SocketError::Malformed { .. }) | Err(error) => {
+                    let mut waiting = self.lock();
+                    waiting.is_closed = true;
+                    waiting.answers.clear();
+                    return error;
+                }
+            };
+            let answered = tag_of(&packet).and_then(|tag| self.lock().answers.remove(&tag));
+            match answered {
+                // One who no longer waits needs no answer.
+                Some(waiter) => waiter.send((packet, descriptors)).unwrap_or(()),
+                None => on_packet(packet, descriptors),
+            }
+        }
+    }
+
+    fn ask(&self, request: impl FnOnce(u32) -> ToAgent) -> Result<Packet, String> {
+        let (sender, receiver) = channel();
+        let tag = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err("the agent is gone".to_owned());
+            }
+            waiting.tag = waiting.tag.wrapping_add(1).max(1);
+            let tag = waiting.tag;
+            waiting.answers.insert(tag, sender);
+            tag
+        };
+        self.send(&request(tag), &[]).map_err(|error| error.to_string())?;
+        match receiver.recv() {
+            Ok((ToHusk::Failed { reason, .. }, _)) => Err(reason),
+            Ok(packet) => Ok(packet),
+            Err(_) => Err("the agent is gone".to_owned()),
+        }
+    }
+
+    /// Forgets pages on all hosts; returns when it is done.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn discard(&self, first: u64, bytes: u64) -> Result<(), String> {
+        let range = dvm_api::local::PageSpan { first: first / PAGE_BYTES, count: bytes.div_ceil(PAGE_BYTES) };
+        self.ask(|tag| ToAgent::Discard { tag, range }).map(drop)
+    }
+
+    /// Opens a connection to the husk on `node`.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn connect_husk(&self, node: u16, purpose: Purpose) -> Result<OwnedFd, String> {
+        let (answer, mut descriptors) = self.ask(|tag| ToAgent::Connect { tag, node, purpose })?;
+        descriptors.pop().ok_or_else(|| format!("the agent answered {answer:?} without a descriptor"))
+    }
+
+    /// The job's figures from all agents.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn statistics(&self) -> Result<Vec<dvm_api::local::HostStatistics>, String> {
+        match self.ask(|tag| ToAgent::Statistics { tag })?.0 {
+            ToHusk::JobStatistics { hosts, .. } => Ok(hosts),
+            other => Err(format!("the agent answered {other:?}")),
+        }
+    }
+}
+
+fn tag_of(packet: &ToHusk) -> Option<u32> {
+    match packet {
+        ToHusk::Completed { tag }
+        | ToHusk::Failed { tag, .. }
+        | ToHusk::Connection { tag, .. }
+        | ToHusk::JobStatistics { tag, .. } => Some(*tag),
+        ToHusk::JobOpened(_)
+        | ToHusk::ViewAccepted
+        | ToHusk::HostLost { .. }
+        | ToHusk::JobEnded
+        | ToHusk::Refused { .. }
+        | ToHusk::Report(_) => None,
+    }
+}
+
+fn lost(error: SocketError) -> Failure {
+    Failure::NoAgent(format!("the agent of this host is gone: {error}"))
+}

@@ -1,0 +1,184 @@
+//! A husk-to-husk connection: authenticated messages over a socket that the agents opened.
+//!
+//! Owns framing on the socket. Must not know what messages mean.
+
+use super::wire::{self, LENGTH_BYTES, Message, Opener, Sealer, Side, WireError};
+use crate::sys::call;
+use std::io::Error;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use thiserror::Error;
+
+const NONCE_BYTES: usize = 8;
+const READ_BYTES: usize = 16 * 1024;
+const TCP_NODELAY: i32 = libc::TCP_NODELAY;
+
+/// Why no message came or went.
+#[derive(Debug, Error)]
+pub enum ConnectionError {
+    /// The other husk is gone.
+    #[error("the connection was closed by the other husk")]
+    Closed,
+    /// A signal came first; ask again.
+    #[error("interrupted by a signal")]
+    Interrupted,
+    /// The kernel refused.
+    #[error("connection failed")]
+    Io(#[from] Error),
+    /// Not from our job, or not of our release.
+    #[error("refused")]
+    Wire(#[from] WireError),
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Sender {
+    socket: Arc<OwnedFd>,
+    sealer: Sealer,
+    bytes: Vec<u8>,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Receiver {
+    socket: Arc<OwnedFd>,
+    opener: Opener,
+    bytes: Vec<u8>,
+    /// Bytes of `bytes` already used.
+    used: usize,
+}
+
+/// Both halves.
+#[derive(Debug)]
+pub struct Connection {
+    /// The sending half.
+    pub sender: Sender,
+    /// The receiving half.
+    pub receiver: Receiver,
+}
+
+impl Connection {
+    /// Exchanges nonces on a fresh socket and is ready for messages.
+    ///
+    /// # Errors
+    /// When the other side is gone.
+    pub fn start(socket: OwnedFd, job_key: &[u8; 16], side: Side) -> Result<Self, ConnectionError> {
+        let socket = super::descriptors::hide(socket)?;
+        set_no_delay(&socket);
+        let mut own = [0_u8; NONCE_BYTES];
+        call::checked(libc::SYS_getrandom, &[own.as_mut_ptr() as u64, NONCE_BYTES as u64, 0, 0, 0, 0])?;
+        send_all(&socket, &own)?;
+        let mut other = [0_u8; NONCE_BYTES];
+        let mut filled = 0;
+        while filled < NONCE_BYTES {
+            filled += receive_some(&socket, &mut other[filled..], None)?;
+        }
+        let (own, other) = (u64::from_le_bytes(own), u64::from_le_bytes(other));
+        let (root_nonce, member_nonce) = if side == Side::Root { (own, other) } else { (other, own) };
+        let (sealer, opener) = wire::session(job_key, side, root_nonce, member_nonce);
+        let socket = Arc::new(socket);
+        Ok(Self {
+            sender: Sender { socket: Arc::clone(&socket), sealer, bytes: Vec::new() },
+            receiver: Receiver { socket, opener, bytes: Vec::new(), used: 0 },
+        })
+    }
+
+    /// Sends `message` and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ConnectionError`], but never `Interrupted`.
+    pub fn ask(&mut self, message: &Message) -> Result<Message, ConnectionError> {
+        self.sender.send(message)?;
+        self.receiver.receive(None)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        super::descriptors::reveal(&*self.socket);
+    }
+}
+
+impl Sender {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`ConnectionError`], but never `Interrupted`.
+    pub fn send(&mut self, message: &Message) -> Result<(), ConnectionError> {
+        self.bytes.clear();
+        self.sealer.seal(message, &mut self.bytes)?;
+        send_all(&self.socket, &self.bytes)
+    }
+}
+
+impl Receiver {
+    /// Waits for the next message; with a `flag`, only until it is raised.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; `Interrupted` only with a flag, and nothing is lost by it.
+    pub fn receive(&mut self, flag: Option<&AtomicU32>) -> Result<Message, ConnectionError> {
+        loop {
+            let ready = &self.bytes[self.used..];
+            if let Some(length) = ready.get(..LENGTH_BYTES) {
+                let bytes = wire::frame_bytes([length[0], length[1], length[2], length[3]])?;
+                if let Some(frame) = ready.get(LENGTH_BYTES..LENGTH_BYTES + bytes) {
+                    let message = self.opener.open(frame)?;
+                    self.used += LENGTH_BYTES + bytes;
+                    return Ok(message);
+                }
+            }
+            self.bytes.drain(..self.used);
+            self.used = 0;
+            let filled = self.bytes.len();
+            self.bytes.resize(filled + READ_BYTES, 0);
+            let received = receive_some(&self.socket, &mut self.bytes[filled..], flag);
+            self.bytes.truncate(filled + received.as_ref().map_or(0, |count| *count));
+            received?;
+        }
+    }
+}
+
+fn set_no_delay(socket: &OwnedFd) {
+    let on = 1_u32;
+    let arguments = [socket.as_raw_fd() as u64, libc::IPPROTO_TCP as u64, TCP_NODELAY as u64, &raw const on as u64, 4, 0];
+    // Not a TCP socket in tests: nothing to set.
+    call::raw(libc::SYS_setsockopt, &arguments);
+}
+
+fn send_all(socket: &OwnedFd, bytes: &[u8]) -> Result<(), ConnectionError> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let rest = &bytes[sent..];
+        let arguments = [socket.as_raw_fd() as u64, rest.as_ptr() as u64, rest.len() as u64, libc::MSG_NOSIGNAL as u64, 0, 0];
+        match call::checked(libc::SYS_sendto, &arguments) {
+            Ok(count) => sent += count as usize,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EPIPE | libc::ECONNRESET) => return Err(ConnectionError::Closed),
+                _ => return Err(error.into()),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn receive_some(socket: &OwnedFd, into: &mut [u8], flag: Option<&AtomicU32>) -> Result<usize, ConnectionError> {
+    let arguments = [socket.as_raw_fd() as u64, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
+    loop {
+        let result = match flag {
+            Some(flag) => call::raw_unless(flag, libc::SYS_recvfrom, &arguments),
+            None => call::raw(libc::SYS_recvfrom, &arguments),
+        };
+        match result {
+            0 => return Err(ConnectionError::Closed),
+            count if count > 0 => return Ok(count as usize),
+            error => match (-error) as i32 {
+                libc::EINTR if flag.is_some() => return Err(ConnectionError::Interrupted),
+                libc::EINTR => {}
+                libc::ECONNRESET | libc::ETIMEDOUT => return Err(ConnectionError::Closed),
+                error => return Err(Error::from_raw_os_error(error).into()),
+            },
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A member husk: the process that hosts the program's threads on a host other than the root.
+//!
+//! Owns its connections to agent and root, the rights of its view, and its end. Must not know calls or signals.
+//!
+//! Rights: all pages start without any. A fault asks the root over the service connection; the thread that reads that
+//! connection applies answers and losses of rights in the order they come, so none can overtake another.
+
+use super::agent::{Agent, Opened};
+use super::connection::{Connection, Receiver, Sender};
+use super::husk::{map_vdso, set_topology};
+use super::memory::{ViewMemory, map_view};
+use super::signals::{self, KICK};
+use super::vma::Protection;
+use super::wire::{Message, Side};
+use super::{member, say};
+use crate::exit::Failure;
+use crate::sys::signal::replace_mask;
+use crate::sys::{call, cpu, mapping};
+use dvm_api::local::{JobOpened, Purpose, ToHusk};
+use dvm_api::socket::SocketError;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, channel};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// The descriptor a member husk is started with.
+const CONTROL_DESCRIPTOR: i32 = 3;
+
+static MEMBER: OnceLock<MemberHusk> = OnceLock::new();
+
+/// What a member knows.
+pub struct MemberHusk {
+    job: JobOpened,
+    agent: Agent,
+    view: ViewMemory,
+    service: Mutex<Option<Sender>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Kernel thread of each thread of the program here.
+    carriers: BTreeMap<i32, i32>,
+    waiters: Vec<(u64, mpsc::Sender<Answer>)>,
+    calls: BTreeMap<u32, (u64, u64)>,
+    cpu_ns: u64,
+    threads: u32,
+    /// The hole found last by a fault.
+    hole: Option<Range<u64>>,
+}
+
+type Answer = (Protection, bool);
+
+/// This member; only called in member husks.
+pub fn member() -> &'static MemberHusk {
+    MEMBER.get().expect("threads of a member exist only after the member's state")
+}
+
+/// Runs this process as a member husk; returns only if it cannot.
+pub fn run() -> Failure {
+    match start() {
+        Ok(()) => cpu::exit(0),
+        Err(failure) => failure,
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    say::keep_stderr();
+    if !cpu::has_fsgsbase() {
+        return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
+    }
+    let socket = mapping::adopt(CONTROL_DESCRIPTOR)
+        .map_err(|error| Failure::NoAgent(format!("descriptor {CONTROL_DESCRIPTOR} is not the agent's socket: {error}")))?;
+    replace_mask(u64::MAX & !signals::native_member_signals());
+    let agent = Agent::over(socket)?;
+    let Opened { job, space, device } = agent.join_job()?;
+    note_topology(&job);
+    let (view, userfaultfd) = map_view(&space, &device)?;
+    map_vdso()?;
+    signals::install(false).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
+    agent.hand_over(std::os::fd::AsFd::as_fd(&userfaultfd))?;
+    drop((space, device));
+    let husk = MemberHusk { job, agent, view, service: Mutex::new(None), state: Mutex::default() };
+    let husk = MEMBER.get_or_init(|| husk);
+    let error = husk.agent.listen(|packet, descriptors| husk.handle(packet, descriptors));
+    match error {
+        SocketError::Closed => Ok(()),
+        other => Err(Failure::NoAgent(format!("the agent of this host is gone: {other}"))),
+    }
+}
+
+fn note_topology(job: &JobOpened) {
+    let processors = job.members.iter().map(|member| u32::from(member.cpus)).sum();
+    let before = job.members.iter().take_while(|member| member.node != job.me);
+    let first = before.map(|member| u32::from(member.cpus)).sum();
+    let own = job.members.iter().find(|member| member.node == job.me);
+    set_topology(processors, first, own.map_or(0, |member| -significant(member.monotonic_offset_ns)));
+}
+
+/// Clocks of one machine, or nearly so, are left alone: the measurement's error would only disturb them.
+fn significant(offset_ns: i64) -> i64 {
+    const NOISE_NS: u64 = 1_000_000;
+    if offset_ns.unsigned_abs() < NOISE_NS { 0 } else { offset_ns }
+}
+
+impl MemberHusk {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&'static self, packet: ToHusk, descriptors: Vec<OwnedFd>) {
+        match packet {
+            ToHusk::Connection { purpose, .. } => {
+                for socket in descriptors {
+                    self.accept(purpose, socket);
+                }
+            }
+            ToHusk::JobEnded => cpu::exit(0),
+            ToHusk::HostLost { host, reason } => self.fail(&format!("host {host} lost: {reason}")),
+            other => say::line(&format!("the agent sent {other:?}, which is out of place")),
+        }
+    }
+
+    fn accept(&'static self, purpose: Purpose, socket: OwnedFd) {
+        let body = move || {
+            let connection = match Connection::start(socket, &self.job.job_key, Side::Member) {
+                Ok(connection) => connection,
+                Err(error) => return say::line(&format!("a connection from the root failed: {error}")),
+            };
+            match purpose {
+                Purpose::Thread => member::carry(self, connection),
+                Purpose::Service => self.serve(connection),
+            }
+        };
+        let former = replace_mask(u64::MAX);
+        let spawned = std::thread::Builder::new().stack_size(super::clone::STACK_BYTES).spawn(body);
+        replace_mask(former);
+        if let Err(error) = spawned {
+            self.fail(&format!("cannot start a thread: {error}"));
+        }
+    }
+
+    fn serve(&self, connection: Connection) {
+        let Connection { sender, mut receiver } = connection;
+        *self.service.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        if let Err(error) = self.obey(&mut receiver) {
+            self.fail(&format!("service connection to the root: {error}"));
+        }
+    }
+
+    fn obey(&self, receiver: &mut Receiver) -> Result<(), super::connection::ConnectionError> {
+        loop {
+            match receiver.receive(None)? {
+                Message::MapAnswer { range, protection, mapped } => self.grant(&range, protection, mapped),
+                Message::Protect { tag, range, .. } => {
+                    self.protect(&range, Protection::NONE);
+                    self.tell(&Message::ProtectDone { tag });
+                }
+                Message::Kick { tid, .. } => self.kick(tid),
+                Message::Exit { .. } => self.report(),
+                Message::ClockOffset { .. } => {}
+                other => self.fail(&format!("the root sent {other:?}, which is out of place")),
+            }
+        }
+    }
+
+    fn protect(&self, range: &Range<u64>, protection: Protection) {
+        if let Err(error) = self.view.protect(range, protection.bits()) {
+            self.fail(&format!("cannot protect {:#x}..{:#x}: {error}", range.start, range.end));
+        }
+    }
+
+    fn grant(&self, range: &Range<u64>, protection: Protection, mapped: bool) {
+        if protection != Protection::NONE {
+            self.protect(range, protection);
+        }
+        let mut state = self.lock();
+        if !mapped {
+            state.hole = Some(range.clone());
+        }
+        // One who no longer waits needs no answer.
+        for (_, waiter) in state.waiters.extract_if(.., |(address, _)| range.contains(address)) {
+            waiter.send((protection, mapped)).unwrap_or(());
+        }
+    }
+
+    /// Asks the root what is at `address`; its rights hold here when this returns. `None` if the root is gone.
+    pub fn ask_map(&self, address: u64) -> Option<(Protection, bool)> {
+        let (sender, receiver) = channel();
+        self.lock().waiters.push((address, sender));
+        self.tell(&Message::MapQuery { address });
+        receiver.recv().ok()
+    }
+
+    /// Whether `address` lies in the hole that a fault found last.
+    pub fn is_hole(&self, address: u64) -> bool {
+        self.lock().hole.as_ref().is_some_and(|hole| hole.contains(&address))
+    }
+
+    fn tell(&self, message: &Message) {
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = service.as_mut() else { return };
+        let sent = sender.send(message);
+        drop(service);
+        if let Err(error) = sent {
+            self.fail(&format!("service connection to the root: {error}"));
+        }
+    }
+
+    fn kick(&self, tid: i32) {
+        let state = self.lock();
+        if let Some(carrier) = state.carriers.get(&tid) {
+            let process = u64::from(std::process::id());
+            // While the lock is held the carrier cannot end, so its number is still its own.
+            call::raw(libc::SYS_tgkill, &[process, *carrier as u64, KICK as u64, 0, 0, 0]);
+        }
+    }
+
+    fn report(&self) {
+        let (calls, threads, cpu_ns) = {
+            let state = self.lock();
+            let calls = state.calls.iter().map(|(number, (count, ns))| (*number, *count, *ns)).collect();
+            (calls, state.threads, state.cpu_ns)
+        };
+        // Threads still running have not been counted; the process's own time has them.
+        let cpu_ns = cpu_ns.max(cpu::process_cpu_ns());
+        self.tell(&Message::Figures { user_ns: cpu_ns, system_ns: 0, threads, calls });
+    }
+
+    /// A thread of the program starts on kernel thread `carrier`.
+    pub fn add_carrier(&self, tid: i32, carrier: i32) {
+        let mut state = self.lock();
+        state.carriers.insert(tid, carrier);
+        state.threads += 1;
+    }
+
+    /// It has ended. Its number may already name the next thread on another carrier.
+    pub fn remove_carrier(&self, tid: i32, carrier: i32, cpu_ns: u64) {
+        let mut state = self.lock();
+        state.cpu_ns += cpu_ns;
+        if state.carriers.get(&tid) == Some(&carrier) {
+            state.carriers.remove(&tid);
+        }
+    }
+
+    /// Counts a call answered by the root.
+    pub fn count_call(&self, number: u32, latency: Duration) {
+        let mut state = self.lock();
+        let entry = state.calls.entry(number).or_default();
+        entry.0 += 1;
+        entry.1 += u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// Ends this husk because it cannot go on; the agent tells the root.
+    pub fn fail(&self, reason: &str) -> ! {
+        say::line(reason);
+        cpu::exit(i32::from(Failure::Internal(String::new()).code()))
+    }
+}

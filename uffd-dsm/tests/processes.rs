@@ -82,6 +82,8 @@ fn ordinary_user_with_inherited_device() {
     if !nix::unistd::geteuid().is_root() {
         return common::skip(test, &"only root can become another user: run as root");
     }
+    // A child started meanwhile would hold the copy open for writing, and it could not be executed.
+    let _alone = common::alone();
     let directory = std::env::temp_dir().join(format!("uffd-dsm-test-{}", std::process::id()));
     std::fs::create_dir(&directory).unwrap();
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -175,9 +177,7 @@ fn run_as_agent() {
 /// The executor dies while its thread waits: a typed error, and the pages it had are still there.
 #[test]
 fn death_of_the_executor() {
-    if common::space("death_of_the_executor").is_none() {
-        return;
-    }
+    let Some(_space) = space("death_of_the_executor") else { return };
     let backing = Backing::create("death of the executor").unwrap();
     let mut executor = spawn("executor", inherited(&backing), Stdio::piped());
     let lines = BufReader::new(executor.stdout.take().unwrap()).lines();

@@ -32,9 +32,14 @@ pub fn space(test: &str) -> Option<Space> {
     Some(Space { view, pager, _alone })
 }
 
+/// Keeps other tests of this process from mapping a view, and from starting children, until dropped.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_VIEW.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// As [`space`], with a pager that does not know the view yet.
 pub fn detached_space(test: &str) -> Option<Space> {
-    let alone = ONE_VIEW.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = alone();
     let device = uffd_dsm::open_userfaultfd_device().ok();
     let backing = Backing::create(test).unwrap();
     match View::map(backing.as_fd(), device.as_ref().map(AsFd::as_fd)) {

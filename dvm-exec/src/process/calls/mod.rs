@@ -3,8 +3,11 @@
 //! Owns the classes, the table and the shapes of arguments. Must not run a call or touch the program's memory itself.
 
 pub mod marshal;
+mod refine;
 pub mod shape;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use marshal::{Memory, Prepared};
 pub use shape::{Argument, Fill, Length, Shape};
@@ -43,26 +46,48 @@ pub struct Refusal {
 
 /// What becomes of this call with these arguments.
 #[must_use]
-pub fn classify(_number: u64, _arguments: &[u64; 6]) -> Class {
-    todo!()
+pub fn classify(number: u64, arguments: &[u64; 6]) -> Class {
+    const UNKNOWN: Class = Class::Refuse(Refusal { errno: libc::ENOSYS, reason: "unknown call", quiet: false });
+    let Some((_, class)) = entry(number) else { return UNKNOWN };
+    refine::refine(number as i64, arguments).unwrap_or(*class)
 }
 
 /// Its name, or `unknown`.
 #[must_use]
-pub fn name(_number: u64) -> &'static str {
-    todo!()
+pub fn name(number: u64) -> &'static str {
+    entry(number).map_or("unknown", |(name, _)| name)
 }
 
-/// Whether a call that came back with EINTR is repeated under SA_RESTART.
-#[must_use]
-pub fn is_restartable(_number: u64) -> bool {
-    todo!()
+fn entry(number: u64) -> Option<&'static (&'static str, Class)> {
+    let at = |table: &'static [(&'static str, Class)], index: u64| table.get(usize::try_from(index).ok()?);
+    match number.checked_sub(table::HIGH_FIRST) {
+        Some(index) => at(&table::HIGH, index),
+        None => at(&table::LOW, number),
+    }
 }
 
-/// The argument that is a path to be opened or read as a link, with the directory argument before it if there is one.
+/// Whether a call that came back with EINTR is repeated under SA_RESTART (signal(7) names those that are not).
 #[must_use]
-pub fn opened_path(_number: u64) -> Option<OpenedPath> {
-    todo!()
+pub fn is_restartable(number: u64) -> bool {
+    !matches!(
+        number as i64,
+        libc::SYS_nanosleep
+            | libc::SYS_clock_nanosleep
+            | libc::SYS_pause
+            | libc::SYS_rt_sigsuspend
+            | libc::SYS_rt_sigtimedwait
+            | libc::SYS_poll
+            | libc::SYS_ppoll
+            | libc::SYS_select
+            | libc::SYS_pselect6
+            | libc::SYS_epoll_wait
+            | libc::SYS_epoll_pwait
+            | libc::SYS_epoll_pwait2
+            | libc::SYS_semop
+            | libc::SYS_semtimedop
+            | libc::SYS_msgsnd
+            | libc::SYS_msgrcv
+    )
 }
 
 /// Where a call's path stands.
@@ -76,8 +101,30 @@ pub struct OpenedPath {
     pub opens: bool,
 }
 
+/// The argument that is a path to be opened or read as a link, with the directory argument before it if there is one.
+#[must_use]
+pub fn opened_path(number: u64) -> Option<OpenedPath> {
+    let (directory, path, opens) = match number as i64 {
+        libc::SYS_open => (None, 0, true),
+        libc::SYS_openat | libc::SYS_openat2 => (Some(0), 1, true),
+        libc::SYS_readlink => (None, 0, false),
+        libc::SYS_readlinkat => (Some(0), 1, false),
+        _ => return None,
+    };
+    Some(OpenedPath { directory, path, opens })
+}
+
 /// Takes away what would pin pages: O_DIRECT of open, openat and fcntl, MSG_ZEROCOPY of sends.
 #[must_use]
-pub fn without_pinning(_number: u64, _arguments: [u64; 6]) -> [u64; 6] {
-    todo!()
+pub fn without_pinning(number: u64, mut arguments: [u64; 6]) -> [u64; 6] {
+    let (index, flag) = match number as i64 {
+        libc::SYS_open => (1, libc::O_DIRECT),
+        libc::SYS_openat => (2, libc::O_DIRECT),
+        libc::SYS_fcntl if arguments[1] == libc::F_SETFL as u64 => (2, libc::O_DIRECT),
+        libc::SYS_sendmsg => (2, libc::MSG_ZEROCOPY),
+        libc::SYS_sendto | libc::SYS_sendmmsg => (3, libc::MSG_ZEROCOPY),
+        _ => return arguments,
+    };
+    arguments[index] &= !(flag as u64);
+    arguments
 }

@@ -9,6 +9,18 @@ pub struct Shape {
     pub arguments: [Argument; 6],
 }
 
+/// A shape from its first arguments; the others are values.
+#[must_use]
+pub const fn shape<const COUNT: usize>(first: [Argument; COUNT]) -> Shape {
+    let mut arguments = [Argument::Value; 6];
+    let mut index = 0;
+    while index < COUNT {
+        arguments[index] = first[index];
+        index += 1;
+    }
+    Shape { arguments }
+}
+
 /// What an argument is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {

@@ -12,9 +12,23 @@
 
 mod config;
 mod counters;
+mod credit;
 mod endpoint;
 mod error;
+mod faults;
+mod framing;
+mod handshake;
 pub mod limits;
+mod membership;
+mod peer;
+mod reassembly;
+mod receive;
+mod replay;
+mod slots;
+mod sys;
+mod tags;
+mod transmit;
+mod watches;
 
 pub use config::{EndpointConfig, FaultPlan, Nanos};
 pub use counters::Counters;

@@ -1,0 +1,299 @@
+//! Frames in: checked in the order of what a check costs, authenticated, then delivered or dropped with a counter.
+//!
+//! Owns the checks and the loan of the delivered bytes. Must not know what messages mean.
+
+use crate::endpoint::Place;
+use crate::reassembly::{Contradiction, PieceOf};
+use crate::tags::{header_tag, payload_tag};
+use crate::transmit::split_sequence;
+use crate::{Class, Endpoint, Nanos};
+use dsm_wire::{
+    Era, FLAG_FRAGMENT, HEADER_BYTES, Header, HeaderError, Kind, Message, NodeId, PAGE_BYTES, PageNumber, PayloadShape,
+};
+
+/// A datagram in a receive buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) buffer: u16,
+    pub(crate) length: usize,
+}
+
+/// What the caller may be looking at until its next call.
+pub(crate) enum Lent {
+    Nothing,
+    /// A receive buffer.
+    Buffer(Class, Arrival),
+    /// A page that came in pieces.
+    Page(Box<[u8; PAGE_BYTES]>),
+}
+
+/// A frame for the caller; its pages are what is lent.
+pub(crate) struct Delivery {
+    pub(crate) from: NodeId,
+    pub(crate) message: Message,
+}
+
+/// Why a frame is dropped; each has its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drop {
+    Short,
+    Version,
+    Kind,
+    Length,
+    Field,
+    Cluster,
+    Epoch,
+    Destination,
+    UnknownPeer,
+    NoSession,
+    HeaderTag,
+    PayloadTag,
+    Replay,
+    Handshake,
+    Fragment,
+}
+
+/// What becomes of an accepted frame.
+enum Accepted {
+    /// It was the transport's own, or not the last piece.
+    Consumed,
+    /// For the caller; the pages lie in the receive buffer.
+    InPlace(Delivery),
+    /// For the caller; the page came in pieces.
+    Whole(Delivery, Box<[u8; PAGE_BYTES]>),
+}
+
+impl Endpoint {
+    /// The next frame for the caller among what arrived. Stops early when there is something else to tell.
+    pub(crate) fn receive(&mut self, now: Nanos) -> Option<Delivery> {
+        while self.notices.is_empty() {
+            let (class, arrival) = self.next_arrival()?;
+            match self.accept(now, class, arrival) {
+                Ok(Accepted::InPlace(delivery)) => {
+                    self.lent = Lent::Buffer(class, arrival);
+                    return Some(delivery);
+                }
+                Ok(Accepted::Whole(delivery, page)) => {
+                    self.ring.recycle(class, arrival.buffer);
+                    self.lent = Lent::Page(page);
+                    return Some(delivery);
+                }
+                Ok(Accepted::Consumed) => self.ring.recycle(class, arrival.buffer),
+                Err(drop) => {
+                    self.ring.recycle(class, arrival.buffer);
+                    self.count(drop);
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes back what the caller looked at.
+    pub(crate) fn give_back(&mut self) {
+        if self.stashed.is_some() {
+            return;
+        }
+        match std::mem::replace(&mut self.lent, Lent::Nothing) {
+            Lent::Nothing => {}
+            Lent::Buffer(class, arrival) => self.ring.recycle(class, arrival.buffer),
+            Lent::Page(page) => self.reassembly.give_back(page),
+        }
+    }
+
+    /// The pages of `delivery`, which is the last one.
+    pub(crate) fn lent_pages(&self, _delivery: &Delivery) -> &[[u8; PAGE_BYTES]] {
+        match &self.lent {
+            Lent::Nothing => &[],
+            Lent::Buffer(class, arrival) => {
+                let bytes = self.ring.received(*class, arrival.buffer, arrival.length);
+                bytes.get(HEADER_BYTES..).unwrap_or_default().as_chunks().0
+            }
+            Lent::Page(page) => std::slice::from_ref(page),
+        }
+    }
+
+    fn next_arrival(&mut self) -> Option<(Class, Arrival)> {
+        if let Some(arrival) = self.arrived[Class::Urgent as usize].pop_front() {
+            return Some((Class::Urgent, arrival));
+        }
+        self.bulk_left = self.bulk_left.checked_sub(1)?;
+        self.arrived[Class::Bulk as usize].pop_front().map(|arrival| (Class::Bulk, arrival))
+    }
+
+    fn accept(&mut self, now: Nanos, class: Class, arrival: Arrival) -> Result<Accepted, Drop> {
+        let frame = self.ring.received(class, arrival.buffer, arrival.length);
+        let (header, kind, payload) = Header::split(frame).map_err(header_drop)?;
+        let header = *header;
+        let shape = header.shape(kind);
+        check_length(shape, payload.len())?;
+        self.check_addressing(&header, kind)?;
+        let from = NodeId(header.source.get());
+        if shape == PayloadShape::Handshake {
+            let payload = payload.to_vec();
+            self.handle_greeting(now, from, kind, &header, &payload)?;
+            return Ok(Accepted::Consumed);
+        }
+        let message = if is_own(kind) { None } else { Some(Message::decode(&header, kind).map_err(|_| Drop::Field)?) };
+        let (sequence_class, sequence) = split_sequence(header.sequence.get());
+        if sequence_class != class {
+            return Err(Drop::Field);
+        }
+        self.authenticate(now, from, &header)?;
+        self.check_fresh(from, class, sequence)?;
+        self.check_payload(from, class, arrival, &header)?;
+        self.on_accepted(now, from, class, sequence, arrival.length, shape != PayloadShape::Empty);
+        match (message, shape) {
+            (None, _) => {
+                self.handle_own(from, kind, &header);
+                Ok(Accepted::Consumed)
+            }
+            (Some(message), PayloadShape::Fragment { index, count }) => {
+                self.add_piece(now, class, arrival, &header, (index, count)).map(|page| match page {
+                    Some(page) => Accepted::Whole(Delivery { from, message }, page),
+                    None => Accepted::Consumed,
+                })
+            }
+            (Some(message), _) => Ok(Accepted::InPlace(Delivery { from, message })),
+        }
+    }
+
+    fn check_addressing(&self, header: &Header, kind: Kind) -> Result<(), Drop> {
+        if header.cluster.get() != self.identity.cluster {
+            return Err(Drop::Cluster);
+        }
+        if header.destination.get() != self.identity.me.0 || header.space.get() != self.identity.space.0 {
+            return Err(Drop::Destination);
+        }
+        if !matches!(self.peers.get(usize::from(header.source.get())), Some(Place::Known(_))) {
+            return Err(Drop::UnknownPeer);
+        }
+        // Leases, credits and handshakes outlive an epoch; what moves pages does not.
+        let is_transport = is_own(kind) || header.shape(kind) == PayloadShape::Handshake;
+        if !is_transport && header.epoch.get() != self.epoch.0 {
+            return Err(Drop::Epoch);
+        }
+        Ok(())
+    }
+
+    /// Checks the header tag. A frame under the key of our latest Reply proves the peer alive and begins that session.
+    fn authenticate(&mut self, now: Nanos, from: NodeId, header: &Header) -> Result<(), Drop> {
+        let Some(Place::Known(peer)) = self.peers.get_mut(usize::from(from.0)) else { return Err(Drop::UnknownPeer) };
+        let tag = header.header_tag.get();
+        let pair = peer.session.as_ref().map(|session| session.agreement.pair);
+        if pair.is_some_and(|pair| header_tag(pair, header) == tag) {
+            return Ok(());
+        }
+        let answered = peer.handshake.answered_pair();
+        if answered.is_some_and(|pair| header_tag(pair, header) == tag)
+            && let Some(agreement) = peer.handshake.on_proved()
+        {
+            self.begin_session(now, from, agreement);
+            return Ok(());
+        }
+        Err(if pair.is_some() { Drop::HeaderTag } else { Drop::NoSession })
+    }
+
+    fn check_fresh(&self, from: NodeId, class: Class, sequence: u64) -> Result<(), Drop> {
+        let Some(Place::Known(peer)) = self.peers.get(usize::from(from.0)) else { return Err(Drop::UnknownPeer) };
+        let session = peer.session.as_ref().ok_or(Drop::NoSession)?;
+        if session.windows[class as usize].is_fresh(sequence) { Ok(()) } else { Err(Drop::Replay) }
+    }
+
+    fn check_payload(&self, from: NodeId, class: Class, arrival: Arrival, header: &Header) -> Result<(), Drop> {
+        let Some(Place::Known(peer)) = self.peers.get(usize::from(from.0)) else { return Err(Drop::UnknownPeer) };
+        let session = peer.session.as_ref().ok_or(Drop::NoSession)?;
+        let payload = self.ring.received(class, arrival.buffer, arrival.length).get(HEADER_BYTES..).unwrap_or_default();
+        let expected = if payload.is_empty() {
+            0
+        } else {
+            let (page, era) = (PageNumber(header.page.get()), Era(header.page_version.get()));
+            payload_tag(session.agreement.peer.publisher, self.identity.space, page, era, payload)
+        };
+        if header.payload_tag.get() == expected { Ok(()) } else { Err(Drop::PayloadTag) }
+    }
+
+    /// An authentic, fresh frame: lease, replay window, counters, credits.
+    fn on_accepted(&mut self, now: Nanos, from: NodeId, class: Class, sequence: u64, bytes: usize, has_pages: bool) {
+        let Some(Place::Known(peer)) = self.peers.get_mut(usize::from(from.0)) else { return };
+        peer.on_heard(now);
+        let Some(session) = &mut peer.session else { return };
+        session.windows[class as usize].insert(sequence);
+        let report = has_pages && session.consumed[class as usize].on_consumed(bytes as u32);
+        let highest = session.windows[class as usize].highest();
+        match class {
+            Class::Urgent => self.counters.frames_in_urgent += 1,
+            Class::Bulk => self.counters.frames_in_bulk += 1,
+        }
+        self.counters.bytes_in += bytes as u64;
+        if report {
+            self.queue_own(from, Kind::Credit, Class::Urgent, class as u64, highest);
+        }
+    }
+
+    fn add_piece(
+        &mut self,
+        now: Nanos,
+        class: Class,
+        arrival: Arrival,
+        header: &Header,
+        (index, pieces): (u16, u16),
+    ) -> Result<Option<Box<[u8; PAGE_BYTES]>>, Drop> {
+        let of = PieceOf {
+            source: header.source.get(),
+            request: header.request.get(),
+            page: header.page.get(),
+            era: header.page_version.get(),
+            flags: header.flags.get() & (FLAG_FRAGMENT - 1),
+            pieces,
+        };
+        let frame = self.ring.received(class, arrival.buffer, arrival.length);
+        self.reassembly.add(now, of, index, &frame[HEADER_BYTES..]).map_err(|Contradiction| Drop::Fragment)
+    }
+
+    fn count(&mut self, drop: Drop) {
+        let counters = &mut self.counters;
+        let counter = match drop {
+            Drop::Short => &mut counters.dropped_short,
+            Drop::Version => &mut counters.dropped_version,
+            Drop::Kind => &mut counters.dropped_kind,
+            Drop::Length => &mut counters.dropped_length,
+            Drop::Field => &mut counters.dropped_field,
+            Drop::Cluster => &mut counters.dropped_cluster,
+            Drop::Epoch => &mut counters.dropped_epoch,
+            Drop::Destination => &mut counters.dropped_destination,
+            Drop::UnknownPeer => &mut counters.dropped_unknown_peer,
+            Drop::NoSession => &mut counters.dropped_no_session,
+            Drop::HeaderTag => &mut counters.dropped_header_tag,
+            Drop::PayloadTag => &mut counters.dropped_payload_tag,
+            Drop::Replay => &mut counters.dropped_replay,
+            Drop::Handshake => &mut counters.dropped_handshake,
+            Drop::Fragment => &mut counters.dropped_fragment,
+        };
+        *counter += 1;
+    }
+}
+
+fn header_drop(error: HeaderError) -> Drop {
+    match error {
+        HeaderError::Short => Drop::Short,
+        HeaderError::Version => Drop::Version,
+        HeaderError::Kind => Drop::Kind,
+        HeaderError::Length => Drop::Length,
+        HeaderError::Field => Drop::Field,
+    }
+}
+
+fn check_length(shape: PayloadShape, bytes: usize) -> Result<(), Drop> {
+    let fits = match shape {
+        PayloadShape::Empty => bytes == 0,
+        PayloadShape::Pages(pages) => bytes == usize::from(pages) * PAGE_BYTES,
+        PayloadShape::Fragment { .. } => bytes > 0 && bytes < PAGE_BYTES,
+        PayloadShape::Handshake => bytes > 0,
+    };
+    if fits { Ok(()) } else { Err(Drop::Length) }
+}
+
+/// Whether the transport itself is the receiver.
+fn is_own(kind: Kind) -> bool {
+    matches!(kind, Kind::Ping | Kind::Pong | Kind::Credit)
+}

@@ -3,3 +3,4 @@
 //! Owns nothing that a shipped crate may use. Must not be depended on.
 
 pub mod live;
+pub mod sim;

@@ -5,6 +5,7 @@
 use crate::extent::{Extent, Form};
 use crate::face::Nanos;
 use crate::node::Node;
+use crate::plant::{Plant, is};
 use crate::timer::TimerKey;
 use alloc::boxed::Box;
 use dsm_wire::{ExtentNumber, Message, NodeId, PageNumber, RequestId};
@@ -64,6 +65,7 @@ impl Node {
             return;
         }
         let home = *self.anchored.entry(extent).or_insert(from);
+        let home = if is(Plant::ForwardLoop) && home != from { self.me } else { home };
         let home = self.peers.contains_key(&home).then_some(home);
         self.send(from, Message::Located { request, extent, home });
     }

@@ -81,6 +81,18 @@ pub struct Jobs {
     pub is_dirty: bool,
 }
 
+impl Discards {
+    pub fn len(&self) -> usize {
+        self.started.len() + self.queued.len()
+    }
+}
+
+impl Jobs {
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+}
+
 const fn number_of(request: RequestId) -> u64 {
     request.0 & (DISCARD_BIT - 1)
 }

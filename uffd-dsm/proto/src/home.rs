@@ -11,7 +11,7 @@ use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use crate::transient::{Asked, Deal, Phase, Then, Waiter};
 use alloc::vec::Vec;
-use dsm_fast::{Directory, Entry, Refused, Sharers, State, Step};
+use dsm_fast::{Directory, Entry, Refused, Sharers, State, Step, Word};
 use dsm_wire::{Era, GrantContent, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
 
 impl Node {
@@ -27,7 +27,7 @@ impl Node {
                 return;
             }
             Some(Form::Remote(home, _)) => {
-                let home = Some(*home);
+                let home = Some(if is(Plant::ForwardLoop) { self.me } else { *home });
                 self.send(frame.from, Message::Retry { request, page, home });
                 return;
             }
@@ -49,7 +49,7 @@ impl Node {
             return;
         }
         let asked = Asked { request, rights, count, copy };
-        if self.entry(page).word.is_busy() && !is(Plant::BusyIgnored) {
+        if self.entry(page).word.is_busy() {
             self.enqueue(page, asked);
         } else {
             self.serve(page, asked);
@@ -172,7 +172,7 @@ impl Node {
             State::Fresh | State::Lost => false,
         };
         is_at_rest
-            && (!word.is_busy() || is(Plant::PrefetchOverWriter))
+            && (!word.is_busy() || is_over_writer(word))
             && word.era() == era
             && local.era == era
             && matches!(local.state, LocalState::Shared | LocalState::Modified)
@@ -192,10 +192,12 @@ impl Node {
         let first_is_zero = contents.as_slice().first().is_some_and(is_zero);
         for (page, content) in range.pages().zip(contents.as_slice()) {
             let word = self.entry(page).word;
-            let is_same = word.state() == State::Shared && !word.is_busy() && word.era() == era;
+            let is_same = word.state() == State::Shared && (!word.is_busy() || is_over_writer(word)) && word.era() == era;
             let is_next = usize::from(granted.len()) as u64 == page.0 - range.first.0;
             if is_same && is_next && is_zero(content) == first_is_zero {
-                self.change(page, Step::Joined(reader));
+                if !word.is_busy() {
+                    self.change(page, Step::Joined(reader));
+                }
                 granted.push(*content);
             } else {
                 self.free(&Contents::one(*content));
@@ -251,7 +253,7 @@ impl Node {
 
     fn deal(&mut self, page: PageNumber, deal: Deal) {
         let transient = self.transients.entry(page).or_default();
-        assert!(transient.deal.is_none() || is(Plant::BusyIgnored), "one transaction at a time");
+        assert!(transient.deal.is_none(), "one transaction at a time");
         transient.deal = Some(deal);
     }
 
@@ -389,9 +391,7 @@ impl Node {
             self.change(page, Step::LostAt(Era(0)));
             return None;
         };
-        if !is(Plant::BusyIgnored) || !self.entry(page).word.is_busy() {
-            self.change(page, Step::Lock);
-        }
+        self.change(page, Step::Lock);
         Some(era)
     }
 
@@ -408,4 +408,8 @@ impl Node {
         let result: Result<Entry, Refused> = dsm_fast::step(&mut **directory, page.index_in_extent(), step);
         result.expect("home takes only steps the entry allows");
     }
+}
+
+fn is_over_writer(word: Word) -> bool {
+    is(Plant::PrefetchOverWriter) && word.state() == State::Shared
 }

@@ -33,4 +33,4 @@ pub use face::{
     BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit,
 };
 pub use node::Node;
-pub use stats::Counters;
+pub use stats::{Counters, Tables};

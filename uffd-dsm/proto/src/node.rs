@@ -8,7 +8,7 @@ use crate::extent::{Extent, Form, Local};
 use crate::face::{Class, Config, Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageOp, Transmit};
 use crate::limits::{INBOX_PER_EXTENT_MAX, INBOX_PER_PAGE_MAX, PAGES_MAX};
 use crate::operation::{Follow, Operations};
-use crate::stats::Counters;
+use crate::stats::{Counters, Tables};
 use crate::timer::{RoundTrip, TimerKey, Timers};
 use crate::transient::Transient;
 use alloc::boxed::Box;
@@ -167,6 +167,22 @@ impl Node {
     #[must_use]
     pub const fn stats(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        let is_split = |extent: &&Box<Extent>| extent.words().is_some();
+        Tables {
+            transients: self.transients.len(),
+            operations: self.operations.len(),
+            searches: self.searches.len(),
+            discards: self.discards.len(),
+            jobs: self.jobs.len(),
+            extents: self.extents.len(),
+            extents_split: self.extents.values().filter(is_split).count(),
+            anchored: self.anchored.len(),
+        }
     }
 
     fn is_current(&mut self, frame: &Frame) -> bool {

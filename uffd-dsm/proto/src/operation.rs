@@ -68,4 +68,8 @@ impl Operations {
     pub fn is_on(&self, page: PageNumber) -> bool {
         self.overlapping(PageRange::new(page, 1)).is_some()
     }
+
+    pub fn len(&self) -> usize {
+        self.in_flight.len()
+    }
 }

@@ -8,8 +8,10 @@
 pub enum Plant {
     /// A copy's drop is acknowledged before it is done.
     AckBeforeDrop,
-    /// An exclusive grant is confirmed before it is installed.
-    DoneBeforeInstall,
+    /// A grant that was installed before is installed again.
+    DoubleOwner,
+    /// A search for a home names a node that is not, and that node names nobody.
+    ForwardLoop,
     /// Frames of another epoch are taken.
     MissedEpochCheck,
     /// A read grant older than the last invalidate is installed.
@@ -24,8 +26,6 @@ pub enum Plant {
     PrefetchOverWriter,
     /// The page is granted before every copy is gone.
     GrantBeforeAcks,
-    /// A second transaction begins on a busy page.
-    BusyIgnored,
     /// A discard that was carried out is carried out again.
     DiscardTwice,
 }
@@ -34,7 +34,8 @@ impl Plant {
     /// Every planted bug.
     pub const ALL: [Plant; 11] = [
         Plant::AckBeforeDrop,
-        Plant::DoneBeforeInstall,
+        Plant::DoubleOwner,
+        Plant::ForwardLoop,
         Plant::MissedEpochCheck,
         Plant::InstallAfterInvalidate,
         Plant::LostWakeUp,
@@ -42,7 +43,6 @@ impl Plant {
         Plant::ForgottenSharer,
         Plant::PrefetchOverWriter,
         Plant::GrantBeforeAcks,
-        Plant::BusyIgnored,
         Plant::DiscardTwice,
     ];
 }

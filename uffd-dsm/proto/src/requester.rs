@@ -213,7 +213,7 @@ impl Node {
             self.refuse(&contents);
             return;
         }
-        if era <= local.era {
+        if era <= local.era && !(is(Plant::DoubleOwner) && local.state == LocalState::Invalid) {
             self.counters.dropped_stale += 1;
             self.free(&contents);
             self.confirm(from, request, page, era);
@@ -234,9 +234,6 @@ impl Node {
             (LocalState::Invalid, GrantContent::Copy)
             | (LocalState::Shared, GrantContent::Bytes | GrantContent::Zero)
             | (LocalState::Modified | LocalState::Poisoned, _) => self.refuse(&contents),
-        }
-        if is(Plant::DoneBeforeInstall) {
-            self.confirm(from, request, page, era);
         }
     }
 
@@ -285,9 +282,7 @@ impl Node {
     pub(crate) fn on_write_accepted(&mut self, page: PageNumber, request: RequestId, era: Era, grantor: NodeId) {
         self.set_local(page, Local { state: LocalState::Modified, era });
         self.free_held_before(page, era);
-        if !is(Plant::DoneBeforeInstall) {
-            self.confirm(grantor, request, page, era);
-        }
+        self.confirm(grantor, request, page, era);
         self.resolve(page, FaultKind::Write);
         self.note_arrival(page);
     }

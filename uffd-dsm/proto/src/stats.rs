@@ -85,3 +85,24 @@ counters! {
     /// Frames that were answered or overtaken before.
     dropped_stale,
 }
+
+/// Entries of a node's tables. All but the last three are zero when nothing is in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Pages with something in flight.
+    pub transients: usize,
+    /// Page operations not reported done.
+    pub operations: usize,
+    /// Searches for a home.
+    pub searches: usize,
+    /// Discards this node started, and those queued.
+    pub discards: usize,
+    /// Discards under way at this home.
+    pub jobs: usize,
+    /// Extents this node knows.
+    pub extents: usize,
+    /// Extents split into words here.
+    pub extents_split: usize,
+    /// Extents this node is anchor of.
+    pub anchored: usize,
+}

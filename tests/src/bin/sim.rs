@@ -1,0 +1,142 @@
+//! Runs seeds of the simulator on every core.
+//!
+//! Owns the command line and the last line. Must not judge a run.
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use dvm_tests::sim::{Failure, Plan, Sabotage, run};
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+/// Simulates the coherence protocol from seeds, with a hostile network, slow pagers and crashing hosts.
+#[derive(Debug, Parser)]
+#[command(name = "sim")]
+struct Flags {
+    /// Seeds to run.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 0, value_parser = number)]
+    start: u64,
+    /// Run this seed alone and print its last events.
+    #[arg(long, value_parser = number)]
+    seed: Option<u64>,
+    /// Hosts in every run, 2 to 8 by chance if not given.
+    #[arg(long)]
+    nodes: Option<u64>,
+    /// Plant this bug; the run succeeds when it is caught.
+    #[arg(long)]
+    plant: Option<String>,
+    /// Events printed for --seed.
+    #[arg(long, default_value_t = 60)]
+    trail: usize,
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|error| format!("{text}: {error}"))
+}
+
+fn main() -> Result<()> {
+    let flags = Flags::parse();
+    let sabotage = flags.plant.as_deref().map(sabotage).transpose()?;
+    match (flags.seed, sabotage) {
+        (Some(seed), sabotage) => replay(&flags, seed, sabotage),
+        (None, None) => run_seeds(&flags),
+        (None, Some(sabotage)) => hunt(&flags, sabotage),
+    }
+}
+
+fn sabotage(name: &str) -> Result<Sabotage> {
+    let known: Vec<Sabotage> = Sabotage::all().collect();
+    match known.iter().find(|sabotage| sabotage.to_string().eq_ignore_ascii_case(name)) {
+        Some(sabotage) => Ok(*sabotage),
+        None => {
+            let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+            bail!("no planted bug {name:?}: use one of {}", names.join(", "))
+        }
+    }
+}
+
+fn replay(flags: &Flags, seed: u64, sabotage: Option<Sabotage>) -> Result<()> {
+    let plan = Plan::of(seed, flags.nodes);
+    eprintln!("{plan:?}");
+    match run(&plan, sabotage, true) {
+        Ok(outcome) => {
+            println!("{outcome:?}");
+            println!("sim: 1 seeds passed");
+            Ok(())
+        }
+        Err(failure) => {
+            let skipped = failure.trail.len().saturating_sub(flags.trail);
+            failure.trail.iter().skip(skipped).for_each(|line| println!("{line}"));
+            bail!("seed {seed:#x} at {} ns: {}", failure.at_ns, failure.reason)
+        }
+    }
+}
+
+fn run_seeds(flags: &Flags) -> Result<()> {
+    let next = AtomicU64::new(flags.start);
+    let end = flags.start + flags.seeds;
+    let failed: Mutex<Vec<(u64, Failure)>> = Mutex::new(Vec::new());
+    let accesses = AtomicU64::new(0);
+    let begun = Instant::now();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    match run(&Plan::of(seed, flags.nodes), None, false) {
+                        Ok(outcome) => {
+                            accesses.fetch_add(outcome.accesses, Ordering::Relaxed);
+                        }
+                        Err(failure) => {
+                            let mut failed = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            let nodes = flags.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
+                            eprintln!("\rseed {seed:#x}: {}\n  cargo xtask sim --seed {seed:#x}{nodes}", failure.reason);
+                            failed.push((seed, failure));
+                        }
+                    }
+                    progress(seed - flags.start + 1, flags.seeds);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let seconds = begun.elapsed().as_secs_f64();
+    eprintln!("\r{} accesses judged in {seconds:.1} s", accesses.into_inner());
+    if !failed.is_empty() {
+        bail!("{} of {} seeds failed", failed.len(), flags.seeds);
+    }
+    println!("sim: {} seeds passed", flags.seeds);
+    Ok(())
+}
+
+/// Runs seeds until a checker catches the planted bug.
+fn hunt(flags: &Flags, sabotage: Sabotage) -> Result<()> {
+    for seed in flags.start..flags.start + flags.seeds {
+        if let Err(failure) = run(&Plan::of(seed, flags.nodes), Some(sabotage), false) {
+            println!("sim: {sabotage} caught by seed {seed:#x}: {}", failure.reason);
+            return Ok(());
+        }
+    }
+    bail!("{sabotage} not caught by {} seeds", flags.seeds)
+}
+
+fn progress(done: u64, all: u64) {
+    let mut out = std::io::stderr();
+    if done.is_multiple_of(100) && out.is_terminal() {
+        // A bar that cannot be drawn is no failure.
+        drop(write!(out, "\rsim: {done}/{all}").and_then(|()| out.flush()));
+    }
+}

@@ -1,0 +1,60 @@
+//! The judge: what no run may show.
+//!
+//! Owns the truth (the last write of each page) and the verdicts. Must not ask a node what it believes.
+
+use super::pager::{Pager, Rights, Stamp};
+use dsm_wire::{PageNumber, PageRange};
+use std::collections::BTreeMap;
+
+/// The order of writes, page by page, and the names for new ones.
+#[derive(Clone, Debug, Default)]
+pub struct Truth {
+    last: BTreeMap<PageNumber, Stamp>,
+    stamp_last: Stamp,
+}
+
+impl Truth {
+    /// A stamp for a write that may come now.
+    #[must_use]
+    pub const fn next_stamp(&self) -> Stamp {
+        self.stamp_last + 1
+    }
+
+    /// A write of [`Truth::next_stamp`] happened over `old`.
+    ///
+    /// # Errors
+    /// If `old` was not the last write.
+    pub fn on_write(&mut self, page: PageNumber, old: Stamp) -> Result<(), String> {
+        self.on_read(page, old)?;
+        self.stamp_last += 1;
+        self.last.insert(page, self.stamp_last);
+        Ok(())
+    }
+
+    /// A read returned `stamp`.
+    ///
+    /// # Errors
+    /// If that was not the last write.
+    pub fn on_read(&self, page: PageNumber, stamp: Stamp) -> Result<(), String> {
+        let last = self.last.get(&page).copied().unwrap_or(0);
+        if stamp == last { Ok(()) } else { Err(format!("page {page} shows write {stamp}, the last one is {last}")) }
+    }
+
+    /// The pages of `range` read zero from now on.
+    pub fn on_discarded(&mut self, range: PageRange) {
+        self.last.retain(|page, _| !range.contains(*page));
+    }
+}
+
+/// One writer, or many readers.
+///
+/// # Errors
+/// If two hosts have the page and one of them may write it.
+pub fn check_single_writer<'a>(page: PageNumber, pagers: impl Iterator<Item = (usize, &'a Pager)>) -> Result<(), String> {
+    let holders: Vec<(usize, Rights)> = pagers
+        .filter_map(|(host, pager)| pager.mapping(page).map(|mapping| (host, mapping.rights)))
+        .filter(|(_, rights)| *rights != Rights::Poison)
+        .collect();
+    let has_writer = holders.iter().any(|(_, rights)| *rights == Rights::Write);
+    if has_writer && holders.len() > 1 { Err(format!("page {page} has a writer and others: {holders:?}")) } else { Ok(()) }
+}

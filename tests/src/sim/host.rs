@@ -1,0 +1,54 @@
+//! One simulated host: a real node, a fake pager, and the threads of its program.
+//!
+//! Owns what a driver's shard owns, without its sockets. Must not judge.
+
+use super::pager::Pager;
+use super::rng::Rng;
+use dsm_proto::{Config, FaultKind, Nanos, Node};
+use dsm_wire::{Epoch, NodeId, PageNumber, SpaceId};
+
+/// A thread of the simulated program.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    /// Its own chance.
+    pub rng: Rng,
+    /// Accesses still to make.
+    pub left: u64,
+    /// The access it is at.
+    pub access: Option<(PageNumber, FaultKind)>,
+    /// Pages of a scan still to read.
+    pub scan: u64,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its part of the protocol.
+    pub node: Node,
+    /// Its memory.
+    pub pager: Pager,
+    /// Its program.
+    pub threads: Vec<Thread>,
+    /// Starts so far; what was meant for an earlier one is void.
+    pub incarnation: u64,
+    /// Whether it runs.
+    pub is_up: bool,
+    /// Whether the others have buried it: nothing it does counts.
+    pub is_fenced: bool,
+    /// Epoch its frames carry.
+    pub epoch: Epoch,
+    /// The timer that is set.
+    pub timer: Option<Nanos>,
+    /// Its own chance, for operations.
+    pub rng: Rng,
+}
+
+impl Host {
+    /// A host that knows nothing.
+    #[must_use]
+    pub fn new(me: NodeId, nodes: u64, epoch: Epoch, threads: Vec<Thread>, rng: Rng) -> Self {
+        let members = (0..nodes).map(|node| NodeId(node as u16)).collect();
+        let node = Node::new(Config { me, space: SpaceId(1), members, epoch });
+        Self { node, pager: Pager::default(), threads, incarnation: 0, is_up: true, is_fenced: false, epoch, timer: None, rng }
+    }
+}

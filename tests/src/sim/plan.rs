@@ -1,0 +1,139 @@
+//! What a seed decides before the run begins: cluster, load, weather.
+//!
+//! Owns the ranges. Must not run anything.
+
+use super::rng::Rng;
+
+/// One run, as its seed (and what the caller fixed) has it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Hosts.
+    pub nodes: u64,
+    /// Threads of each host.
+    pub threads: u64,
+    /// Accesses of each thread.
+    pub accesses: u64,
+    /// Extents in use.
+    pub extents: u64,
+    /// Pages in use in each.
+    pub pages: u64,
+    /// Writes among the accesses, in millionths.
+    pub writes: u64,
+    /// Sequential runs among the accesses, in millionths.
+    pub scans: u64,
+    /// Discards, in millionths of the accesses.
+    pub discards: u64,
+    /// Weather until `heal_ns`.
+    pub weather: Weather,
+    /// Nanoseconds until the weather is fine for good.
+    pub heal_ns: u64,
+    /// Crash of one host: when, and after how long it comes back (0: never).
+    pub crash: Option<Crash>,
+}
+
+/// What the network and the pagers do to frames and operations. Probabilities in millionths.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// A frame is lost.
+    pub loss: u64,
+    /// A frame comes twice.
+    pub duplicates: u64,
+    /// Shortest way.
+    pub delay_ns_min: u64,
+    /// Longest way; frames overtake each other in between.
+    pub delay_ns_max: u64,
+    /// A frame is late by up to a second.
+    pub stragglers: u64,
+    /// A partition begins, per millisecond.
+    pub partitions: u64,
+    /// Longest page operation.
+    pub operation_ns_max: u64,
+    /// An operation takes milliseconds.
+    pub slow_operations: u64,
+    /// A mapping vanishes under a thread.
+    pub vanishing: u64,
+}
+
+/// The crash of one host.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    /// Which.
+    pub host: usize,
+    /// When.
+    pub at_ns: u64,
+    /// How long until the others are told.
+    pub lease_ns: u64,
+    /// How long until it is back, knowing nothing; 0: it stays away.
+    pub restart_after_ns: u64,
+}
+
+const MS: u64 = 1_000_000;
+
+impl Plan {
+    /// The plan of `seed`; `nodes` fixes the number of hosts.
+    #[must_use]
+    pub fn of(seed: u64, nodes: Option<u64>) -> Self {
+        let mut rng = Rng::new(seed);
+        let nodes = nodes.unwrap_or_else(|| rng.between(2, 8));
+        let heal_ns = rng.between(5, 200) * MS;
+        let crash = rng.chance(250_000).then(|| Crash {
+            host: rng.below(nodes) as usize,
+            at_ns: rng.between(1, heal_ns / MS) * MS / 2,
+            lease_ns: rng.between(5, 60) * MS,
+            restart_after_ns: if rng.chance(600_000) { rng.between(1, 100) * MS } else { 0 },
+        });
+        Self {
+            seed,
+            nodes,
+            threads: rng.between(1, 3),
+            accesses: rng.between(20, 120),
+            extents: rng.between(1, 3),
+            pages: rng.pick(&[1, 2, 4, 8, 24, 64]),
+            writes: rng.pick(&[50_000, 300_000, 500_000, 900_000]),
+            scans: rng.pick(&[0, 100_000, 400_000]),
+            discards: rng.pick(&[0, 0, 10_000, 50_000]),
+            weather: Weather::of(&mut rng),
+            heal_ns,
+            crash,
+        }
+    }
+}
+
+impl Weather {
+    fn of(rng: &mut Rng) -> Self {
+        let is_fine = rng.chance(150_000);
+        let mut stormy = |choices: &[u64]| {
+            let choice = rng.pick(choices);
+            if is_fine { 0 } else { choice }
+        };
+        Self {
+            loss: stormy(&[0, 10_000, 100_000, 300_000]),
+            duplicates: stormy(&[0, 10_000, 100_000, 400_000]),
+            stragglers: stormy(&[0, 1_000, 20_000]),
+            partitions: stormy(&[0, 0, 5_000, 30_000]),
+            slow_operations: stormy(&[0, 0, 5_000, 50_000]),
+            vanishing: stormy(&[0, 0, 10_000]),
+            delay_ns_min: rng.between(1, 50) * 1_000,
+            delay_ns_max: rng.between(50, 3_000) * 1_000,
+            operation_ns_max: rng.pick(&[1, 2_000, 20_000, 500_000]),
+        }
+    }
+
+    /// Nothing goes wrong, and nothing takes long.
+    #[must_use]
+    pub const fn fine() -> Self {
+        Self {
+            loss: 0,
+            duplicates: 0,
+            delay_ns_min: 10_000,
+            delay_ns_max: 20_000,
+            stragglers: 0,
+            partitions: 0,
+            operation_ns_max: 2_000,
+            slow_operations: 0,
+            vanishing: 0,
+        }
+    }
+}

@@ -1,0 +1,679 @@
+//! One run: the agenda, and what each event does to hosts, network and threads.
+//!
+//! Owns the virtual clock. Must not decide what is right: see `checker`.
+
+use super::checker::{Truth, check_single_writer};
+use super::host::{Host, Thread};
+use super::pager::{Access, Stamp};
+use super::plan::{Plan, Weather};
+use super::rng::Rng;
+use dsm_proto::plant::{self, Plant};
+use dsm_proto::{Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit, limits};
+use dsm_wire::{Epoch, Header, Kind, Message, NodeId, PageNumber, PageRange, VERSION};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+
+/// Virtual time after healing within which everything must be over.
+const LIVENESS_NS: u64 = 30_000_000_000;
+const FIRST_EPOCH: Epoch = Epoch(1);
+const FIRST_EXTENT: u64 = 7;
+
+/// A bug planted for the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// In the protocol.
+    Protocol(Plant),
+    /// In the driver: frames of a restarted host count as those of the one before.
+    StaleRestart,
+}
+
+impl Sabotage {
+    /// Every bug that can be planted.
+    pub fn all() -> impl Iterator<Item = Sabotage> {
+        Plant::ALL.into_iter().map(Sabotage::Protocol).chain([Sabotage::StaleRestart])
+    }
+}
+
+impl fmt::Display for Sabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sabotage::Protocol(plant) => write!(f, "{plant:?}"),
+            Sabotage::StaleRestart => f.write_str("StaleRestart"),
+        }
+    }
+}
+
+/// What a run that passed showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Hash of every event in order.
+    pub trace_hash: u64,
+    /// Events.
+    pub events: u64,
+    /// Accesses made.
+    pub accesses: u64,
+    /// Frames sent.
+    pub frames: u64,
+    /// Threads that died of a lost page.
+    pub killed: u64,
+    /// Discards carried out.
+    pub discards: u64,
+    /// Virtual nanoseconds.
+    pub elapsed_ns: u64,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What a checker saw.
+    pub reason: String,
+    /// When, in virtual nanoseconds.
+    pub at_ns: u64,
+    /// The last events.
+    pub trail: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Deliver { to: usize, from: usize, incarnation: u64, header: Header, stamps: Vec<Stamp> },
+    Fault { host: usize, page: PageNumber, kind: FaultKind },
+    Effect { host: usize, op: OpId, work: PageOp, rest_ns: u64 },
+    Done { host: usize, op: OpId, result: OpResult },
+    Step { host: usize, thread: usize },
+    Timer { host: usize },
+    Partition { until_ns: u64, group: u64 },
+    Crash,
+    Bury { host: usize, dead: usize },
+    Restart { host: usize },
+}
+
+#[derive(Debug)]
+struct Due {
+    at: u64,
+    order: u64,
+    incarnation: u64,
+    what: Happening,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A discard on its way: pages are closed to threads, then forgotten, then open again.
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    host: usize,
+    range: PageRange,
+    is_sent: bool,
+}
+
+struct World {
+    plan: Plan,
+    sabotage: Option<Sabotage>,
+    now: u64,
+    agenda: BinaryHeap<Reverse<Due>>,
+    order: u64,
+    hosts: Vec<Host>,
+    truth: Truth,
+    network: Rng,
+    partition: Option<(u64, u64)>,
+    closings: BTreeMap<u64, Closing>,
+    token_last: u64,
+    outcome: Outcome,
+    trail: std::collections::VecDeque<String>,
+    keeps_trail: bool,
+}
+
+/// Runs `plan` to its end.
+///
+/// # Errors
+/// [`Failure`] when a checker saw what may never happen.
+pub fn run(plan: &Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Result<Outcome, Failure> {
+    plant::set(match sabotage {
+        Some(Sabotage::Protocol(plant)) => Some(plant),
+        Some(Sabotage::StaleRestart) | None => None,
+    });
+    let mut world = World::new(plan.clone(), sabotage, keeps_trail);
+    let result = world.run();
+    plant::set(None);
+    match result {
+        Ok(()) => Ok(world.outcome),
+        Err(reason) => Err(Failure { reason, at_ns: world.now, trail: world.trail.into_iter().collect() }),
+    }
+}
+
+impl World {
+    fn new(plan: Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Self {
+        let mut rng = Rng::new(plan.seed ^ 0x5eed);
+        let hosts = (0..plan.nodes).map(|node| new_host(node, &plan, &mut rng)).collect();
+        Self {
+            network: Rng::new(rng.next()),
+            plan,
+            sabotage,
+            now: 0,
+            agenda: BinaryHeap::new(),
+            order: 0,
+            hosts,
+            truth: Truth::default(),
+            partition: None,
+            closings: BTreeMap::new(),
+            token_last: 0,
+            outcome: Outcome { trace_hash: 0xcbf2_9ce4_8422_2325, ..Outcome::default() },
+            trail: std::collections::VecDeque::new(),
+            keeps_trail,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for host in 0..self.hosts.len() {
+            for thread in 0..self.hosts[host].threads.len() {
+                let at = self.network.below(100_000);
+                self.plan_at(at, host, Happening::Step { host, thread });
+            }
+        }
+        if let Some(crash) = self.plan.crash {
+            self.plan_at(crash.at_ns, crash.host, Happening::Crash);
+        }
+        self.plan_partition();
+        while let Some(Reverse(due)) = self.agenda.pop() {
+            if due.at > self.plan.heal_ns + LIVENESS_NS {
+                break;
+            }
+            self.now = due.at;
+            let host = subject(&due.what, self.plan.crash.map_or(0, |crash| crash.host));
+            if due.incarnation != self.hosts[host].incarnation && !self.is_stale_taken(&due.what) {
+                continue;
+            }
+            self.note(&due.what);
+            self.happen(due.what)?;
+        }
+        self.check_rest()
+    }
+
+    fn is_stale_taken(&self, what: &Happening) -> bool {
+        self.sabotage == Some(Sabotage::StaleRestart) && matches!(what, Happening::Deliver { .. })
+    }
+
+    fn weather(&self) -> Weather {
+        if self.now < self.plan.heal_ns {
+            self.plan.weather
+        } else {
+            Weather {
+                delay_ns_min: self.plan.weather.delay_ns_min,
+                delay_ns_max: self.plan.weather.delay_ns_max,
+                ..Weather::fine()
+            }
+        }
+    }
+
+    fn plan_at(&mut self, at: u64, host: usize, what: Happening) {
+        self.order += 1;
+        self.agenda.push(Reverse(Due { at, order: self.order, incarnation: self.hosts[host].incarnation, what }));
+    }
+
+    fn note(&mut self, what: &Happening) {
+        self.outcome.events += 1;
+        self.outcome.elapsed_ns = self.now;
+        let text_hash = hash_of(what);
+        self.outcome.trace_hash = (self.outcome.trace_hash ^ self.now ^ text_hash.rotate_left(17)).wrapping_mul(0x0100_0000_01b3);
+        if self.keeps_trail {
+            let text = match what {
+                Happening::Deliver { to, from, header, stamps, .. } => {
+                    let message = Kind::from_wire(header.kind).and_then(|kind| Message::decode(header, kind).ok());
+                    format!("{} {from} -> {to} epoch {} {message:?} {stamps:?}", self.now, header.epoch.get())
+                }
+                other => format!("{} {other:?}", self.now),
+            };
+            self.trail.push_back(text);
+            if self.trail.len() > 400 {
+                self.trail.pop_front();
+            }
+        }
+    }
+
+    fn happen(&mut self, what: Happening) -> Result<(), String> {
+        match what {
+            Happening::Deliver { to, from, incarnation, header, stamps } => self.deliver(to, from, incarnation, &header, &stamps),
+            Happening::Fault { host, page, kind } => {
+                self.hosts[host].node.handle_fault(Nanos(self.now), page, kind);
+                self.drain(host)
+            }
+            Happening::Effect { host, op, work, rest_ns } => self.effect(host, op, &work, rest_ns),
+            Happening::Done { host, op, result } => {
+                self.hosts[host].node.handle_page_done(Nanos(self.now), op, result);
+                self.drain(host)
+            }
+            Happening::Step { host, thread } => self.step(host, thread),
+            Happening::Timer { host } => {
+                self.hosts[host].timer = None;
+                self.hosts[host].node.handle_timeout(Nanos(self.now));
+                self.drain(host)
+            }
+            Happening::Partition { until_ns, group } => {
+                self.partition = Some((until_ns, group));
+                self.plan_partition();
+                Ok(())
+            }
+            Happening::Crash => {
+                self.crash();
+                Ok(())
+            }
+            Happening::Bury { host, dead } => self.bury(host, dead),
+            Happening::Restart { host } => {
+                self.restart(host);
+                Ok(())
+            }
+        }
+    }
+
+    fn plan_partition(&mut self) {
+        let weather = self.plan.weather;
+        if weather.partitions == 0 {
+            return;
+        }
+        let wait = self.network.between(1, 2_000_000 / weather.partitions) * 1_000_000;
+        let at = self.now + wait;
+        if at < self.plan.heal_ns {
+            let until_ns = (at + self.network.between(1, 40) * 1_000_000).min(self.plan.heal_ns);
+            let group = self.network.next();
+            self.plan_at(at, 0, Happening::Partition { until_ns, group });
+        }
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.partition.is_some_and(|(until, group)| self.now < until && (group >> from & 1) != (group >> to & 1))
+    }
+
+    /// Carries out everything the node of `host` wants done, as a driver does.
+    fn drain(&mut self, host: usize) -> Result<(), String> {
+        while let Some((op, work)) = self.hosts[host].node.poll_page_op() {
+            self.begin(host, op, work);
+        }
+        while let Some(transmit) = self.hosts[host].node.poll_transmit() {
+            self.transmit(host, &transmit)?;
+        }
+        while let Some(event) = self.hosts[host].node.poll_event() {
+            match event {
+                Event::FreeBuffer(buffer) => self.hosts[host].pager.free(buffer)?,
+                Event::DiscardDone { token } => self.open(token),
+                Event::PageLost { page } if self.plan.crash.is_none() => {
+                    return Err(format!("page {page} is lost without a crash"));
+                }
+                Event::FaultResolved { .. } | Event::PageLost { .. } => {}
+            }
+        }
+        self.set_timer(host);
+        self.check_tables(host)
+    }
+
+    fn set_timer(&mut self, host: usize) {
+        let wanted = self.hosts[host].node.poll_timeout();
+        let armed = self.hosts[host].timer;
+        if let Some(wanted) = wanted.filter(|wanted| armed.is_none_or(|armed| *wanted < armed)) {
+            self.hosts[host].timer = Some(wanted);
+            self.plan_at(wanted.0.max(self.now + 1), host, Happening::Timer { host });
+        }
+    }
+
+    fn begin(&mut self, host: usize, op: OpId, work: PageOp) {
+        let weather = self.weather();
+        let rng = &mut self.hosts[host].rng;
+        let slow = if rng.chance(weather.slow_operations) { rng.below(20_000_000) } else { 0 };
+        let begin_ns = rng.below(weather.operation_ns_max) + slow;
+        let rest_ns = rng.below(weather.operation_ns_max);
+        self.plan_at(self.now + begin_ns, host, Happening::Effect { host, op, work, rest_ns });
+    }
+
+    fn effect(&mut self, host: usize, op: OpId, work: &PageOp, rest_ns: u64) -> Result<(), String> {
+        let (result, woken) = self.hosts[host].pager.carry_out(work).map_err(|reason| format!("host {host}: {reason}"))?;
+        for page in work.range().pages() {
+            self.check_page(page)?;
+        }
+        if let Some(range) = woken {
+            self.wake(host, range);
+        }
+        self.plan_at(self.now + rest_ns, host, Happening::Done { host, op, result });
+        Ok(())
+    }
+
+    fn wake(&mut self, host: usize, range: PageRange) {
+        let mut woken = Vec::new();
+        self.hosts[host].pager.parked.retain(|(thread, page, _)| {
+            let is_woken = range.contains(*page);
+            if is_woken {
+                woken.push(*thread);
+            }
+            !is_woken
+        });
+        for thread in woken {
+            let at = self.now + self.network.between(1, 3_000);
+            self.plan_at(at, host, Happening::Step { host, thread });
+        }
+    }
+
+    fn transmit(&mut self, from: usize, transmit: &Transmit) -> Result<(), String> {
+        let to = usize::from(transmit.to.0);
+        let pager = &mut self.hosts[from].pager;
+        let stamps: Vec<Stamp> = transmit.contents.buffers().map(|buffer| pager.peek(buffer)).collect::<Result<_, _>>()?;
+        if !transmit.keeps_buffers {
+            transmit.contents.buffers().try_for_each(|buffer| pager.free(buffer))?;
+        }
+        if to >= self.hosts.len() || to == from {
+            return Err(format!("host {from} sends to host {to}"));
+        }
+        let mut header = Header { version: VERSION, ..Header::default() };
+        transmit.message.encode(&mut header);
+        header.epoch.set(self.hosts[from].epoch.0);
+        header.source.set(from as u16);
+        header.destination.set(to as u16);
+        self.outcome.frames += 1;
+        self.route(from, to, header, stamps);
+        Ok(())
+    }
+
+    fn route(&mut self, from: usize, to: usize, header: Header, stamps: Vec<Stamp>) {
+        let weather = self.weather();
+        let incarnation = self.hosts[from].incarnation;
+        let copies = 1 + u64::from(self.network.chance(weather.duplicates));
+        for _ in 0..copies {
+            let late = if self.network.chance(weather.stragglers) { self.network.below(1_000_000_000) } else { 0 };
+            let at = self.now + late + self.network.between(weather.delay_ns_min, weather.delay_ns_max.max(weather.delay_ns_min));
+            if self.network.chance(weather.loss) || self.is_cut(from, to) {
+                continue;
+            }
+            self.plan_at(at, to, Happening::Deliver { to, from, incarnation, header, stamps: stamps.clone() });
+        }
+    }
+
+    fn deliver(&mut self, to: usize, from: usize, incarnation: u64, header: &Header, stamps: &[Stamp]) -> Result<(), String> {
+        if !self.hosts[to].is_up {
+            return Ok(());
+        }
+        // The transport knows one incarnation of each peer; another one has no keys.
+        let is_known = incarnation == 0 && self.hosts[to].incarnation == 0;
+        if !is_known && self.sabotage != Some(Sabotage::StaleRestart) {
+            return self.deliver_stranger(to, from, header);
+        }
+        let frame = self.frame(to, from, header, stamps)?;
+        self.feed(to, frame)
+    }
+
+    /// A host that came back knows nothing and nobody knows it; even so, its frames change nothing.
+    fn deliver_stranger(&mut self, to: usize, from: usize, header: &Header) -> Result<(), String> {
+        if self.hosts[to].epoch == Epoch(header.epoch.get()) {
+            return Ok(());
+        }
+        let frame = self.frame(to, from, header, &[])?;
+        if matches!(frame.message, Message::Grant { .. }) {
+            return Ok(());
+        }
+        self.feed(to, frame)
+    }
+
+    fn frame(&mut self, to: usize, from: usize, header: &Header, stamps: &[Stamp]) -> Result<Frame, String> {
+        let kind = Kind::from_wire(header.kind).ok_or("a kind is not on the wire")?;
+        let message = Message::decode(header, kind).map_err(|error| format!("a frame does not decode: {error:?}"))?;
+        let mut contents = Contents::EMPTY;
+        for stamp in stamps {
+            contents.push(PageContent::Buffer(self.hosts[to].pager.fill(*stamp)));
+        }
+        Ok(Frame { from: NodeId(from as u16), epoch: Epoch(header.epoch.get()), message, contents })
+    }
+
+    fn feed(&mut self, to: usize, frame: Frame) -> Result<(), String> {
+        let is_old = frame.epoch != self.hosts[to].epoch;
+        let buffers = self.hosts[to].pager.buffers_in_use() - frame.contents.buffers().count();
+        let frames = self.outcome.frames;
+        let before = *self.hosts[to].node.stats();
+        self.hosts[to].node.handle_frame(Nanos(self.now), frame);
+        let after = *self.hosts[to].node.stats();
+        self.drain(to)?;
+        if is_old {
+            let is_untouched = self.outcome.frames == frames && self.hosts[to].pager.buffers_in_use() == buffers;
+            if !is_untouched || after.dropped_epoch != before.dropped_epoch + 1 {
+                return Err(format!("host {to} takes a frame of epoch {} in epoch {}", frame.epoch, self.hosts[to].epoch));
+            }
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self) {
+        let Some(crash) = self.plan.crash else { return };
+        let host = &mut self.hosts[crash.host];
+        host.is_up = false;
+        host.incarnation += 1;
+        host.timer = None;
+        host.pager = super::pager::Pager::default();
+        host.threads.clear();
+        host.is_fenced = true;
+        self.closings.retain(|_, closing| closing.host != crash.host);
+        for other in (0..self.hosts.len()).filter(|other| *other != crash.host) {
+            let at = self.now + crash.lease_ns + self.network.below(5_000_000);
+            self.plan_at(at, other, Happening::Bury { host: other, dead: crash.host });
+        }
+        if crash.restart_after_ns > 0 {
+            let is_stale = self.sabotage == Some(Sabotage::StaleRestart);
+            let after = if is_stale { crash.lease_ns / 4 } else { crash.restart_after_ns };
+            self.plan_at(self.now + after, crash.host, Happening::Restart { host: crash.host });
+        }
+    }
+
+    fn bury(&mut self, host: usize, dead: usize) -> Result<(), String> {
+        if self.sabotage == Some(Sabotage::StaleRestart) && self.hosts[dead].is_up {
+            return Ok(());
+        }
+        let members: Vec<NodeId> =
+            (0..self.hosts.len()).filter(|other| *other != dead).map(|other| NodeId(other as u16)).collect();
+        self.hosts[host].epoch = Epoch(FIRST_EPOCH.0 + 1);
+        self.hosts[host].node.handle_membership(Nanos(self.now), Epoch(FIRST_EPOCH.0 + 1), &members);
+        self.drain(host)
+    }
+
+    fn restart(&mut self, host: usize) {
+        let mut rng = Rng::new(self.plan.seed ^ 0xdead ^ self.now);
+        let incarnation = self.hosts[host].incarnation;
+        self.hosts[host] = new_host(host as u64, &self.plan, &mut rng);
+        self.hosts[host].incarnation = incarnation;
+        self.hosts[host].is_fenced = self.sabotage != Some(Sabotage::StaleRestart);
+        for thread in 0..self.hosts[host].threads.len() {
+            self.plan_at(self.now + 1_000, host, Happening::Step { host, thread });
+        }
+    }
+
+    /// A thread makes its access, or its next one.
+    fn step(&mut self, host: usize, thread: usize) -> Result<(), String> {
+        let Some((page, kind)) = self.next_access(host, thread) else { return Ok(()) };
+        let is_closed = self.closings.values().any(|closing| closing.range.contains(page));
+        let is_new = self.hosts[host].threads[thread].access.is_none();
+        if is_new && is_closed && !self.hosts[host].is_fenced {
+            // The program gave this page back and has not got it anew: no thread of it comes here.
+            self.plan_at(self.now + 50_000, host, Happening::Step { host, thread });
+            return Ok(());
+        }
+        self.hosts[host].threads[thread].access = Some((page, kind));
+        let weather = self.weather();
+        if self.hosts[host].rng.chance(weather.vanishing) {
+            self.hosts[host].pager.hide(page);
+        }
+        let access = self.hosts[host].pager.access(page, kind, self.truth.next_stamp());
+        match access {
+            Access::Fault => {
+                self.hosts[host].pager.parked.push((thread, page, kind));
+                let at = self.now + self.hosts[host].rng.between(1, 10_000);
+                self.plan_at(at, host, Happening::Fault { host, page, kind });
+                return Ok(());
+            }
+            Access::Killed => {
+                self.outcome.killed += 1;
+            }
+            Access::Hit(_) if self.hosts[host].is_fenced => {}
+            Access::Hit(stamp) => {
+                let judged = match kind {
+                    FaultKind::Read => self.truth.on_read(page, stamp),
+                    FaultKind::Write => self.truth.on_write(page, stamp),
+                };
+                judged.map_err(|reason| format!("host {host} {kind:?}: {reason}"))?;
+                self.check_page(page)?;
+            }
+        }
+        self.outcome.accesses += 1;
+        self.hosts[host].threads[thread].access = None;
+        self.hosts[host].threads[thread].left -= 1;
+        if !self.hosts[host].is_fenced {
+            self.maybe_discard(host, page)?;
+        }
+        let pause = self.hosts[host].threads[thread].rng.between(100, 200_000);
+        self.plan_at(self.now + pause, host, Happening::Step { host, thread });
+        Ok(())
+    }
+
+    fn next_access(&mut self, host: usize, thread: usize) -> Option<(PageNumber, FaultKind)> {
+        let plan = &self.plan;
+        let thread = self.hosts[host].threads.get_mut(thread)?;
+        if let Some(access) = thread.access {
+            return Some(access);
+        }
+        if thread.left == 0 {
+            return None;
+        }
+        if thread.scan > 0 {
+            thread.scan -= 1;
+            let page = PageNumber(FIRST_EXTENT * 512 + thread.scan % (plan.extents * 512));
+            return Some((PageNumber(page.0 / 512 * 512 + 511 - page.0 % 512), FaultKind::Read));
+        }
+        if thread.rng.chance(plan.scans / 8) {
+            thread.scan = thread.rng.between(2, 40);
+        }
+        let extent = FIRST_EXTENT + thread.rng.below(plan.extents);
+        let page = PageNumber(extent * 512 + 500 - thread.rng.below(plan.pages));
+        let kind = if thread.rng.chance(plan.writes) { FaultKind::Write } else { FaultKind::Read };
+        Some((page, kind))
+    }
+
+    /// Now and then the program gives pages back: first no thread uses them, then they are forgotten, then they are new.
+    fn maybe_discard(&mut self, host: usize, page: PageNumber) -> Result<(), String> {
+        if !self.network.chance(self.plan.discards) {
+            return self.send_closings();
+        }
+        let first = PageNumber(page.0.saturating_sub(self.network.below(40)));
+        let count = if self.network.chance(200_000) { 1_000_000_000 } else { self.network.between(1, 600) };
+        let range = PageRange::new(first, count);
+        let overlaps = |closing: &Closing| closing.range.first < range.end() && range.first < closing.range.end();
+        if !self.closings.values().any(overlaps) {
+            self.token_last += 1;
+            self.closings.insert(self.token_last, Closing { host, range, is_sent: false });
+        }
+        self.send_closings()
+    }
+
+    fn send_closings(&mut self) -> Result<(), String> {
+        let ready: Vec<(u64, Closing)> =
+            self.closings.iter().filter(|(_, closing)| !closing.is_sent).map(|(token, closing)| (*token, *closing)).collect();
+        for (token, closing) in ready {
+            let in_use = |host: &Host| {
+                !host.is_fenced
+                    && host.threads.iter().any(|thread| thread.access.is_some_and(|(page, _)| closing.range.contains(page)))
+            };
+            if self.hosts.iter().any(in_use) {
+                continue;
+            }
+            self.closings.insert(token, Closing { is_sent: true, ..closing });
+            if !self.hosts[closing.host].node.handle_discard(Nanos(self.now), closing.range, token) {
+                return Err("a discard is refused".into());
+            }
+            self.drain(closing.host)?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, token: u64) {
+        if let Some(closing) = self.closings.remove(&token) {
+            self.truth.on_discarded(closing.range);
+            self.outcome.discards += 1;
+        }
+    }
+
+    fn check_page(&self, page: PageNumber) -> Result<(), String> {
+        let living = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_fenced);
+        check_single_writer(page, living.map(|(index, host)| (index, &host.pager)))
+    }
+
+    fn check_tables(&self, host: usize) -> Result<(), String> {
+        let tables = self.hosts[host].node.tables();
+        let is_within = tables.transients <= limits::TRANSIENTS_MAX && tables.operations <= limits::OPS_MAX;
+        if is_within { Ok(()) } else { Err(format!("host {host} is above a limit: {tables:?}")) }
+    }
+
+    /// When nothing happens any more: everybody got through, and nothing is left in flight.
+    fn check_rest(&self) -> Result<(), String> {
+        for (index, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.is_fenced) {
+            if let Some(thread) = host.threads.iter().find(|thread| thread.left > 0) {
+                return Err(format!("host {index} hangs at {:?}, parked {:?}", thread.access, host.pager.parked));
+            }
+            let tables = host.node.tables();
+            let in_flight = tables.transients + tables.operations + tables.searches + tables.discards + tables.jobs;
+            if in_flight > 0 || host.pager.buffers_in_use() > 0 {
+                return Err(format!("host {index} is not at rest: {tables:?}, {} buffers", host.pager.buffers_in_use()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn new_host(node: u64, plan: &Plan, rng: &mut Rng) -> Host {
+    let threads =
+        (0..plan.threads).map(|_| Thread { rng: Rng::new(rng.next()), left: plan.accesses, access: None, scan: 0 }).collect();
+    Host::new(NodeId(node as u16), plan.nodes, FIRST_EPOCH, threads, Rng::new(rng.next()))
+}
+
+/// The host an event happens at.
+fn subject(what: &Happening, crashing: usize) -> usize {
+    match what {
+        Happening::Deliver { to, .. } => *to,
+        Happening::Fault { host, .. }
+        | Happening::Effect { host, .. }
+        | Happening::Done { host, .. }
+        | Happening::Step { host, .. }
+        | Happening::Timer { host }
+        | Happening::Bury { host, .. }
+        | Happening::Restart { host } => *host,
+        Happening::Partition { .. } => 0,
+        Happening::Crash => crashing,
+    }
+}
+
+fn hash_of(what: &Happening) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    std::mem::discriminant(what).hash(&mut hasher);
+    match what {
+        Happening::Deliver { to, from, header, stamps, .. } => {
+            (to, from, header.kind, header.flags.get(), header.page.get(), header.request.get(), stamps).hash(&mut hasher);
+        }
+        Happening::Fault { host, page, kind } => (host, page, kind).hash(&mut hasher),
+        Happening::Effect { host, op, .. } | Happening::Done { host, op, .. } => (host, op).hash(&mut hasher),
+        Happening::Step { host, thread } => (host, thread).hash(&mut hasher),
+        Happening::Timer { host } | Happening::Restart { host } => host.hash(&mut hasher),
+        Happening::Partition { until_ns, group } => (until_ns, group).hash(&mut hasher),
+        Happening::Crash => {}
+        Happening::Bury { host, dead } => (host, dead).hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -3,6 +3,7 @@
 //! Owns the layout and the choice of the stack, and the register block that threads travel in. Must not touch memory or
 //! the kernel's own frame.
 
+use super::vma::{SPACE_END, SPACE_START};
 use thiserror::Error;
 
 /// Bytes of the fxsave area.
@@ -170,7 +171,7 @@ impl Default for Fxsave {
     fn default() -> Self {
         let mut bytes = [0; FXSAVE_BYTES];
         bytes[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
-        bytes[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        bytes[MXCSR_OFFSET..MXCSR_OFFSET + 4].copy_from_slice(&0x1f80_u32.to_le_bytes());
         Self(bytes)
     }
 }
@@ -178,6 +179,51 @@ impl Default for Fxsave {
 impl Default for AltStack {
     fn default() -> Self {
         Self { address: 0, flags: AltStack::DISABLE, bytes: 0 }
+    }
+}
+
+impl Registers {
+    /// Bytes of the eighteen words.
+    pub const BYTES: usize = 144;
+
+    /// As they stand in sigcontext.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let words = [
+            self.r8, self.r9, self.r10, self.r11, self.r12, self.r13, self.r14, self.r15, self.rdi, self.rsi, self.rbp, self.rbx,
+            self.rdx, self.rax, self.rcx, self.rsp, self.rip, self.flags,
+        ];
+        let mut bytes = [0; Self::BYTES];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads them as they stand in sigcontext.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let word = |index: usize| u64_at(bytes, index * 8);
+        Self {
+            r8: word(0),
+            r9: word(1),
+            r10: word(2),
+            r11: word(3),
+            r12: word(4),
+            r13: word(5),
+            r14: word(6),
+            r15: word(7),
+            rdi: word(8),
+            rsi: word(9),
+            rbp: word(10),
+            rbx: word(11),
+            rdx: word(12),
+            rax: word(13),
+            rcx: word(14),
+            rsp: word(15),
+            rip: word(16),
+            flags: word(17),
+        }
     }
 }
 
@@ -193,40 +239,78 @@ impl AltStack {
     ///
     /// # Errors
     /// EPERM on the stack itself, EINVAL for flags, ENOMEM below `bytes_min`.
-    pub fn replace(&self, _new: AltStack, _stack_pointer: u64, _bytes_min: u64) -> Result<AltStack, i32> {
-        todo!()
+    pub fn replace(&self, new: AltStack, stack_pointer: u64, bytes_min: u64) -> Result<AltStack, i32> {
+        if self.is_on(stack_pointer) {
+            return Err(libc::EPERM);
+        }
+        match new.flags & !Self::AUTODISARM {
+            Self::DISABLE => Ok(Self { address: 0, flags: new.flags, bytes: 0 }),
+            0 | Self::ON_STACK if new.bytes < bytes_min => Err(libc::ENOMEM),
+            0 | Self::ON_STACK => Ok(Self { flags: new.flags & Self::AUTODISARM, ..new }),
+            _ => Err(libc::EINVAL),
+        }
     }
 
     /// What sigaltstack reports: flags say whether the thread is on it.
     #[must_use]
-    pub fn report(&self, _stack_pointer: u64) -> AltStack {
-        todo!()
+    pub fn report(&self, stack_pointer: u64) -> AltStack {
+        let state = match (self.bytes, self.is_on(stack_pointer)) {
+            (0, _) => Self::DISABLE,
+            (_, true) => Self::ON_STACK,
+            (_, false) => 0,
+        };
+        Self { flags: state | self.flags & Self::AUTODISARM, ..*self }
     }
 
     /// Reads stack_t.
     #[must_use]
-    pub fn from_bytes(_bytes: &[u8; 24]) -> Self {
-        todo!()
+    pub fn from_bytes(bytes: &[u8; 24]) -> Self {
+        Self { address: u64_at(bytes, 0), flags: u32_at(bytes, 8), bytes: u64_at(bytes, 16) }
     }
 
     /// Writes stack_t.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 24] {
-        todo!()
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
+    }
+
+    /// Whether a thread with this stack pointer runs on it. With SS_AUTODISARM it is disarmed meanwhile: never.
+    fn is_on(&self, stack_pointer: u64) -> bool {
+        // As in the kernel: a full stack's pointer stands at its end, an empty one's above its start.
+        self.flags & Self::AUTODISARM == 0 && stack_pointer > self.address && stack_pointer - self.address <= self.bytes
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.flags & Self::DISABLE == 0 && self.bytes > 0
     }
 }
 
 impl Action {
+    /// SA_ONSTACK.
+    pub const ON_STACK: u64 = 0x0800_0000;
+    /// SA_RESTORER.
+    pub const RESTORER: u64 = 0x0400_0000;
+    /// SA_NODEFER.
+    pub const NO_DEFER: u64 = 0x4000_0000;
+
     /// Reads struct kernel_sigaction.
     #[must_use]
-    pub fn from_bytes(_bytes: &[u8; 32]) -> Self {
-        todo!()
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self { handler: u64_at(bytes, 0), flags: u64_at(bytes, 8), restorer: u64_at(bytes, 16), mask: u64_at(bytes, 24) }
     }
 
     /// Writes struct kernel_sigaction.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
-        todo!()
+        let mut bytes = [0; 32];
+        for (place, word) in bytes.chunks_exact_mut(8).zip([self.handler, self.flags, self.restorer, self.mask]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
     }
 }
 
@@ -234,46 +318,172 @@ impl SignalInfo {
     /// si_signo.
     #[must_use]
     pub fn signal(&self) -> i32 {
-        todo!()
+        u32_at(&self.0, 0) as i32
     }
 
     /// si_code.
     #[must_use]
     pub fn code(&self) -> i32 {
-        todo!()
+        u32_at(&self.0, 8) as i32
     }
 
     /// si_addr.
     #[must_use]
     pub fn address(&self) -> u64 {
-        todo!()
+        u64_at(&self.0, 16)
     }
 
     /// A fault's siginfo: signal, code, address.
     #[must_use]
-    pub fn fault(_signal: i32, _code: i32, _address: u64) -> Self {
-        todo!()
+    pub fn fault(signal: i32, code: i32, address: u64) -> Self {
+        let mut bytes = [0; SIGINFO_BYTES];
+        bytes[..4].copy_from_slice(&signal.to_le_bytes());
+        bytes[8..12].copy_from_slice(&code.to_le_bytes());
+        bytes[16..24].copy_from_slice(&address.to_le_bytes());
+        Self(bytes)
     }
 }
+
+/// Bytes below the stack pointer that belong to the interrupted function.
+const RED_ZONE_BYTES: u64 = 128;
+/// Return address, ucontext, siginfo.
+const FRAME_BYTES: u64 = (8 + UCONTEXT_BYTES + SIGINFO_BYTES) as u64;
+/// UC_FP_XSTATE, and UC_SIGCONTEXT_SS with UC_STRICT_RESTORE_SS.
+const UC_FP_XSTATE: u64 = 1;
+const UC_SS: u64 = 6;
+/// Direction, trap and resume flags are off in a handler.
+const FLAGS_OFF: u64 = 0x400 | 0x100 | 0x1_0000;
+const USER_CS: u16 = 0x33;
+const USER_SS: u16 = 0x2b;
+// Offsets in ucontext.
+const UC_STACK: usize = 16;
+const UC_REGISTERS: usize = 40;
+const UC_SEGMENTS: usize = UC_REGISTERS + Registers::BYTES;
+const UC_FAULT: usize = UC_SEGMENTS + 8;
+const UC_FLOATING: usize = UC_FAULT + 32;
+const UC_MASK: usize = UC_FLOATING + 8 + 64;
+// Offsets in the floating-point area.
+const MXCSR_OFFSET: usize = 24;
+const MXCSR_MASK_OFFSET: usize = 28;
+const SOFTWARE_OFFSET: usize = 464;
+const HEADER_OFFSET: usize = 512;
+const HEADER_BYTES: usize = 64;
+const MAGIC1: u32 = 0x4650_5853;
+const MAGIC2: u32 = 0x4650_5845;
+
+const _: () = assert!(UC_MASK + 8 == UCONTEXT_BYTES && size_of::<Registers>() == Registers::BYTES);
 
 /// Builds the frame and the registers with which the handler starts.
 ///
 /// # Errors
 /// [`FrameError`].
-pub fn build(_delivery: &Delivery<'_>) -> Result<Frame, FrameError> {
-    todo!()
+pub fn build(delivery: &Delivery<'_>) -> Result<Frame, FrameError> {
+    let Delivery { info, action, registers, floating, mask, altstack, fault } = *delivery;
+    let signal = info.signal();
+    if action.flags & Action::RESTORER == 0 {
+        return Err(FrameError::NoRestorer(signal));
+    }
+    if !(FXSAVE_BYTES..=XSAVE_BYTES_MAX).contains(&floating.len()) {
+        return Err(FrameError::Floating("its size is impossible"));
+    }
+    let on_alternate = altstack.is_on(registers.rsp);
+    let switches = action.flags & Action::ON_STACK != 0 && altstack.is_enabled() && !on_alternate;
+    let top = if switches { altstack.address.wrapping_add(altstack.bytes) } else { registers.rsp.wrapping_sub(RED_ZONE_BYTES) };
+    let floating_address = top.wrapping_sub(floating.len() as u64) & !63;
+    // As after a call: 8 below a multiple of 16.
+    let address = (floating_address.wrapping_sub(FRAME_BYTES) & !15).wrapping_sub(8);
+    judge_place(address, top, (switches || on_alternate).then_some(altstack))?;
+    let mut bytes = Vec::with_capacity((floating_address - address) as usize + floating.len());
+    bytes.extend_from_slice(&action.restorer.to_le_bytes());
+    bytes.extend_from_slice(&ucontext(delivery, floating_address, fault));
+    bytes.extend_from_slice(&info.0);
+    bytes.resize((floating_address - address) as usize, 0);
+    bytes.extend_from_slice(floating);
+    let blocks_itself = if action.flags & Action::NO_DEFER == 0 { signal_bit(signal) } else { 0 };
+    let disarms = altstack.flags & AltStack::AUTODISARM != 0;
+    Ok(Frame {
+        address,
+        bytes,
+        registers: Registers {
+            rdi: signal as u64,
+            rsi: address + (8 + UCONTEXT_BYTES) as u64,
+            rdx: address + 8,
+            rax: 0,
+            rsp: address,
+            rip: action.handler,
+            flags: registers.flags & !FLAGS_OFF,
+            ..*registers
+        },
+        mask: mask | action.mask | blocks_itself,
+        altstack: if disarms { AltStack::default() } else { altstack },
+    })
+}
+
+/// The frame lies in the space and, if on an alternate stack, in that.
+fn judge_place(address: u64, top: u64, stack: Option<AltStack>) -> Result<(), FrameError> {
+    if address >= top || address < SPACE_START || top > SPACE_END {
+        return Err(FrameError::Outside(address));
+    }
+    match stack {
+        Some(stack) if address < stack.address => {
+            Err(FrameError::StackOverflow { bytes: top - address, stack_bytes: stack.bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ucontext(delivery: &Delivery<'_>, floating_address: u64, fault: FaultWords) -> [u8; UCONTEXT_BYTES] {
+    let mut bytes = [0; UCONTEXT_BYTES];
+    let mut put = |offset: usize, part: &[u8]| bytes[offset..offset + part.len()].copy_from_slice(part);
+    let has_xstate = floating_state(delivery.floating).is_some();
+    put(0, &(UC_SS | if has_xstate { UC_FP_XSTATE } else { 0 }).to_le_bytes());
+    put(UC_STACK, &delivery.altstack.to_bytes());
+    put(UC_REGISTERS, &delivery.registers.to_bytes());
+    put(UC_SEGMENTS, &USER_CS.to_le_bytes());
+    put(UC_SEGMENTS + 6, &USER_SS.to_le_bytes());
+    put(UC_FAULT, &fault.error.to_le_bytes());
+    put(UC_FAULT + 8, &fault.trap.to_le_bytes());
+    put(UC_FAULT + 16, &delivery.mask.to_le_bytes());
+    put(UC_FAULT + 24, &fault.address.to_le_bytes());
+    put(UC_FLOATING, &floating_address.to_le_bytes());
+    put(UC_MASK, &delivery.mask.to_le_bytes());
+    bytes
 }
 
 /// Reads the ucontext that rt_sigreturn finds at the program's stack pointer.
 #[must_use]
-pub fn parse(_ucontext: &[u8; UCONTEXT_BYTES]) -> Restored {
-    todo!()
+pub fn parse(ucontext: &[u8; UCONTEXT_BYTES]) -> Restored {
+    let registers = ucontext[UC_REGISTERS..].first_chunk().expect("a ucontext holds its registers");
+    let stack = ucontext[UC_STACK..].first_chunk().expect("a ucontext holds its stack");
+    Restored {
+        registers: Registers::from_bytes(registers),
+        mask: u64_at(ucontext, UC_MASK),
+        altstack: AltStack::from_bytes(stack),
+        floating_address: u64_at(ucontext, UC_FLOATING),
+    }
 }
 
 /// How many bytes the floating-point area has, judged from its first 512: the whole with its end mark, or 512.
 #[must_use]
-pub fn floating_bytes(_fxsave: &[u8; FXSAVE_BYTES]) -> usize {
-    todo!()
+pub fn floating_bytes(fxsave: &[u8; FXSAVE_BYTES]) -> usize {
+    floating_sizes(fxsave).map_or(FXSAVE_BYTES, |(extended, _)| extended)
+}
+
+/// Bytes with and without the end mark, if the software-reserved words announce an XSAVE area.
+fn floating_sizes(floating: &[u8]) -> Option<(usize, usize)> {
+    if u32_at(floating, SOFTWARE_OFFSET) != MAGIC1 {
+        return None;
+    }
+    let extended = u32_at(floating, SOFTWARE_OFFSET + 4) as usize;
+    let state = u32_at(floating, SOFTWARE_OFFSET + 16) as usize;
+    let is_sound = state >= HEADER_OFFSET + HEADER_BYTES && extended >= state + 4 && extended <= XSAVE_BYTES_MAX;
+    is_sound.then_some((extended, state))
+}
+
+/// The XSAVE part of an area that has both its marks.
+fn floating_state(floating: &[u8]) -> Option<&[u8]> {
+    let (extended, state) = floating_sizes(floating)?;
+    (floating.len() >= extended && u32_at(floating, state) == MAGIC2).then(|| &floating[..state])
 }
 
 /// Makes a program's floating-point area fit to overwrite the kernel's own of this thread (`own`): same size, no bit
@@ -281,6 +491,237 @@ pub fn floating_bytes(_fxsave: &[u8; FXSAVE_BYTES]) -> usize {
 ///
 /// # Errors
 /// [`FrameError::Floating`].
-pub fn accept_floating(_program: &[u8], _own: &[u8]) -> Result<Vec<u8>, FrameError> {
-    todo!()
+pub fn accept_floating(program: &[u8], own: &[u8]) -> Result<Vec<u8>, FrameError> {
+    if program.len() < FXSAVE_BYTES || own.len() < FXSAVE_BYTES {
+        return Err(FrameError::Floating("it is shorter than 512 bytes"));
+    }
+    // Zero stands for the mask of the first processors with SSE.
+    let allowed = match u32_at(own, MXCSR_MASK_OFFSET) {
+        0 => 0xffbf,
+        mask => mask,
+    };
+    if u32_at(program, MXCSR_OFFSET) & !allowed != 0 {
+        return Err(FrameError::Floating("MXCSR has reserved bits"));
+    }
+    let mut accepted = own.to_vec();
+    accepted[..SOFTWARE_OFFSET].copy_from_slice(&program[..SOFTWARE_OFFSET]);
+    accepted[MXCSR_MASK_OFFSET..MXCSR_MASK_OFFSET + 4].copy_from_slice(&own[MXCSR_MASK_OFFSET..MXCSR_MASK_OFFSET + 4]);
+    let Some(own_state) = floating_state(own) else { return Ok(accepted) };
+    // What the thread's own frame can hold: the components that the kernel said it would restore.
+    let components = u64_at(own, SOFTWARE_OFFSET + 8);
+    let Some(state) = floating_state(program) else {
+        // Without the marks only x87 and SSE are restored, as in the kernel; the others start anew.
+        accepted[HEADER_OFFSET..HEADER_OFFSET + 8].copy_from_slice(&(components & 3).to_le_bytes());
+        return Ok(accepted);
+    };
+    if state.len() != own_state.len() {
+        return Err(FrameError::Floating("its size is that of another processor"));
+    }
+    let header = &state[HEADER_OFFSET..HEADER_OFFSET + HEADER_BYTES];
+    if u64_at(header, 0) & !components != 0 || header[8..].iter().any(|&byte| byte != 0) {
+        return Err(FrameError::Floating("its header names components that are not there"));
+    }
+    accepted[HEADER_OFFSET..state.len()].copy_from_slice(&state[HEADER_OFFSET..]);
+    Ok(accepted)
+}
+
+fn signal_bit(signal: i32) -> u64 {
+    // Signals are 1 to 64; anything else blocks nothing.
+    signal.checked_sub(1).and_then(|bit| u32::try_from(bit).ok()).and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(*bytes[offset..].first_chunk().expect("offsets are within their structures"))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(*bytes[offset..].first_chunk().expect("offsets are within their structures"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COMPONENTS: u64 = 7;
+
+    fn xsave(state: usize) -> Vec<u8> {
+        let mut bytes = vec![0; state + 4];
+        bytes[..FXSAVE_BYTES].copy_from_slice(&Fxsave::default().0);
+        bytes[MXCSR_MASK_OFFSET..MXCSR_MASK_OFFSET + 4].copy_from_slice(&0xffff_u32.to_le_bytes());
+        bytes[SOFTWARE_OFFSET..SOFTWARE_OFFSET + 4].copy_from_slice(&MAGIC1.to_le_bytes());
+        bytes[SOFTWARE_OFFSET + 4..SOFTWARE_OFFSET + 8].copy_from_slice(&(state as u32 + 4).to_le_bytes());
+        bytes[SOFTWARE_OFFSET + 8..SOFTWARE_OFFSET + 16].copy_from_slice(&COMPONENTS.to_le_bytes());
+        bytes[SOFTWARE_OFFSET + 16..SOFTWARE_OFFSET + 20].copy_from_slice(&(state as u32).to_le_bytes());
+        bytes[HEADER_OFFSET..HEADER_OFFSET + 8].copy_from_slice(&3_u64.to_le_bytes());
+        bytes[state..].copy_from_slice(&MAGIC2.to_le_bytes());
+        bytes
+    }
+
+    fn registers() -> Registers {
+        let mut bytes = [0; Registers::BYTES];
+        bytes.chunks_exact_mut(8).enumerate().for_each(|(index, place)| place[0] = index as u8 + 1);
+        Registers { rsp: 0x1000_0000_1238, rip: 0x40_1000, flags: 0x10746, ..Registers::from_bytes(&bytes) }
+    }
+
+    fn action(flags: u64) -> Action {
+        Action { handler: 0x40_2000, flags: flags | Action::RESTORER, restorer: 0x40_3000, mask: 0x10 }
+    }
+
+    fn built(flags: u64, altstack: AltStack, floating: &[u8]) -> Result<Frame, FrameError> {
+        let info = SignalInfo::fault(11, 1, 0x1234);
+        let fault = FaultWords { error: 6, trap: 14, address: 0x1234 };
+        let registers = registers();
+        build(&Delivery { info: &info, action: action(flags), registers: &registers, floating, mask: 1, altstack, fault })
+    }
+
+    #[test]
+    fn the_handler_finds_its_frame() {
+        let floating = xsave(832);
+        let frame = built(0, AltStack::default(), &floating).expect("builds");
+        let before = registers();
+        assert_eq!(frame.address % 16, 8, "as after a call");
+        assert!(frame.address + frame.bytes.len() as u64 <= before.rsp - 128, "the red zone is kept");
+        let after = frame.registers;
+        assert_eq!((after.rdi, after.rip, after.rsp, after.rax), (11, 0x40_2000, frame.address, 0));
+        assert_eq!(after.flags, 0x246, "direction, trap and resume are off");
+        assert_eq!(Registers { r12: 0, ..after }, Registers { r12: 0, r8: before.r8, ..after });
+        assert_eq!(frame.mask, 1 | 0x10 | 1 << 10);
+        assert_eq!(u64_at(&frame.bytes, 0), 0x40_3000, "returns to the restorer");
+        let info = (after.rsi - frame.address) as usize;
+        assert_eq!(u32_at(&frame.bytes, info), 11);
+        assert_eq!(u64_at(&frame.bytes, info + 16), 0x1234);
+        let context = (after.rdx - frame.address) as usize;
+        let ucontext = frame.bytes[context..].first_chunk().expect("ucontext");
+        let restored = parse(ucontext);
+        assert_eq!((restored.registers, restored.mask, restored.altstack), (before, 1, AltStack::default()));
+        assert_eq!(restored.floating_address % 64, 0);
+        let at = (restored.floating_address - frame.address) as usize;
+        assert_eq!(&frame.bytes[at..], &floating[..]);
+        assert_eq!(u64_at(ucontext, 0), 7);
+        assert_eq!(u64_at(ucontext, 184), 0x002b_0000_0000_0033, "cs, gs, fs, ss");
+        assert_eq!((u64_at(ucontext, 192), u64_at(ucontext, 200), u64_at(ucontext, 216)), (6, 14, 0x1234));
+    }
+
+    #[test]
+    fn the_offsets_are_those_of_libc() {
+        assert_eq!(UCONTEXT_BYTES, 304);
+        assert_eq!(std::mem::offset_of!(libc::ucontext_t, uc_mcontext), UC_REGISTERS);
+        assert_eq!(std::mem::offset_of!(libc::ucontext_t, uc_sigmask), UC_MASK);
+        assert_eq!(std::mem::offset_of!(libc::ucontext_t, uc_stack), UC_STACK);
+        assert_eq!(std::mem::offset_of!(libc::mcontext_t, fpregs) + UC_REGISTERS, UC_FLOATING);
+        assert_eq!(std::mem::offset_of!(Registers, rsp) / 8, libc::REG_RSP as usize);
+        assert_eq!(std::mem::offset_of!(Registers, rax) / 8, libc::REG_RAX as usize);
+        assert_eq!(std::mem::offset_of!(Registers, flags) / 8, libc::REG_EFL as usize);
+        assert_eq!(Registers::from_bytes(&registers().to_bytes()), registers());
+        assert_eq!(registers().to_bytes()[8 * libc::REG_RIP as usize + 2], 0x40);
+    }
+
+    #[test]
+    fn the_alternate_stack_is_chosen() {
+        let floating = xsave(832);
+        let stack = AltStack { address: 0x2000_0000_0000, flags: 0, bytes: 8192 };
+        let is_there = |frame: &Frame| (stack.address..stack.address + stack.bytes).contains(&frame.address);
+        assert!(is_there(&built(Action::ON_STACK, stack, &floating).expect("builds")));
+        assert!(!is_there(&built(0, stack, &floating).expect("builds")), "not asked for");
+        let disabled = AltStack { flags: AltStack::DISABLE, ..stack };
+        assert!(!is_there(&built(Action::ON_STACK, disabled, &floating).expect("builds")));
+        let own = AltStack { address: registers().rsp - 0x1000, flags: 0, bytes: 0x2000 };
+        let nested = built(Action::ON_STACK, own, &floating).expect("builds");
+        assert!(nested.address < registers().rsp, "already on it: goes on below");
+        let small = AltStack { bytes: 1024, ..stack };
+        assert!(matches!(built(Action::ON_STACK, small, &floating), Err(FrameError::StackOverflow { stack_bytes: 1024, .. })));
+        let once = AltStack { flags: AltStack::AUTODISARM, ..stack };
+        let frame = built(Action::ON_STACK, once, &floating).expect("builds");
+        assert!(is_there(&frame));
+        assert_eq!(frame.altstack, AltStack::default(), "disarmed while the handler runs");
+        let ucontext = frame.bytes[8..].first_chunk().expect("ucontext");
+        assert_eq!(parse(ucontext).altstack, once, "and restored by its return");
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_an_error() {
+        let floating = xsave(832);
+        let info = SignalInfo::fault(5, 0, 0);
+        let registers = Registers { rsp: 0x100, ..registers() };
+        let altstack = AltStack::default();
+        let fault = FaultWords::default();
+        let delivery =
+            Delivery { info: &info, action: action(0), registers: &registers, floating: &floating, mask: 0, altstack, fault };
+        assert!(matches!(build(&delivery), Err(FrameError::Outside(_))));
+        let bare = Action { flags: 0, ..action(0) };
+        assert_eq!(build(&Delivery { action: bare, ..delivery }), Err(FrameError::NoRestorer(5)));
+        assert!(matches!(build(&Delivery { floating: &[0; 100], ..delivery }), Err(FrameError::Floating(_))));
+    }
+
+    #[test]
+    fn sigaltstack_judges() {
+        let none = AltStack::default();
+        let stack = AltStack { address: 0x10_0000, flags: 0, bytes: 8192 };
+        assert_eq!(none.report(0), AltStack { address: 0, flags: AltStack::DISABLE, bytes: 0 });
+        assert_eq!(none.replace(stack, 0x100, 2048), Ok(stack));
+        assert_eq!(none.replace(AltStack { bytes: 100, ..stack }, 0x100, 2048), Err(libc::ENOMEM));
+        assert_eq!(none.replace(AltStack { flags: 8, ..stack }, 0x100, 2048), Err(libc::EINVAL));
+        assert_eq!(stack.replace(none, 0x10_1000, 2048), Err(libc::EPERM));
+        assert_eq!(stack.replace(none, 0x10_0000, 2048), Ok(none), "an address equal to the start is outside");
+        assert_eq!(stack.report(0x10_1000).flags, AltStack::ON_STACK);
+        assert_eq!(stack.report(0x20_0000).flags, 0);
+        let bytes = AltStack { flags: AltStack::AUTODISARM, ..stack }.to_bytes();
+        assert_eq!(AltStack::from_bytes(&bytes).to_bytes(), bytes);
+    }
+
+    #[test]
+    fn floating_areas_are_judged() {
+        let own = xsave(832);
+        let change = |offset: usize, bytes: &[u8]| {
+            let mut program = own.clone();
+            program[offset..offset + bytes.len()].copy_from_slice(bytes);
+            accept_floating(&program, &own)
+        };
+        assert_eq!(accept_floating(&own, &own), Ok(own.clone()));
+        assert_eq!(change(200, &[9]).expect("x87 and SSE registers")[200], 9);
+        assert_eq!(change(600, &[9]).expect("AVX registers")[600], 9);
+        assert!(change(MXCSR_OFFSET, &[0, 0, 1, 0]).is_err());
+        assert!(change(HEADER_OFFSET, &[0xff]).is_err());
+        assert!(change(HEADER_OFFSET + 8, &[1]).is_err());
+        let legacy = change(SOFTWARE_OFFSET, &[0; 4]).expect("without marks");
+        assert_eq!(u64_at(&legacy, HEADER_OFFSET), 3);
+        assert_eq!(u32_at(&legacy, SOFTWARE_OFFSET), MAGIC1, "the kernel's own marks stay");
+        assert!(accept_floating(&xsave(896), &own).is_err(), "another processor's");
+        assert_eq!(accept_floating(&own, &own[..FXSAVE_BYTES]).map(|bytes| bytes.len()), Ok(FXSAVE_BYTES));
+        assert_eq!(floating_bytes(own[..].first_chunk().expect("512")), 836);
+        assert_eq!(floating_bytes(&[0; FXSAVE_BYTES]), FXSAVE_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn no_area_panics(bytes in proptest::collection::vec(any::<u8>(), 0..1200), size in any::<u32>(), marked in any::<bool>()) {
+            let own = xsave(832);
+            let mut program = bytes;
+            if marked && program.len() >= FXSAVE_BYTES {
+                program[SOFTWARE_OFFSET..SOFTWARE_OFFSET + 4].copy_from_slice(&MAGIC1.to_le_bytes());
+                program[SOFTWARE_OFFSET + 4..SOFTWARE_OFFSET + 8].copy_from_slice(&size.to_le_bytes());
+            }
+            if let Ok(accepted) = accept_floating(&program, &own) {
+                prop_assert_eq!(accepted.len(), own.len());
+                prop_assert_eq!(floating_sizes(&accepted), floating_sizes(&own));
+            }
+            let _frame = built(0, AltStack::default(), &program);
+        }
+
+        #[test]
+        fn no_stack_panics(rsp in any::<u64>(), address in any::<u64>(), bytes in any::<u64>(), flags in any::<u32>(), signal in any::<i32>()) {
+            let floating = xsave(832);
+            let info = SignalInfo::fault(signal, 0, 0);
+            let registers = Registers { rsp, ..Registers::default() };
+            let altstack = AltStack { address, flags, bytes };
+            let fault = FaultWords::default();
+            let action = action(Action::ON_STACK);
+            let delivery = Delivery { info: &info, action, registers: &registers, floating: &floating, mask: 0, altstack, fault };
+            if let Ok(frame) = build(&delivery) {
+                prop_assert!(frame.address >= SPACE_START && frame.address + (frame.bytes.len() as u64) <= SPACE_END);
+            }
+            let _report = altstack.report(rsp);
+        }
+    }
 }

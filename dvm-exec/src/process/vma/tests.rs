@@ -40,7 +40,7 @@ impl Machine {
         for effect in effects {
             match effect {
                 Effect::Protect { range, protection } => {
-                    pages(range).for_each(|page| drop(self.root.insert(page, *protection)));
+                    self.root.extend(pages(range).map(|page| (page, *protection)));
                 }
                 Effect::ProtectDown { range, protection } => {
                     for page in pages(range) {
@@ -49,7 +49,7 @@ impl Machine {
                         self.member.insert(page, Protection::from_bits(left as u64));
                     }
                 }
-                Effect::Discard { range } => pages(range).for_each(|page| drop(self.contents.remove(&page))),
+                Effect::Discard { range } => self.contents.retain(|page, _| !pages(range).contains(page)),
                 Effect::ReadFile { range, offset, .. } => {
                     for (index, page) in pages(range).enumerate() {
                         assert!(Self::right(&self.root, page).contains(Protection::WRITE), "read into writable pages");
@@ -131,7 +131,7 @@ impl Trial {
                 let page = self.model.get(&(Self::address(at) / PAGE_BYTES));
                 assert_eq!(found.mapped, page.is_some());
                 if found.mapped {
-                    pages(&found.range).for_each(|page| drop(self.machine.member.insert(page, found.protection)));
+                    self.machine.member.extend(pages(&found.range).map(|page| (page, found.protection)));
                 }
             }
             Call::Write { at, value } => {
@@ -148,7 +148,7 @@ impl Trial {
     }
 
     fn forget(&mut self, first: u64, count: u64) {
-        (first..first + count).for_each(|page| drop(self.model.remove(&page)));
+        self.model.retain(|page, _| !(first..first + count).contains(page));
     }
 
     fn is_mapped(&self, first: u64, count: u64) -> bool {
@@ -239,7 +239,9 @@ impl Trial {
         self.forget(first, old);
         for index in 0..new {
             match moved.get(index as usize) {
-                Some(Some(page)) => drop(self.model.insert(start + index, *page)),
+                Some(Some(page)) => {
+                    self.model.insert(start + index, *page);
+                }
                 Some(None) => {}
                 None => {
                     assert!(!self.model.contains_key(&(start + index)), "grown into a hole");
@@ -260,7 +262,7 @@ impl Trial {
         }
         assert_eq!(change.result, Ok(to));
         let fresh = Page { protection: Protection::READ_WRITE, content: 0, kind: 3 };
-        (old..new).for_each(|page| drop(self.model.insert(page, fresh)));
+        self.model.extend((old..new).map(|page| (page, fresh)));
         self.forget(new, old.saturating_sub(new));
         self.heap_end = to;
     }

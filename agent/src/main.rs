@@ -1,3 +1,131 @@
-//! The agent of one host.
+//! `dvm-agent`: the program on each host that owns the pages of every space.
+//!
+//! Owns the command line. Must not do anything itself.
+
+mod agent;
+mod client;
+mod clock;
+mod config;
+mod counters;
+mod cpu;
+mod doctor;
+mod exit;
+mod figures;
+mod job;
+mod limits;
+mod local;
+mod log;
+mod net;
+mod run;
 mod shard;
-fn main() {}
+mod status;
+mod sys;
+
+use clap::{Args, Parser, Subcommand};
+use client::Target;
+use exit::{Exit, Failure};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Owns the pages of every space on this host, and runs the host's part of jobs.
+#[derive(Parser)]
+#[command(name = "dvm-agent", version, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Run {
+        /// The cluster's file, equal on all hosts.
+        #[arg(long)]
+        cluster: PathBuf,
+        /// This host's file.
+        #[arg(long)]
+        node: PathBuf,
+    },
+    /// Say what this host can do, and the fix for what it cannot.
+    Doctor {
+        /// This host's file: its executor is looked at, too.
+        #[arg(long)]
+        node: Option<PathBuf>,
+        /// One JSON object instead of lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Node, peers, jobs and counters of the running agent.
+    Status(Ask),
+    /// Latency histograms of the running agent.
+    Histograms(Ask),
+}
+
+#[derive(Args)]
+struct Ask {
+    /// One JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+    /// The agent of this node file.
+    #[arg(long, conflicts_with = "socket")]
+    node: Option<PathBuf>,
+    /// The agent at this control socket.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+}
+
+impl Ask {
+    fn target(self) -> Target {
+        match (self.socket, self.node) {
+            (Some(socket), _) => Target::Socket(socket),
+            (None, Some(node)) => Target::Node(node),
+            (None, None) => Target::Only,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            // Nowhere is left to say that stderr is closed.
+            drop(error.print());
+            return ExitCode::from(exit.code());
+        }
+    };
+    let done = match command {
+        Command::Run { cluster, node } => run::run(&cluster, &node),
+        Command::Doctor { node, json } => doctor::doctor(node.as_deref(), json).and_then(|(text, healthy)| {
+            print(&text)?;
+            if healthy { Ok(()) } else { Err(Failure::new(Exit::Unhealthy, anyhow::anyhow!("something is missing on this host"))) }
+        }),
+        Command::Status(ask) => {
+            let is_json = ask.json;
+            client::status(&ask.target(), is_json).and_then(|text| print(&text))
+        }
+        Command::Histograms(ask) => {
+            let is_json = ask.json;
+            client::histograms(&ask.target(), is_json).and_then(|text| print(&text))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::from(Exit::Success.code()),
+        Err(failure) => {
+            let text = format!("dvm-agent: {failure}\n");
+            // Nowhere is left to say that stderr is closed; the exit code says the rest.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Puts `text` on stdout; a reader that has gone (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(Exit::Internal, anyhow::anyhow!("cannot write to stdout: {error}"))),
+    }
+}

@@ -62,6 +62,8 @@ pub enum ToPeer {
         member: SpaceMember,
         /// Processors a job may use here.
         cpus: u16,
+        /// CLOCK_MONOTONIC here when the request came in, in nanoseconds.
+        received_ns: u64,
         /// CLOCK_MONOTONIC here when this was sent, in nanoseconds.
         monotonic_ns: u64,
     },

@@ -1,0 +1,115 @@
+//! node.toml: what is particular to this host.
+//!
+//! Owns its keys and their checks. Must not know the cluster beyond the check that the node is in it.
+
+use super::{ClusterConfig, ConfigError, NAME_RULE, Source, is_name};
+use dsm_wire::NodeId;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+/// Smallest MTU an IPv6 link may have; below it a frame's header hardly fits.
+const MTU_MIN: u16 = 1280;
+
+/// This host's own settings.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Name in the cluster's list.
+    pub name: String,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The executor that husks run.
+    pub exec: PathBuf,
+    /// Bytes of the largest IP packet to peers; none: as the interface says.
+    pub mtu: Option<u16>,
+    file: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodeFile {
+    name: Spanned<String>,
+    socket: Option<Spanned<PathBuf>>,
+    exec: Option<Spanned<PathBuf>>,
+    mtu: Option<Spanned<u16>>,
+}
+
+impl NodeConfig {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// The first thing wrong, with file, line, key and what to do.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        check(&Source::read(path, "--node")?)
+    }
+
+    /// This node's number in `cluster`.
+    ///
+    /// # Errors
+    /// When the cluster does not list it.
+    pub fn find_in(&self, cluster: &ClusterConfig) -> Result<NodeId, ConfigError> {
+        cluster.node(&self.name).ok_or_else(|| ConfigError::NotMember {
+            path: self.file.clone(),
+            name: self.name.clone(),
+            known: cluster.names(),
+        })
+    }
+}
+
+fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
+    let file: NodeFile = source.parse()?;
+    let name = file.name.get_ref().clone();
+    if !is_name(&name) {
+        return Err(source.invalid(&file.name.span(), format!("name = \"{name}\": {NAME_RULE}")));
+    }
+    for (key, path) in [("socket", &file.socket), ("exec", &file.exec)] {
+        if let Some(path) = path.as_ref().filter(|path| !path.get_ref().is_absolute()) {
+            let what = format!("{key} = \"{}\": not absolute; write the path from /", path.get_ref().display());
+            return Err(source.invalid(&path.span(), what));
+        }
+    }
+    if let Some(mtu) = file.mtu.as_ref().filter(|mtu| *mtu.get_ref() < MTU_MIN) {
+        return Err(source.invalid(&mtu.span(), format!("mtu = {}: write at least {MTU_MIN}", mtu.get_ref())));
+    }
+    let socket = file.socket.map_or_else(|| PathBuf::from(format!("/run/dvm/{name}.sock")), Spanned::into_inner);
+    let exec = file.exec.map_or_else(beside_agent, Spanned::into_inner);
+    Ok(NodeConfig { name, socket, exec, mtu: file.mtu.map(Spanned::into_inner), file: source.path.to_path_buf() })
+}
+
+fn beside_agent() -> PathBuf {
+    let agent = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/dvm-agent"));
+    agent.with_file_name("dvm-exec")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_text(text: &str) -> Result<NodeConfig, String> {
+        check(&Source { path: Path::new("n.toml"), text: text.to_owned() }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_follow_the_name() {
+        let node = check_text("name = \"a\"\n").unwrap();
+        assert_eq!(node.socket, Path::new("/run/dvm/a.sock"));
+        assert!(node.exec.ends_with("dvm-exec"));
+        assert_eq!(node.mtu, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (text, start) in [
+            ("", "n.toml:1: missing field `name`"),
+            ("name = \"a b\"", "n.toml:1: name = \"a b\""),
+            ("name = \"a\"\nsocket = \"x\"", "n.toml:2: socket = \"x\": not absolute"),
+            ("name = \"a\"\n\nexec = \"x\"", "n.toml:3: exec = \"x\": not absolute"),
+            ("name = \"a\"\nmtu = 100", "n.toml:2: mtu = 100: write at least 1280"),
+            ("name = \"a\"\nmtu = \"big\"", "n.toml:2: invalid type"),
+            ("name = \"a\"\nmemory = 1", "n.toml:2: unknown field `memory`"),
+        ] {
+            let error = check_text(text).unwrap_err();
+            assert!(error.starts_with(start), "{error:?} should start with {start:?}");
+        }
+    }
+}

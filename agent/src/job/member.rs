@@ -1,0 +1,400 @@
+//! This host's part in a job that was started elsewhere: shard, husk, and their end.
+//!
+//! Owns the member's side of a job. Must not know how the root decides.
+
+use super::part::{News, Part};
+use super::root::connect;
+use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
+use crate::agent::Agent;
+use crate::limits::{CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, STATISTICS_DEADLINE};
+use crate::local::channel::Channel;
+use crate::local::husk::Husk;
+use crate::log::say;
+use crate::net::link::Link;
+use crate::sys::{self, Credentials};
+use crate::{clock, cpu};
+use dsm_wire::{NodeId, SpaceId};
+use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
+use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+
+/// What has to happen between StartMember and MemberReady.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Progress {
+    has_joined: bool,
+    has_view: bool,
+    has_peers: bool,
+}
+
+impl Progress {
+    fn is_complete(&self) -> bool {
+        self.has_joined && self.has_view && self.has_peers
+    }
+
+    /// What is missing, for the message of a deadline.
+    fn missing(&self) -> String {
+        let parts = [
+            (self.has_joined, "its husk has not joined (see the agent's log there)"),
+            (self.has_view, "its husk has not mapped its view"),
+            (self.has_peers, "its data path to the other hosts is not up (is UDP let through?)"),
+        ];
+        parts.iter().filter(|part| !part.0).map(|part| part.1).collect::<Vec<_>>().join(", ")
+    }
+}
+
+struct MemberJob {
+    agent: Rc<Agent>,
+    job: Rc<Job>,
+    link: Rc<Link>,
+    spec: SpaceSpec,
+    part: Part,
+    husk: Option<Rc<Husk>>,
+    channel: Option<Rc<Channel>>,
+    husk_members: Vec<Member>,
+    start_tag: Option<u32>,
+    deadline: tokio::time::Instant,
+    progress: Progress,
+    connects: usize,
+    tasks: Tasks,
+}
+
+/// Answers [`ToPeer::OpenSpace`]: starts this host's part, or refuses it. `received_ns` is when the request came.
+pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec, received_ns: u64) {
+    let (notes, inbox) = inbox();
+    match prepare(agent, link, spec, notes) {
+        Ok(member) => {
+            link.send(ToPeer::SpaceOpened {
+                tag,
+                member: member.part.listening(),
+                cpus: agent.cpus(),
+                received_ns,
+                monotonic_ns: clock::monotonic_ns(),
+            });
+            tokio_uring::spawn(member.run(inbox));
+        }
+        Err(reason) => {
+            agent.counters.jobs_refused.add();
+            say(&agent.counters, format_args!("part in a job of {} refused: {reason}", agent.cluster.name_of(link.peer)));
+            link.send(ToPeer::Refused { tag, reason });
+        }
+    }
+}
+
+fn prepare(
+    agent: &Rc<Agent>,
+    link: &Rc<Link>,
+    spec: SpaceSpec,
+    notes: tokio::sync::mpsc::Sender<JobNote>,
+) -> Result<MemberJob, String> {
+    check(agent, link, &spec)?;
+    let lacks = cpu::missing(&spec.cpu, &sys::cpu_features());
+    if !lacks.is_empty() {
+        return Err(format!("its processor lacks {}; leave this host out with --hosts", lacks.join(", ")));
+    }
+    let job = Rc::new(Job {
+        space: SpaceId(spec.space),
+        role: Role::Member(Rc::clone(link)),
+        root: NodeId(spec.root),
+        members: spec.members.iter().copied().map(NodeId).collect(),
+        uid: spec.uid,
+        program: spec.program.chars().take(PROGRAM_BYTES_MAX).collect(),
+        started: Instant::now(),
+        notes,
+        husk: watch::Sender::new(None),
+    });
+    agent.admit_job(&job)?;
+    let part = Part::start(agent, &job).map_err(|error| {
+        agent.forget_job(job.space);
+        format!("{error:#}")
+    })?;
+    let mut tasks = Tasks::default();
+    let (watched, to_job) = (Rc::clone(link), job.notes.clone());
+    tasks.run(async move {
+        let reason = watched.lost().await;
+        // Without a receiver the job has already ended.
+        drop(to_job.send(JobNote::LinkLost(watched.peer, reason)).await);
+    });
+    Ok(MemberJob {
+        agent: Rc::clone(agent),
+        job,
+        link: Rc::clone(link),
+        spec,
+        part,
+        husk: None,
+        channel: None,
+        husk_members: Vec::new(),
+        start_tag: None,
+        deadline: tokio::time::Instant::now(),
+        progress: Progress::default(),
+        connects: 0,
+        tasks,
+    })
+}
+
+/// Refuses what no agent of ours would send.
+fn check(agent: &Agent, link: &Link, spec: &SpaceSpec) -> Result<(), String> {
+    let mut sorted = spec.members.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let is_sound = spec.root == link.peer.0
+        && spec.members.first() == Some(&spec.root)
+        && sorted.len() == spec.members.len()
+        && spec.members.contains(&agent.me.0)
+        && spec.members.iter().all(|node| agent.cluster.entry(NodeId(*node)).is_some())
+        && spec.groups.len() <= GROUPS_MAX
+        && agent.is_space_of(SpaceId(spec.space), link.peer);
+    if is_sound { Ok(()) } else { Err("the request contradicts itself; install the same release on all hosts".to_owned()) }
+}
+
+impl MemberJob {
+    async fn run(mut self, mut inbox: Inbox) {
+        self.agent.counters.jobs_joined.add();
+        let root = self.agent.cluster.name_of(self.job.root);
+        let (space, program, uid) = (self.job.space, &self.job.program, self.job.uid);
+        say(&self.agent.counters, format_args!("space {space}: `{program}` of user {uid} from {root}"));
+        let reason = loop {
+            let note = tokio::select! {
+                note = inbox.recv() => note,
+                () = sleep_until(self.deadline), if self.start_tag.is_some() => {
+                    let missing = format!("not ready in {} s: {}", MEMBER_DEADLINE.as_secs(), self.progress.missing());
+                    break self.report(self.agent.me, missing);
+                }
+            };
+            if let Err((node, reason)) = self.on_note(note).await {
+                break self.report(node, reason);
+            }
+        };
+        self.close(&mut inbox, &reason).await;
+    }
+
+    /// Tells the root why this part ends, unless that was its own wish.
+    fn report(&mut self, node: NodeId, reason: String) -> String {
+        if node == self.job.root {
+            return reason;
+        }
+        match self.start_tag.take() {
+            Some(tag) => self.link.send(ToPeer::Refused { tag, reason: reason.clone() }),
+            None => {
+                let lost = ToPeer::MemberLost { space: self.job.space.0, node: node.0, reason: reason.clone() };
+                self.link.send(lost);
+            }
+        }
+        self.agent.counters.jobs_lost.add();
+        format!("{}: {reason}", self.agent.cluster.name_of(node))
+    }
+
+    /// Looks at one note; an error ends the part: which host is to blame (the root: it ended the job) and why.
+    async fn on_note(&mut self, note: Option<JobNote>) -> Result<(), (NodeId, String)> {
+        let me = self.agent.me;
+        let news = match note {
+            Some(JobNote::Husk(packet, descriptors)) => {
+                self.on_husk(packet, descriptors).await.map_err(|reason| (me, reason))?;
+                News::None
+            }
+            Some(JobNote::HuskGone(reason)) => return Err((me, self.why_gone(reason).await)),
+            Some(JobNote::Shard(event)) => self.part.on_shard(event),
+            Some(JobNote::ShardEnded) => self.part.on_ended(),
+            Some(JobNote::Peer(message)) => return self.on_peer(message),
+            Some(JobNote::LinkLost(_, reason)) => return Err((self.job.root, format!("root is lost: {reason}"))),
+            Some(JobNote::Figures(sender)) => {
+                self.part.tell_figures(sender);
+                News::None
+            }
+            Some(JobNote::ConnectDone) => {
+                self.connects = self.connects.saturating_sub(1);
+                News::None
+            }
+            Some(JobNote::AgentEnds) | None => News::Lost(me, "its agent is ending".to_owned()),
+        };
+        match news {
+            News::None => Ok(()),
+            News::PeersReady => {
+                self.progress.has_peers = true;
+                self.tell_ready();
+                Ok(())
+            }
+            News::Discarded(tag) => self.tell(&ToHusk::Completed { tag }).await.map_err(|reason| (me, reason)),
+            News::Lost(node, reason) if node == self.job.root => {
+                // The control connection may be alive: the root must end the job all the same.
+                Err((me, format!("the data path to the root is lost: {reason}")))
+            }
+            News::Lost(node, reason) => Err((node, reason)),
+        }
+    }
+
+    /// Prefers how the husk ended over how its connection did.
+    async fn why_gone(&self, reason: String) -> String {
+        match &self.husk {
+            Some(husk) => match timeout(HUSK_GRACE, husk.exited()).await {
+                Ok(how) => format!("the husk {how}"),
+                Err(_) => reason,
+            },
+            None => reason,
+        }
+    }
+
+    fn on_peer(&mut self, message: ToPeer) -> Result<(), (NodeId, String)> {
+        match message {
+            ToPeer::StartMember { tag, members, husk_members, .. } if self.husk.is_none() => {
+                self.start_tag = Some(tag);
+                self.deadline = tokio::time::Instant::now() + MEMBER_DEADLINE;
+                self.start(&members, husk_members).map_err(|error| (self.agent.me, format!("{error:#}")))
+            }
+            ToPeer::CloseSpace { reason, .. } => Err((self.job.root, reason)),
+            ToPeer::AskStatistics { tag, .. } => {
+                let (figures, link) = (self.part.ask_figures(), Rc::clone(&self.link));
+                self.tasks.run(async move {
+                    // Without figures the root's own deadline answers.
+                    if let Ok(Ok(host)) = timeout(STATISTICS_DEADLINE, figures).await {
+                        link.send(ToPeer::Statistics { tag, host });
+                    }
+                });
+                Ok(())
+            }
+            ToPeer::StartMember { .. }
+            | ToPeer::OpenSpace { .. }
+            | ToPeer::SpaceOpened { .. }
+            | ToPeer::MemberReady { .. }
+            | ToPeer::Refused { .. }
+            | ToPeer::Statistics { .. }
+            | ToPeer::Heartbeat
+            | ToPeer::MemberLost { .. } => {
+                self.agent.counters.peer_messages_unexpected.add();
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, members: &[SpaceMember], husk_members: Vec<Member>) -> anyhow::Result<()> {
+        let is_complete = members.len() == self.job.members.len()
+            && self.job.members.iter().all(|node| members.iter().any(|member| member.node == node.0));
+        anyhow::ensure!(is_complete, "the addresses do not fit the members; install the same release on all hosts");
+        self.part.add_peers(members);
+        self.husk_members = husk_members;
+        let credentials = Credentials { uid: self.spec.uid, gid: self.spec.gid, groups: self.spec.groups.clone() };
+        let (husk, channel) = Husk::start(&self.agent.node.exec, &credentials)?;
+        let channel = Rc::new(channel);
+        let counting = Rc::clone(&self.agent);
+        let count = move || counting.counters.packets_malformed.add();
+        self.tasks.run(pump_husk(Rc::clone(&channel), self.job.notes.clone(), count));
+        let (watched, notes) = (Rc::clone(&husk), self.job.notes.clone());
+        self.tasks.run(async move {
+            let how = watched.exited().await;
+            // Without a receiver the job has already ended.
+            drop(notes.send(JobNote::HuskGone(format!("the husk {how}"))).await);
+        });
+        self.husk = Some(husk);
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    async fn on_husk(&mut self, packet: ToAgent, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        match packet {
+            ToAgent::JoinJob { version } if version != API_VERSION => {
+                Err(format!("dvm-exec there speaks version {version}, dvm-agent {API_VERSION}; install the same release of both"))
+            }
+            ToAgent::JoinJob { .. } if !self.progress.has_joined => self.join().await,
+            ToAgent::ViewReady => {
+                self.part.attach(descriptors)?;
+                self.tell(&ToHusk::ViewAccepted).await?;
+                self.progress.has_view = true;
+                self.tell_ready();
+                Ok(())
+            }
+            ToAgent::Discard { tag, range } => match self.part.discard(tag, range) {
+                Ok(()) => Ok(()),
+                Err(reason) => self.tell(&ToHusk::Failed { tag, reason }).await,
+            },
+            ToAgent::Connect { tag, .. } if self.connects >= CONNECTS_PENDING_MAX => {
+                self.tell(&ToHusk::Failed { tag, reason: format!("{CONNECTS_PENDING_MAX} connections are being opened") }).await
+            }
+            ToAgent::Connect { tag, node, purpose } => {
+                self.connects += 1;
+                self.tasks.run(connect(Rc::clone(&self.agent), Rc::clone(&self.job), tag, NodeId(node), purpose));
+                Ok(())
+            }
+            ToAgent::Statistics { tag } => {
+                self.tell(&ToHusk::Failed { tag, reason: "only the root husk can ask for the job's figures".to_owned() }).await
+            }
+            ToAgent::JoinJob { .. } | ToAgent::OpenJob { .. } | ToAgent::EndJob { .. } | ToAgent::Query(_) => {
+                self.agent.counters.packets_unexpected.add();
+                Ok(())
+            }
+        }
+    }
+
+    async fn join(&mut self) -> Result<(), String> {
+        let device = File::options().read(true).write(true).open("/dev/userfaultfd");
+        let device = device.map_err(|error| {
+            format!(
+                "/dev/userfaultfd cannot be opened ({error}); it needs Linux 6.1 with CONFIG_USERFAULTFD and an agent run as root"
+            )
+        })?;
+        let Some(channel) = self.channel.clone() else { return Err("the husk has no connection".to_owned()) };
+        let opened = JobOpened {
+            space: self.job.space.0,
+            me: self.agent.me.0,
+            root: self.job.root.0,
+            members: self.husk_members.clone(),
+            job_key: self.spec.job_key,
+        };
+        let sent = channel.send(&ToHusk::JobOpened(opened), &[self.part.backing(), device.as_fd()]).await;
+        sent.map_err(|error| error.to_string())?;
+        self.job.husk.send_replace(Some(channel));
+        self.progress.has_joined = true;
+        self.tell_ready();
+        Ok(())
+    }
+
+    fn tell_ready(&mut self) {
+        if self.progress.is_complete()
+            && let Some(tag) = self.start_tag.take()
+        {
+            self.link.send(ToPeer::MemberReady { tag });
+        }
+    }
+
+    async fn tell(&self, packet: &ToHusk) -> Result<(), String> {
+        match &self.channel {
+            Some(channel) => channel.send(packet, &[]).await.map_err(|error| format!("the husk: {error}")),
+            None => Ok(()),
+        }
+    }
+
+    async fn close(mut self, inbox: &mut Inbox, reason: &str) {
+        let space = self.job.space;
+        self.job.husk.send_replace(None);
+        // A husk that is gone needs not be told.
+        drop(self.tell(&ToHusk::JobEnded).await);
+        if let Some(husk) = self.husk.take()
+            && timeout(HUSK_GRACE, husk.exited()).await.is_err()
+        {
+            self.agent.counters.husks_killed.add();
+            if let Err(error) = husk.kill().await {
+                say(&self.agent.counters, format_args!("space {space}: {error:#}"));
+            }
+        }
+        self.part.close(inbox).await;
+        self.agent.forget_job(space);
+        say(&self.agent.counters, format_args!("space {space}: ended: {reason}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_waits_for_is_named() {
+        let mut progress = Progress { has_joined: true, ..Progress::default() };
+        assert!(progress.missing().contains("view") && progress.missing().contains("UDP"));
+        assert!(!progress.missing().contains("joined"));
+        (progress.has_view, progress.has_peers) = (true, true);
+        assert!(progress.is_complete() && progress.missing().is_empty());
+    }
+}

@@ -1,0 +1,538 @@
+//! A job started on this host: opened on all members, served, taken down.
+//!
+//! Owns the root's side of a job. Must not know how members do their part.
+
+use super::part::{News, Part};
+use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
+use crate::agent::Agent;
+use crate::exit::Refusal;
+use crate::limits::{CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STATISTICS_DEADLINE, STEP_DEADLINE};
+use crate::local::channel::{Caller, Channel};
+use crate::log::say;
+use crate::net::link::Link;
+use crate::{clock, sys};
+use dsm_wire::NodeId;
+use dvm_api::local::{API_VERSION, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
+use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+/// The device that lets a husk make a userfaultfd without any capability.
+const USERFAULTFD: &str = "/dev/userfaultfd";
+
+/// Why a job is not opened.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Exit code of `dvm-exec`.
+    pub code: Refusal,
+    /// What it prints.
+    pub reason: String,
+}
+
+/// Why a job has ended.
+enum End {
+    /// The husk said so, or is gone.
+    Husk(String),
+    /// A host was lost.
+    Lost(String, String),
+}
+
+struct RootJob {
+    agent: Rc<Agent>,
+    job: Rc<Job>,
+    channel: Rc<Channel>,
+    caller: Caller,
+    key: [u8; 16],
+    part: Part,
+    links: Vec<Rc<Link>>,
+    members: Vec<Member>,
+    connects: usize,
+    tasks: Tasks,
+}
+
+/// Opens, serves and ends one job, or refuses it.
+pub async fn run(agent: Rc<Agent>, channel: Rc<Channel>, caller: Caller, version: u32, request: JobRequest) {
+    let (notes, mut inbox) = inbox();
+    let refused = match prepare(&agent, &channel, caller, version, &request, notes) {
+        Ok(mut root) => match root.open(&mut inbox, &request).await {
+            Ok(opened) => {
+                root.serve(&mut inbox, opened).await;
+                return;
+            }
+            Err(refused) => {
+                root.close(&mut inbox, &refused.reason).await;
+                refused
+            }
+        },
+        Err(refused) => refused,
+    };
+    agent.counters.jobs_refused.add();
+    say(&agent.counters, format_args!("job refused: {}", refused.reason));
+    let packet = ToHusk::Refused { code: refused.code.code(), reason: refused.reason };
+    // The caller may be gone: then nobody is left to be told.
+    drop(channel.send(&packet, &[]).await);
+}
+
+fn refuse(code: Refusal, reason: impl Into<String>) -> Refused {
+    Refused { code, reason: reason.into() }
+}
+
+fn prepare(
+    agent: &Rc<Agent>,
+    channel: &Rc<Channel>,
+    caller: Caller,
+    version: u32,
+    request: &JobRequest,
+    notes: tokio::sync::mpsc::Sender<JobNote>,
+) -> Result<RootJob, Refused> {
+    if version != API_VERSION {
+        let reason = format!("dvm-exec speaks version {version}, dvm-agent {API_VERSION}; install the same release of both");
+        return Err(refuse(Refusal::Version, reason));
+    }
+    let members = choose(agent, &request.hosts)?;
+    let lacks = crate::cpu::missing(&request.cpu, &sys::cpu_features());
+    if !lacks.is_empty() {
+        return Err(refuse(Refusal::CpuFeature, format!("host {} lacks {}", agent.name(), lacks.join(", "))));
+    }
+    let space = agent.new_space();
+    let job = Rc::new(Job {
+        space,
+        role: Role::Root,
+        root: agent.me,
+        members,
+        uid: caller.credentials.uid,
+        program: request.program.chars().take(PROGRAM_BYTES_MAX).collect(),
+        started: Instant::now(),
+        notes,
+        husk: watch::Sender::new(None),
+    });
+    agent.admit_job(&job).map_err(|reason| refuse(Refusal::TooManyJobs, reason))?;
+    let local = |error: anyhow::Error| refuse(Refusal::Local, format!("host {}: {error:#}", agent.name()));
+    let made = agent.random().map_err(local).and_then(|key| Ok((key, Part::start(agent, &job).map_err(local)?)));
+    let (key, part) = made.inspect_err(|_| agent.forget_job(space))?;
+    let mut tasks = Tasks::default();
+    let counting = Rc::clone(agent);
+    tasks.run(pump_husk(Rc::clone(channel), job.notes.clone(), move || counting.counters.packets_malformed.add()));
+    Ok(RootJob {
+        agent: Rc::clone(agent),
+        job,
+        channel: Rc::clone(channel),
+        caller,
+        key,
+        part,
+        links: Vec::new(),
+        members: Vec::new(),
+        connects: 0,
+        tasks,
+    })
+}
+
+/// The job's hosts, this one first. No name means all of the cluster.
+fn choose(agent: &Agent, names: &[String]) -> Result<Vec<NodeId>, Refused> {
+    let mut members = vec![agent.me];
+    if names.is_empty() {
+        members.extend(agent.others());
+    }
+    for name in names {
+        let Some(node) = agent.cluster.node(name) else {
+            let reason = format!("host `{name}` is not in the cluster; known hosts: {}", agent.cluster.names());
+            return Err(refuse(Refusal::UnknownHost, reason));
+        };
+        if !members.contains(&node) {
+            members.push(node);
+        }
+    }
+    Ok(members)
+}
+
+impl RootJob {
+    async fn open(&mut self, inbox: &mut Inbox, request: &JobRequest) -> Result<JobOpened, Refused> {
+        let _device = open_userfaultfd()?;
+        self.reach_all(inbox).await?;
+        let addresses = self.open_spaces(inbox, request).await?;
+        self.start_members(inbox, addresses).await?;
+        Ok(JobOpened {
+            space: self.job.space.0,
+            me: self.agent.me.0,
+            root: self.agent.me.0,
+            members: self.members.clone(),
+            job_key: self.key,
+        })
+    }
+
+    async fn reach_all(&mut self, inbox: &mut Inbox) -> Result<(), Refused> {
+        let mut reaching = JoinSet::new();
+        for node in self.job.members.iter().copied().filter(|node| *node != self.agent.me) {
+            let agent = Rc::clone(&self.agent);
+            reaching.spawn_local(async move {
+                let link = match agent.peer(node) {
+                    Some(peer) => peer.reach(REACH_DEADLINE).await,
+                    None => Err("not a peer".to_owned()),
+                };
+                link.map_err(|reason| {
+                    let name = agent.cluster.name_of(node);
+                    refuse(Refusal::Unreachable, format!("host {name} cannot be reached: {reason}"))
+                })
+            });
+        }
+        while let Some(link) = self.next(inbox, &mut reaching).await? {
+            let notes = self.job.notes.clone();
+            self.links.push(Rc::clone(&link));
+            self.tasks.run(async move {
+                let reason = link.lost().await;
+                // Without a receiver the job has already ended.
+                drop(notes.send(JobNote::LinkLost(link.peer, reason)).await);
+            });
+        }
+        Ok(())
+    }
+
+    async fn open_spaces(&mut self, inbox: &mut Inbox, request: &JobRequest) -> Result<Vec<SpaceMember>, Refused> {
+        let spec = SpaceSpec {
+            space: self.job.space.0,
+            root: self.agent.me.0,
+            members: self.job.members.iter().map(|node| node.0).collect(),
+            uid: self.caller.credentials.uid,
+            gid: self.caller.credentials.gid,
+            groups: self.caller.credentials.groups.clone(),
+            program: self.job.program.clone(),
+            cpu: request.cpu,
+            job_key: self.key,
+        };
+        let mut opening = JoinSet::new();
+        for link in self.links.iter().map(Rc::clone) {
+            let (agent, space) = (Rc::clone(&self.agent), spec.clone());
+            opening.spawn_local(async move {
+                let sent_ns = clock::monotonic_ns();
+                let answer = link.ask(STEP_DEADLINE, |tag| ToPeer::OpenSpace { tag, space }).await;
+                let back_ns = clock::monotonic_ns();
+                match answer {
+                    Ok(ToPeer::SpaceOpened { member, cpus, received_ns, monotonic_ns, .. }) => {
+                        let offset = clock::offset_ns([sent_ns, received_ns, monotonic_ns, back_ns]);
+                        Ok((member, describe(&agent, link.peer, cpus, offset)))
+                    }
+                    Ok(_) => Err(member_refused(&agent, link.peer, "its answer makes no sense")),
+                    Err(error) => Err(member_refused(&agent, link.peer, &error.to_string())),
+                }
+            });
+        }
+        let mut addresses = vec![self.part.listening()];
+        let mut members = vec![describe(&self.agent, self.agent.me, self.agent.cpus(), 0)];
+        while let Some((address, member)) = self.next(inbox, &mut opening).await? {
+            addresses.push(address);
+            members.push(member);
+        }
+        // Every host must know them in the same order.
+        let place = |node: u16| self.job.members.iter().position(|member| member.0 == node);
+        members.sort_by_key(|member| place(member.node));
+        addresses.sort_by_key(|address| place(address.node));
+        self.members = members;
+        Ok(addresses)
+    }
+
+    async fn start_members(&mut self, inbox: &mut Inbox, addresses: Vec<SpaceMember>) -> Result<(), Refused> {
+        let mut starting = JoinSet::new();
+        for link in self.links.iter().map(Rc::clone) {
+            let (agent, space) = (Rc::clone(&self.agent), self.job.space.0);
+            let (members, husk_members) = (addresses.clone(), self.members.clone());
+            starting.spawn_local(async move {
+                let request = |tag| ToPeer::StartMember { tag, space, members, husk_members };
+                match link.ask(STEP_DEADLINE, request).await {
+                    Ok(ToPeer::MemberReady { .. }) => Ok(()),
+                    Ok(_) => Err(member_refused(&agent, link.peer, "its answer makes no sense")),
+                    Err(error) => Err(member_refused(&agent, link.peer, &error.to_string())),
+                }
+            });
+        }
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        self.part.add_peers(&addresses);
+        let mut is_ready = false;
+        let deadline = tokio::time::Instant::now() + STEP_DEADLINE;
+        while !is_ready {
+            let note = tokio::select! {
+                note = inbox.recv() => note,
+                () = sleep_until(deadline) => {
+                    let reason = format!("the data path between the hosts is not up in {} s; is UDP let through?", STEP_DEADLINE.as_secs());
+                    return Err(refuse(Refusal::Unreachable, reason));
+                }
+                Some(Ok(Err(refused))) = starting.join_next() => return Err(refused),
+            };
+            is_ready = self.while_opening(note)? == News::PeersReady;
+        }
+        while self.next(inbox, &mut starting).await?.is_some() {}
+        Ok(())
+    }
+
+    /// The next result of `set`, none after the last; notes that come meanwhile may end the opening.
+    async fn next<T: 'static>(&mut self, inbox: &mut Inbox, set: &mut JoinSet<Result<T, Refused>>) -> Result<Option<T>, Refused> {
+        loop {
+            tokio::select! {
+                result = set.join_next() => return match result {
+                    None => Ok(None),
+                    Some(Ok(result)) => result.map(Some),
+                    Some(Err(error)) => Err(refuse(Refusal::Local, format!("a task of the agent failed: {error}"))),
+                },
+                note = inbox.recv() => {
+                    self.while_opening(note)?;
+                }
+            }
+        }
+    }
+
+    fn while_opening(&mut self, note: Option<JobNote>) -> Result<News, Refused> {
+        let news = match note {
+            Some(JobNote::Shard(event)) => self.part.on_shard(event),
+            Some(JobNote::ShardEnded) => self.part.on_ended(),
+            Some(JobNote::HuskGone(reason)) => return Err(refuse(Refusal::Local, format!("the caller is gone: {reason}"))),
+            Some(JobNote::AgentEnds) | None => return Err(refuse(Refusal::AgentEnding, "the agent is ending")),
+            Some(JobNote::LinkLost(node, reason)) => News::Lost(node, reason),
+            Some(JobNote::Figures(sender)) => {
+                self.part.tell_figures(sender);
+                News::None
+            }
+            Some(JobNote::Peer(ToPeer::MemberLost { node, reason, .. })) => News::Lost(NodeId(node), reason),
+            Some(JobNote::Husk(..) | JobNote::Peer(..)) => {
+                self.agent.counters.packets_unexpected.add();
+                News::None
+            }
+            Some(JobNote::ConnectDone) => News::None,
+        };
+        match news {
+            News::Lost(node, reason) => {
+                let name = self.agent.cluster.name_of(node);
+                Err(refuse(Refusal::HostLost, format!("host {name} is lost: {reason}")))
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn serve(mut self, inbox: &mut Inbox, opened: JobOpened) {
+        let end = match self.announce(opened).await {
+            Ok(()) => self.until_end(inbox).await,
+            Err(reason) => End::Husk(reason),
+        };
+        let reason = match end {
+            End::Husk(reason) => reason,
+            End::Lost(host, reason) => {
+                self.agent.counters.jobs_lost.add();
+                self.tell_lost(inbox, &host, &reason).await;
+                format!("host {host} is lost: {reason}")
+            }
+        };
+        self.close(inbox, &reason).await;
+    }
+
+    async fn announce(&mut self, opened: JobOpened) -> Result<(), String> {
+        let device = open_userfaultfd().map_err(|refused| refused.reason)?;
+        let packet = ToHusk::JobOpened(opened);
+        let sent = self.channel.send(&packet, &[self.part.backing(), device.as_fd()]).await;
+        sent.map_err(|error| error.to_string())?;
+        self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
+        self.agent.counters.jobs_rooted.add();
+        let hosts = self.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+        let (space, program, uid) = (self.job.space, &self.job.program, self.job.uid);
+        say(&self.agent.counters, format_args!("space {space}: `{program}` of user {uid} on {hosts}"));
+        Ok(())
+    }
+
+    async fn until_end(&mut self, inbox: &mut Inbox) -> End {
+        loop {
+            let news = match inbox.recv().await {
+                Some(JobNote::Husk(packet, descriptors)) => match self.on_husk(packet, descriptors).await {
+                    Ok(None) => News::None,
+                    Ok(Some(status)) => return End::Husk(format!("the program ended with status {status}")),
+                    Err(reason) => return End::Husk(reason),
+                },
+                Some(JobNote::HuskGone(reason)) => return End::Husk(reason),
+                Some(JobNote::Shard(event)) => self.part.on_shard(event),
+                Some(JobNote::ShardEnded) => self.part.on_ended(),
+                Some(JobNote::LinkLost(node, reason)) => News::Lost(node, reason),
+                Some(JobNote::Peer(ToPeer::MemberLost { node, reason, .. })) => News::Lost(NodeId(node), reason),
+                Some(JobNote::Peer(..)) => {
+                    self.agent.counters.peer_messages_unexpected.add();
+                    News::None
+                }
+                Some(JobNote::Figures(sender)) => {
+                    self.part.tell_figures(sender);
+                    News::None
+                }
+                Some(JobNote::ConnectDone) => {
+                    self.connects = self.connects.saturating_sub(1);
+                    News::None
+                }
+                Some(JobNote::AgentEnds) | None => News::Lost(self.agent.me, "its agent is ending".to_owned()),
+            };
+            match news {
+                News::None | News::PeersReady => {}
+                News::Discarded(tag) => {
+                    if let Err(error) = self.channel.send(&ToHusk::Completed { tag }, &[]).await {
+                        return End::Husk(error.to_string());
+                    }
+                }
+                News::Lost(node, reason) => return End::Lost(self.agent.cluster.name_of(node).to_owned(), reason),
+            }
+        }
+    }
+
+    /// Does what the husk asks; gives its status once the program has ended.
+    async fn on_husk(&mut self, packet: ToAgent, descriptors: Vec<OwnedFd>) -> Result<Option<i32>, String> {
+        match packet {
+            ToAgent::ViewReady => {
+                self.part.attach(descriptors)?;
+                self.channel.send(&ToHusk::ViewAccepted, &[]).await.map_err(|error| error.to_string())?;
+            }
+            ToAgent::Discard { tag, range } => {
+                if let Err(reason) = self.part.discard(tag, range) {
+                    self.fail(tag, reason).await?;
+                }
+            }
+            ToAgent::Connect { tag, node, purpose } => {
+                if self.connects >= CONNECTS_PENDING_MAX {
+                    self.fail(tag, format!("{CONNECTS_PENDING_MAX} connections are being opened")).await?;
+                } else {
+                    self.connects += 1;
+                    self.tasks.run(connect(Rc::clone(&self.agent), Rc::clone(&self.job), tag, NodeId(node), purpose));
+                }
+            }
+            ToAgent::Statistics { tag } => self.gather(tag),
+            ToAgent::EndJob { status } => {
+                // A husk that does not wait for this has lost nothing.
+                drop(self.channel.send(&ToHusk::JobEnded, &[]).await);
+                return Ok(Some(status));
+            }
+            ToAgent::OpenJob { .. } | ToAgent::JoinJob { .. } | ToAgent::Query(_) => self.agent.counters.packets_unexpected.add(),
+        }
+        Ok(None)
+    }
+
+    async fn fail(&self, tag: u32, reason: String) -> Result<(), String> {
+        self.channel.send(&ToHusk::Failed { tag, reason }, &[]).await.map_err(|error| error.to_string())
+    }
+
+    /// Collects all hosts' figures beside the job's other work.
+    fn gather(&mut self, tag: u32) {
+        let own = self.part.ask_figures();
+        let (agent, channel, links) = (Rc::clone(&self.agent), Rc::clone(&self.channel), self.links.clone());
+        let (space, order) = (self.job.space.0, self.job.members.clone());
+        self.tasks.run(async move {
+            let mut asking = JoinSet::new();
+            asking.spawn_local(own_figures(Rc::clone(&agent), own));
+            for link in links {
+                asking.spawn_local(peer_figures(Rc::clone(&agent), link, space));
+            }
+            let mut hosts = asking.join_all().await;
+            let place = |name: &str| order.iter().position(|node| agent.cluster.name_of(*node) == name);
+            hosts.sort_by_key(|host| place(&host.host));
+            send_figures(&channel, tag, hosts).await;
+        });
+    }
+
+    /// Tells the husk that a host is lost, gives it time to say so, then ends it.
+    async fn tell_lost(&mut self, inbox: &mut Inbox, host: &str, reason: &str) {
+        let (space, counters) = (self.job.space, &self.agent.counters);
+        say(counters, format_args!("space {space}: host {host} is lost: {reason}"));
+        let packet = ToHusk::HostLost { host: host.to_owned(), reason: reason.to_owned() };
+        let is_told = self.channel.send(&packet, &[]).await.is_ok();
+        let leaves = async {
+            loop {
+                match inbox.recv().await {
+                    Some(JobNote::HuskGone(_)) | None => return,
+                    Some(JobNote::Shard(event)) => drop(self.part.on_shard(event)),
+                    Some(JobNote::ShardEnded) => drop(self.part.on_ended()),
+                    Some(_) => {}
+                }
+            }
+        };
+        if is_told && timeout(ROOT_GRACE, leaves).await.is_ok() {
+            return;
+        }
+        let Some(pidfd) = &self.caller.pidfd else { return };
+        counters.husks_killed.add();
+        say(counters, format_args!("space {space}: process {} did not end, it is killed", self.caller.pid));
+        if let Err(error) = sys::pidfd_kill(pidfd.as_fd()) {
+            say(counters, format_args!("space {space}: process {} cannot be killed: {error}", self.caller.pid));
+        }
+    }
+
+    async fn close(mut self, inbox: &mut Inbox, reason: &str) {
+        let space = self.job.space;
+        for link in self.links.drain(..) {
+            link.send(ToPeer::CloseSpace { space: space.0, reason: reason.to_owned() });
+        }
+        self.job.husk.send_replace(None);
+        self.part.close(inbox).await;
+        self.agent.forget_job(space);
+        say(&self.agent.counters, format_args!("space {space}: ended: {reason}"));
+    }
+}
+
+fn describe(agent: &Agent, node: NodeId, cpus: u16, monotonic_offset_ns: i64) -> Member {
+    Member { node: node.0, name: agent.cluster.name_of(node).to_owned(), cpus, monotonic_offset_ns }
+}
+
+fn member_refused(agent: &Agent, node: NodeId, reason: &str) -> Refused {
+    refuse(Refusal::MemberRefused, format!("host {}: {reason}", agent.cluster.name_of(node)))
+}
+
+fn open_userfaultfd() -> Result<File, Refused> {
+    File::options().read(true).write(true).open(USERFAULTFD).map_err(|error| {
+        let reason = format!(
+            "{USERFAULTFD} cannot be opened ({error}); it needs Linux 6.1 with CONFIG_USERFAULTFD and an agent run as root"
+        );
+        refuse(Refusal::NoUserfaultfd, reason)
+    })
+}
+
+/// Opens a husk-to-husk connection and hands it over, beside the job's other work. Serves both roles.
+pub async fn connect(agent: Rc<Agent>, job: Rc<Job>, tag: u32, node: NodeId, purpose: Purpose) {
+    let opened = agent.open_husk_connection(&job, node, purpose).await;
+    let husk = job.husk.borrow().clone();
+    if let Some(channel) = husk {
+        let sent = match &opened {
+            Ok(socket) => channel.send(&ToHusk::Connection { tag, node: node.0, purpose }, &[socket.as_fd()]).await,
+            Err(reason) => channel.send(&ToHusk::Failed { tag, reason: reason.clone() }, &[]).await,
+        };
+        if let Err(error) = sent {
+            say(&agent.counters, format_args!("space {}: a connection could not be handed over: {error}", job.space));
+        }
+    }
+    // Without a receiver the job has already ended.
+    drop(job.notes.send(JobNote::ConnectDone).await);
+}
+
+async fn own_figures(agent: Rc<Agent>, own: oneshot::Receiver<HostStatistics>) -> HostStatistics {
+    let figures = timeout(STATISTICS_DEADLINE, own).await.ok().and_then(Result::ok);
+    figures.unwrap_or_else(|| unanswered(agent.name()))
+}
+
+async fn peer_figures(agent: Rc<Agent>, link: Rc<Link>, space: u32) -> HostStatistics {
+    match link.ask(STATISTICS_DEADLINE, |tag| ToPeer::AskStatistics { tag, space }).await {
+        Ok(ToPeer::Statistics { host, .. }) => host,
+        Ok(_) | Err(_) => unanswered(agent.cluster.name_of(link.peer)),
+    }
+}
+
+/// What stands for a host that gave no figures.
+fn unanswered(host: &str) -> HostStatistics {
+    HostStatistics { host: host.to_owned(), counters: vec![("unanswered".to_owned(), 1)], histograms: Vec::new() }
+}
+
+async fn send_figures(channel: &Channel, tag: u32, mut hosts: Vec<HostStatistics>) {
+    let packet = ToHusk::JobStatistics { tag, hosts: hosts.clone() };
+    if channel.send(&packet, &[]).await.is_ok() {
+        return;
+    }
+    // Too long with many hosts: the counters alone always fit.
+    for host in &mut hosts {
+        host.histograms.clear();
+    }
+    // If the husk is gone, its own note ends the job.
+    drop(channel.send(&ToHusk::JobStatistics { tag, hosts }, &[]).await);
+}

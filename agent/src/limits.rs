@@ -1,0 +1,76 @@
+//! Every maximum and every deadline of the control plane.
+//!
+//! Owns the numbers and how they relate. Must not know who waits.
+
+use std::time::Duration;
+
+/// Most hosts of a cluster: a space's number has ten bits for its root.
+pub const NODES_MAX: usize = 1 << NODE_BITS;
+/// Bits of a space's number that name its root.
+pub const NODE_BITS: u32 = 10;
+/// Bits of a space's number that count the root's spaces.
+pub const SPACE_COUNTER_BITS: u32 = 32 - NODE_BITS;
+
+/// Most jobs that one host takes part in.
+pub const JOBS_MAX: usize = 64;
+/// Most Unix connections at a time.
+pub const LOCAL_CONNECTIONS_MAX: usize = 256;
+/// Most Unix connections of one user other than root at a time.
+pub const LOCAL_CONNECTIONS_PER_USER_MAX: usize = 64;
+/// Most TCP connections that have not yet proved who they are.
+pub const STRANGERS_MAX: usize = 64;
+/// Most husk-to-husk connections one job opens at the same moment.
+pub const CONNECTS_PENDING_MAX: usize = 256;
+/// Most discards of one husk under way; the husk waits for an answer long before.
+pub const DISCARDS_PENDING_MAX: usize = 4096;
+/// Most notes waiting for one job.
+pub const JOB_NOTES_MAX: usize = 1024;
+/// Most messages waiting for one peer.
+pub const PEER_MESSAGES_MAX: usize = 1024;
+/// Most groups of a caller that are carried to other hosts.
+pub const GROUPS_MAX: usize = 1024;
+/// Longest program name kept, in bytes.
+pub const PROGRAM_BYTES_MAX: usize = 256;
+/// Longest message between agents, in bytes.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Longest configuration or key file, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Send buffer of a control socket, in bytes: a longest packet must fit.
+pub const CONTROL_BUFFER_BYTES: usize = 1 << 20;
+
+/// Time between two heartbeats of a control connection.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Silence after which a peer is lost.
+pub const LEASE: Duration = Duration::from_millis(2500);
+/// How often leases are looked at.
+pub const LEASE_CHECK: Duration = Duration::from_millis(250);
+/// For a TCP connection and its handshake, each.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// For one step of a job's opening.
+pub const STEP_DEADLINE: Duration = Duration::from_secs(10);
+/// For a member to start its husk and reach the others; it says what is missing before the root stops waiting.
+pub const MEMBER_DEADLINE: Duration = Duration::from_secs(8);
+/// For a peer that is down to come up while a job waits for it.
+pub const REACH_DEADLINE: Duration = Duration::from_secs(3);
+/// For the first packet on a Unix connection.
+pub const FIRST_PACKET_DEADLINE: Duration = Duration::from_secs(10);
+/// For a husk to take a packet.
+pub const HUSK_SEND_DEADLINE: Duration = Duration::from_secs(2);
+/// For figures to come.
+pub const STATISTICS_DEADLINE: Duration = Duration::from_secs(2);
+/// For a husk to leave by itself before it is killed.
+pub const HUSK_GRACE: Duration = Duration::from_millis(300);
+/// For the root husk to tell its user and leave after a host was lost.
+pub const ROOT_GRACE: Duration = Duration::from_millis(1500);
+/// For a killed process to be gone, and for a stopped shard to end.
+pub const REAP_DEADLINE: Duration = Duration::from_secs(2);
+/// First and longest pause between two attempts to reach a peer.
+pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+const _: () = assert!(LEASE.as_millis() >= 4 * HEARTBEAT.as_millis(), "one late heartbeat must not end a lease");
+const _: () = assert!(
+    LEASE.as_millis() + LEASE_CHECK.as_millis() + ROOT_GRACE.as_millis() < 5000,
+    "a job must have ended 5 s after a host was lost"
+);
+const _: () = assert!(MEMBER_DEADLINE.as_millis() < STEP_DEADLINE.as_millis(), "the member knows more than the root");
+const _: () = assert!(CONTROL_BUFFER_BYTES > 2 * dvm_api::local::PACKET_BYTES_MAX, "the kernel counts its own overhead");

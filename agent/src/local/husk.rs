@@ -1,0 +1,98 @@
+//! A member husk: started as the caller, watched, killed, reaped.
+//!
+//! Owns the process. Must not know what the husk does.
+
+use super::channel::Channel;
+use crate::limits::REAP_DEADLINE;
+use crate::sys::{self, Credentials};
+use anyhow::{Context, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+/// A husk this agent has started. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Husk {
+    child: RefCell<Child>,
+    exited: AsyncFd<OwnedFd>,
+}
+
+impl Husk {
+    /// Starts `exec --husk` as `credentials`; the channel is its control socket.
+    ///
+    /// # Errors
+    /// When the caller's rights cannot be taken on or the program cannot be started.
+    pub fn start(exec: &Path, credentials: &Credentials) -> anyhow::Result<(Rc<Self>, Channel)> {
+        let effective = nix::unistd::geteuid();
+        if !effective.is_root() && effective.as_raw() != credentials.uid {
+            bail!(
+                "the agent runs as user {effective} and cannot start a husk as user {}; run the agent as root",
+                credentials.uid
+            );
+        }
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .context("cannot make a husk's control socket")?;
+        let channel = Channel::new(ours).context("cannot prepare a husk's control socket")?;
+        let mut command = Command::new(exec);
+        command.arg("--husk").env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        sys::start_as(&mut command, credentials.clone(), theirs, effective.is_root());
+        let mut child = command.spawn().with_context(|| {
+            format!("cannot start {} as user {}; check `exec` in node.toml and its rights", exec.display(), credentials.uid)
+        })?;
+        let pidfd = sys::pidfd_open(child.id().cast_signed()).map_err(std::io::Error::from);
+        let watched = pidfd.and_then(|pidfd| sys::watch(pidfd, Interest::READABLE));
+        match watched {
+            Ok(exited) => Ok((Rc::new(Self { child: RefCell::new(child), exited }), channel)),
+            Err(error) => {
+                child.kill().and_then(|()| child.wait().map(drop)).context("cannot kill a husk")?;
+                Err(error).context("cannot watch a husk")
+            }
+        }
+    }
+
+    /// Waits until the process has exited; says how. The process stays a zombie no longer.
+    pub async fn exited(&self) -> String {
+        // Readable for ever once it has exited; an error would mean the same as a lost husk.
+        match self.exited.readable().await {
+            Ok(_) => {}
+            Err(error) => return format!("cannot be watched ({error})"),
+        }
+        let status = self.child.borrow_mut().wait();
+        status.map_or_else(|error| format!("cannot be reaped ({error})"), describe)
+    }
+
+    /// Kills the process and waits until it is gone, at most [`REAP_DEADLINE`].
+    ///
+    /// # Errors
+    /// When it is still there: the kernel does not let it go.
+    pub async fn kill(&self) -> anyhow::Result<()> {
+        sys::pidfd_kill(self.exited.get_ref().as_fd()).context("cannot kill a husk")?;
+        let gone = timeout(REAP_DEADLINE, self.exited()).await;
+        gone.map(drop).with_context(|| format!("husk {} does not end after SIGKILL", self.child.borrow().id()))
+    }
+}
+
+impl Drop for Husk {
+    fn drop(&mut self) {
+        // Already dead and reaped in every orderly case; then both do nothing.
+        if sys::pidfd_kill(self.exited.get_ref().as_fd()).is_ok() {
+            drop(self.child.borrow_mut().try_wait());
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}

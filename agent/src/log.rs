@@ -1,0 +1,15 @@
+//! The agent's talk: one line on stderr per event a person may want to know.
+//!
+//! Owns the form of a line. Must not be on the way of a fault.
+
+use crate::counters::Counters;
+use std::fmt::Display;
+use std::io::Write;
+
+/// Writes one line to stderr; a line that cannot be written is counted.
+pub fn say(counters: &Counters, line: impl Display) {
+    let text = format!("dvm-agent: {}\n", line.to_string().replace(['\n', '\r'], " "));
+    if std::io::stderr().write_all(text.as_bytes()).is_err() {
+        counters.log_lines_lost.add();
+    }
+}

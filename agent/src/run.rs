@@ -1,0 +1,236 @@
+//! `dvm-agent run`: from two files to a serving agent, and its orderly end.
+//!
+//! Owns start, the Unix connections' first packets, signals and shutdown. Must not know what jobs do.
+
+use crate::agent::Agent;
+use crate::config::{ClusterConfig, NodeConfig};
+use crate::exit::{Exit, Failure, Refusal};
+use crate::job::part::{Shard, ShardMaker};
+use crate::job::root;
+use crate::limits::{
+    DIAL_PAUSE, FIRST_PACKET_DEADLINE, LOCAL_CONNECTIONS_MAX, LOCAL_CONNECTIONS_PER_USER_MAX, REAP_DEADLINE, ROOT_GRACE,
+};
+use crate::local::channel::Channel;
+use crate::local::listener::Listener;
+use crate::log::say;
+use crate::net::peers;
+use crate::shard::ShardHandle;
+use crate::{status, sys};
+use anyhow::{Context, anyhow};
+use dvm_api::local::{Query, ToAgent, ToHusk};
+use dvm_api::socket::SocketError;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::io::Interest;
+use tokio::time::{sleep, timeout};
+use tokio_uring::net::TcpListener;
+
+/// Runs the agent until a signal ends it.
+///
+/// # Errors
+/// Each cause with its exit code.
+pub fn run(cluster: &Path, node: &Path) -> Result<(), Failure> {
+    let node = NodeConfig::read(node)?;
+    let cluster = ClusterConfig::read(cluster)?;
+    if !node.exec.is_file() {
+        let error = anyhow!("{} is not there; install dvm-exec or set `exec` in node.toml", node.exec.display());
+        return Err(Failure::new(Exit::ConfigInvalid, error));
+    }
+    let signals = block_signals().map_err(|error| Failure::new(Exit::Internal, error))?;
+    probe_ring()?;
+    let agent = Agent::new(cluster, node, real_shards())?;
+    tokio_uring::start(serve(agent, signals))
+}
+
+fn real_shards() -> ShardMaker {
+    Rc::new(|config| {
+        let (shard, events) = ShardHandle::spawn(config)?;
+        let shard: Box<dyn Shard> = Box::new(shard);
+        Ok((shard, events))
+    })
+}
+
+/// Before any other thread starts, so that all of them leave these signals to the descriptor.
+fn block_signals() -> anyhow::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block().context("cannot block signals")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("cannot make a signalfd")
+}
+
+/// The runtime panics without io_uring; say it properly first.
+fn probe_ring() -> Result<(), Failure> {
+    let made = io_uring::IoUring::new(2).map(drop);
+    made.map_err(|error| {
+        let error = anyhow!(
+            "io_uring is refused ({error}); set kernel.io_uring_disabled=0 or allow it in the container's seccomp profile"
+        );
+        Failure::new(Exit::Kernel, error)
+    })
+}
+
+/// Serves until a signal comes.
+async fn serve(agent: Rc<Agent>, signals: SignalFd) -> Result<(), Failure> {
+    let signals = signals.as_fd().try_clone_to_owned().and_then(|signals| sys::watch(signals, Interest::READABLE));
+    let signals = signals.map_err(|error| Failure::new(Exit::Internal, anyhow!("cannot watch signals: {error}")))?;
+    let listener = start(&agent)?;
+    say(
+        &agent.counters,
+        format_args!("{} of cluster {} serves {}", agent.name(), agent.cluster.name, agent.node.socket.display()),
+    );
+    let accepting = tokio_uring::spawn(accept_local(Rc::clone(&agent), Rc::clone(&listener)));
+    // Readable or not watchable: both mean the end.
+    drop(signals.readable().await);
+    say(&agent.counters, "ending");
+    accepting.abort();
+    drop(accepting.await);
+    drop(listener);
+    stop(&agent).await;
+    Ok(())
+}
+
+/// Binds everything and starts the tasks that never end.
+///
+/// # Errors
+/// When socket or address cannot be had.
+pub fn start(agent: &Rc<Agent>) -> Result<Rc<Listener>, Failure> {
+    let control = agent.cluster.entry(agent.me).map(|entry| entry.control);
+    let control = control.ok_or_else(|| Failure::new(Exit::Internal, anyhow!("no entry of this node")))?;
+    // The socket first: its failure names the agent that is already here.
+    let listener = Rc::new(Listener::bind(&agent.node.socket)?);
+    let tcp = std::net::TcpListener::bind(control).map_err(|error| {
+        let error = anyhow!("cannot listen at {control}: {error}; free the port or correct address and port in cluster.toml");
+        Failure::new(Exit::Address, error)
+    })?;
+    tokio_uring::spawn(peers::keep_accepting(Rc::clone(agent), TcpListener::from_std(tcp)));
+    for node in agent.others() {
+        tokio_uring::spawn(peers::keep_dialling(Rc::clone(agent), node));
+    }
+    Ok(listener)
+}
+
+/// Ends all jobs and links; bounded.
+pub async fn stop(agent: &Rc<Agent>) {
+    agent.end();
+    let deadline = Instant::now() + ROOT_GRACE + 3 * REAP_DEADLINE;
+    while !agent.jobs().is_empty() && Instant::now() < deadline {
+        sleep(DIAL_PAUSE.0 / 2).await;
+    }
+    for job in agent.jobs() {
+        say(&agent.counters, format_args!("space {}: did not end in time", job.space));
+    }
+    agent.hang_up();
+}
+
+/// How many connections each user has.
+#[derive(Default)]
+struct Callers {
+    all: Cell<usize>,
+    by_user: RefCell<BTreeMap<u32, usize>>,
+}
+
+/// One connection's place in [`Callers`].
+struct Place {
+    callers: Rc<Callers>,
+    uid: u32,
+}
+
+impl Callers {
+    fn admit(self: &Rc<Self>, uid: u32) -> Option<Place> {
+        let mut by_user = self.by_user.borrow_mut();
+        let own = by_user.entry(uid).or_default();
+        if self.all.get() >= LOCAL_CONNECTIONS_MAX || uid != 0 && *own >= LOCAL_CONNECTIONS_PER_USER_MAX {
+            return None;
+        }
+        *own += 1;
+        self.all.set(self.all.get() + 1);
+        Some(Place { callers: Rc::clone(self), uid })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by_user = self.callers.by_user.borrow_mut();
+        let left = by_user.get(&self.uid).map_or(0, |own| own.saturating_sub(1));
+        if left == 0 {
+            by_user.remove(&self.uid);
+        } else {
+            by_user.insert(self.uid, left);
+        }
+        self.callers.all.set(self.callers.all.get().saturating_sub(1));
+    }
+}
+
+/// Accepts husks and tools, for ever.
+pub async fn accept_local(agent: Rc<Agent>, listener: Rc<Listener>) {
+    let callers = Rc::new(Callers::default());
+    loop {
+        match listener.accept().await {
+            Ok(socket) => drop(tokio_uring::spawn(answer(Rc::clone(&agent), socket, Rc::clone(&callers)))),
+            Err(error) => {
+                say(&agent.counters, format_args!("cannot accept a connection: {error}"));
+                sleep(DIAL_PAUSE.0).await;
+            }
+        }
+    }
+}
+
+/// Looks at a connection's first packet and does what it asks.
+async fn answer(agent: Rc<Agent>, socket: OwnedFd, callers: Rc<Callers>) {
+    let made = Channel::new(socket).context("cannot prepare a connection");
+    let caller = made.and_then(|channel| Ok((channel.caller().context("cannot tell who calls")?, channel)));
+    let (caller, channel) = match caller {
+        Ok((caller, channel)) => (caller, Rc::new(channel)),
+        Err(error) => return say(&agent.counters, format_args!("{error:#}")),
+    };
+    let uid = caller.credentials.uid;
+    let Some(_place) = callers.admit(uid) else {
+        agent.counters.local_over_limit.add();
+        return refuse(&channel, Refusal::TooManyJobs, format!("user {uid} has too many connections to the agent")).await;
+    };
+    match timeout(FIRST_PACKET_DEADLINE, channel.receive::<ToAgent>()).await {
+        Ok(Ok((ToAgent::OpenJob { version, job }, _))) => root::run(agent, channel, caller, version, job).await,
+        Ok(Ok((ToAgent::Query(query), _))) => report(&agent, &channel, query).await,
+        Ok(Ok((ToAgent::JoinJob { .. }, _))) => {
+            agent.counters.packets_unexpected.add();
+            let reason = "member husks are started by their agent; start a job with dvm-exec -- program".to_owned();
+            refuse(&channel, Refusal::NotRequest, reason).await;
+        }
+        Ok(Ok(_)) => {
+            agent.counters.packets_unexpected.add();
+            refuse(&channel, Refusal::NotRequest, "the first packet must open a job or be a query".to_owned()).await;
+        }
+        Ok(Err(SocketError::Closed)) => {}
+        Ok(Err(error)) => {
+            agent.counters.packets_malformed.add();
+            refuse(&channel, Refusal::NotRequest, error.to_string()).await;
+        }
+        Err(_) => agent.counters.local_late.add(),
+    }
+}
+
+async fn refuse(channel: &Channel, code: Refusal, reason: String) {
+    // A caller that does not wait for the reason needs none; the refusal has been counted.
+    drop(channel.send(&ToHusk::Refused { code: code.code(), reason }, &[]).await);
+}
+
+async fn report(agent: &Agent, channel: &Channel, query: Query) {
+    let text = match query {
+        Query::Status => serde_json::to_string(&status::status(agent).await),
+        Query::Histograms => serde_json::to_string(&status::histograms(agent).await),
+    };
+    let sent = match text {
+        Ok(text) => channel.send(&ToHusk::Report(text), &[]).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = sent {
+        say(&agent.counters, format_args!("a report could not be given: {error}"));
+    }
+}

@@ -1,0 +1,171 @@
+//! What `status` and `histograms` report, as the agent writes it and the tools read it.
+//!
+//! Owns the JSON's form. Must not know sockets or terminals.
+
+use crate::agent::Agent;
+use crate::figures::{Figures, HistogramRow};
+use crate::job::{Job, JobNote, Role};
+use crate::limits::STATISTICS_DEADLINE;
+use dvm_api::local::HostStatistics;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+/// The agent's state.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// Its number in the cluster.
+    pub number: u16,
+    /// Random number of this start, hexadecimal.
+    pub incarnation: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's fingerprint, hexadecimal.
+    pub fingerprint: String,
+    /// Since the start, in seconds.
+    pub uptime_s: f64,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// Jobs this host takes part in.
+    pub jobs: Vec<JobStatus>,
+    /// Counters of the control plane.
+    pub counters: BTreeMap<String, u64>,
+    /// Counters of all shards since the start, ended ones included.
+    pub shards: BTreeMap<String, u64>,
+}
+
+/// Another node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether its agent answers.
+    pub up: bool,
+    /// Random number of its start, hexadecimal; none while it is down.
+    pub incarnation: Option<String>,
+    /// Since it was last heard, in milliseconds; none: never.
+    pub last_seen_ms: Option<u64>,
+    /// Why it is not up.
+    pub trouble: Option<String>,
+}
+
+/// A job.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Its space.
+    pub space: u32,
+    /// Program's name.
+    pub program: String,
+    /// Its user.
+    pub uid: u32,
+    /// `root` or `member`.
+    pub role: String,
+    /// Where it was started.
+    pub root: String,
+    /// All its hosts, root first.
+    pub members: Vec<String>,
+    /// Since it began, in seconds.
+    pub uptime_s: f64,
+    /// Its shard's counters on this host.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// All latency histograms of a host.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HistogramReport {
+    /// This node's name.
+    pub node: String,
+    /// By name, over all shards since the start, ended ones included.
+    pub histograms: Vec<HistogramRow>,
+}
+
+/// The agent's state now.
+pub async fn status(agent: &Agent) -> Status {
+    let mut total = agent.past.borrow().clone();
+    let mut jobs = Vec::new();
+    for (job, figures) in shard_figures(agent).await {
+        let mut own = Figures::default();
+        if let Some(figures) = &figures {
+            own.add(figures);
+            total.add(figures);
+        }
+        jobs.push(job_status(agent, &job, own.counters().clone()));
+    }
+    Status {
+        node: agent.name().to_owned(),
+        number: agent.me.0,
+        incarnation: format!("{:016x}", agent.incarnation),
+        cluster: agent.cluster.name.clone(),
+        fingerprint: format!("{:08x}", agent.cluster.fingerprint),
+        uptime_s: agent.started.elapsed().as_secs_f64(),
+        peers: peers(agent),
+        jobs,
+        counters: agent.counters.list().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        shards: total.counters().clone(),
+    }
+}
+
+/// The agent's histograms now.
+pub async fn histograms(agent: &Agent) -> HistogramReport {
+    let mut total = agent.past.borrow().clone();
+    for (_, figures) in shard_figures(agent).await {
+        if let Some(figures) = &figures {
+            total.add(figures);
+        }
+    }
+    HistogramReport { node: agent.name().to_owned(), histograms: total.rows() }
+}
+
+fn peers(agent: &Agent) -> Vec<PeerStatus> {
+    let peer = |node| {
+        let peer = agent.peer(node)?;
+        let link = peer.link();
+        let is_up = link.is_some();
+        Some(PeerStatus {
+            name: agent.cluster.name_of(node).to_owned(),
+            up: is_up,
+            incarnation: link.map(|link| format!("{:016x}", link.incarnation)),
+            last_seen_ms: peer.heard_ago().map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+            trouble: peer.trouble().filter(|_| !is_up),
+        })
+    };
+    agent.others().filter_map(peer).collect()
+}
+
+fn job_status(agent: &Agent, job: &Job, counters: BTreeMap<String, u64>) -> JobStatus {
+    let name = |node| agent.cluster.name_of(node).to_owned();
+    JobStatus {
+        space: job.space.0,
+        program: job.program.clone(),
+        uid: job.uid,
+        role: match job.role {
+            Role::Root => "root".to_owned(),
+            Role::Member(_) => "member".to_owned(),
+        },
+        root: name(job.root),
+        members: job.members.iter().copied().map(name).collect(),
+        uptime_s: job.started.elapsed().as_secs_f64(),
+        counters,
+    }
+}
+
+/// Every job with its shard's figures; none where the shard does not answer in time.
+async fn shard_figures(agent: &Agent) -> Vec<(Rc<Job>, Option<HostStatistics>)> {
+    let until = Instant::now() + STATISTICS_DEADLINE;
+    let ask = |job: Rc<Job>| {
+        let (sender, receiver) = oneshot::channel();
+        // A job too busy to be asked is reported without figures.
+        drop(job.notes.try_send(JobNote::Figures(sender)));
+        (job, receiver)
+    };
+    let asked: Vec<_> = agent.jobs().into_iter().map(ask).collect();
+    let mut answered = Vec::with_capacity(asked.len());
+    for (job, receiver) in asked {
+        answered.push((job, timeout_at(until, receiver).await.ok().and_then(Result::ok)));
+    }
+    answered
+}

@@ -11,7 +11,7 @@ use dsm_wire::{PAGE_BYTES, PageNumber, PageRange};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use uffd_dsm::{Access, Backing, Drained, PageSource, Pager, PagerError, View};
+use uffd_dsm::{Access, Backing, Drained, PageSource, Pager, PagerError, View, ZeroInstall};
 
 const FIRST: PageNumber = PageNumber(0x2_0000_0000);
 
@@ -30,7 +30,8 @@ fn main() -> Result<(), Failure> {
         faults(pages, is_pinned)?;
     }
     println!("operation alone, no thread waiting or running in the view:");
-    operations(pages)
+    operations(pages)?;
+    zeros()
 }
 
 fn faults(pages: u64, is_pinned: bool) -> Result<(), Failure> {
@@ -175,6 +176,25 @@ fn ranges(pager: &mut Pager) -> Result<(), Failure> {
     report("install 16 pages of bytes", install);
     report("drop 16 pages", drop);
     report("drop the whole, empty space", whole);
+    Ok(())
+}
+
+/// Each way to install zeros, for one, some and an extent of pages; the time of the whole range.
+fn zeros() -> Result<(), Failure> {
+    for install in [ZeroInstall::ZeroPage, ZeroInstall::AllocateContinue, ZeroInstall::Copy] {
+        for count in [1, 16, 512] {
+            let (_view, pager) = space(count)?;
+            let mut pager = pager.with_zero_install(install);
+            let mut times = Vec::new();
+            for _ in 0..500 {
+                let start = Instant::now();
+                pager.install_zero(PageRange::new(FIRST, count))?;
+                times.push(start.elapsed());
+                pager.drop_pages(PageRange::new(FIRST, count))?;
+            }
+            report(&format!("{count} pages of zeros by {install:?}"), times);
+        }
+    }
     Ok(())
 }
 

@@ -30,14 +30,14 @@ fn main() -> Result<(), Failure> {
     let mib: u64 = arguments.next().map_or(Ok(1024), |text| text.parse())?;
     let runs: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let pages = mib * 256;
-    println!("first touch of {mib} MiB, one store per page, {runs} runs: min, median, max, faults");
-    let native = measure(runs, || Ok((native(pages), pages)))?;
-    report("native anonymous memory", &native, &native);
+    println!(
+        "first touch of {mib} MiB, one store per page, {runs} runs: min median max ms | native ms, faults, ratio of medians"
+    );
     for (is_pinned, pinned) in [(false, "free"), (true, "one core")] {
         for (watch, watched) in [(Watch::MissingWriteMinor, "minor watched"), (Watch::MissingWrite, "minor not watched")] {
             for (install, ramp) in cases(watch) {
-                let times = measure(runs, || watched_touch(pages, watch, install, ramp, is_pinned))?;
-                report(&format!("{install:?} {ramp:?}, {watched}, {pinned}"), &times, &native);
+                let once = || watched_touch(pages, watch, install, ramp, is_pinned);
+                report(&format!("{install:?} {ramp:?}, {watched}, {pinned}"), &measure(runs, pages, once)?);
             }
         }
     }
@@ -130,25 +130,28 @@ fn serve(pager: &mut Pager, ramp: Ramp, pages: u64, is_done: &AtomicBool) -> Res
 }
 
 struct Times {
-    sorted: Vec<Duration>,
+    native: Vec<f64>,
+    watched: Vec<f64>,
     faults: u64,
 }
 
-fn measure(runs: usize, mut once: impl FnMut() -> Result<(Duration, u64), Failure>) -> Result<Times, Failure> {
-    let mut times = Times { sorted: Vec::new(), faults: 0 };
+/// Runs `once` and the native touch in turns, so that both see the same machine.
+fn measure(runs: usize, pages: u64, once: impl Fn() -> Result<(Duration, u64), Failure>) -> Result<Times, Failure> {
+    let mut times = Times { native: Vec::new(), watched: Vec::new(), faults: 0 };
     for _ in 0..runs {
+        times.native.push(native(pages).as_secs_f64() * 1e3);
         let (time, faults) = once()?;
-        times.sorted.push(time);
+        times.watched.push(time.as_secs_f64() * 1e3);
         times.faults = faults;
     }
-    times.sorted.sort();
+    times.native.sort_by(f64::total_cmp);
+    times.watched.sort_by(f64::total_cmp);
     Ok(times)
 }
 
-fn report(name: &str, times: &Times, native: &Times) {
-    let (min, median) = (times.sorted[0], times.sorted[times.sorted.len() / 2]);
-    let max = times.sorted[times.sorted.len() - 1];
-    let ratio = median.as_secs_f64() / native.sorted[native.sorted.len() / 2].as_secs_f64();
-    let [min, median, max] = [min, median, max].map(|time| time.as_secs_f64() * 1e3);
-    println!("{name:58} {min:6.0} {median:6.0} {max:6.0} ms {:8} faults  {ratio:.2} x native", times.faults);
+fn report(name: &str, times: &Times) {
+    let show = |sorted: &[f64]| format!("{:6.0} {:6.0} {:6.0}", sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+    let ratio = times.watched[times.watched.len() / 2] / times.native[times.native.len() / 2];
+    let (watched, native) = (show(&times.watched), show(&times.native));
+    println!("{name:56} {watched} | {native} {:8} {ratio:6.2}", times.faults);
 }

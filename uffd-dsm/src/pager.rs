@@ -69,7 +69,7 @@ pub enum Refreshed {
     Unwatched,
 }
 
-/// How pages of zeros are installed; they differ in cost only (`examples/first_touch.rs` measures them).
+/// How pages of zeros are installed; they differ in cost only (`docs/measurements.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroInstall {
     /// One ZEROPAGE ioctl for the range.

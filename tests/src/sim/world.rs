@@ -17,6 +17,9 @@ use std::fmt;
 /// Virtual time after healing within which everything must be over.
 const LIVENESS_NS: u64 = 30_000_000_000;
 const FIRST_EPOCH: Epoch = Epoch(1);
+/// While a host is dead and not everybody knows it, copies of what it was home of live on for a while.
+const MOURNING_NS: u64 = 200_000_000;
+const TRAIL_MAX: usize = 20_000;
 const FIRST_EXTENT: u64 = 7;
 
 /// A bug planted for the run.
@@ -83,6 +86,7 @@ enum Happening {
     Step { host: usize, thread: usize },
     Timer { host: usize },
     Partition { until_ns: u64, group: u64 },
+    Open { host: usize, token: u64 },
     Crash,
     Bury { host: usize, dead: usize },
     Restart { host: usize },
@@ -241,8 +245,14 @@ impl World {
                 }
                 other => format!("{} {other:?}", self.now),
             };
+            self.note_text(text);
+        }
+    }
+
+    fn note_text(&mut self, text: String) {
+        if self.keeps_trail {
             self.trail.push_back(text);
-            if self.trail.len() > 400 {
+            if self.trail.len() > TRAIL_MAX {
                 self.trail.pop_front();
             }
         }
@@ -269,6 +279,10 @@ impl World {
             Happening::Partition { until_ns, group } => {
                 self.partition = Some((until_ns, group));
                 self.plan_partition();
+                Ok(())
+            }
+            Happening::Open { token, .. } => {
+                self.open(token);
                 Ok(())
             }
             Happening::Crash => {
@@ -312,7 +326,10 @@ impl World {
         while let Some(event) = self.hosts[host].node.poll_event() {
             match event {
                 Event::FreeBuffer(buffer) => self.hosts[host].pager.free(buffer)?,
-                Event::DiscardDone { token } => self.open(token),
+                Event::DiscardDone { token } => {
+                    let at = if self.is_mourning() { self.now + MOURNING_NS } else { self.now };
+                    self.plan_at(at, host, Happening::Open { host, token });
+                }
                 Event::PageLost { page } if self.plan.crash.is_none() => {
                     return Err(format!("page {page} is lost without a crash"));
                 }
@@ -463,7 +480,6 @@ impl World {
         host.pager = super::pager::Pager::default();
         host.threads.clear();
         host.is_fenced = true;
-        self.closings.retain(|_, closing| closing.host != crash.host);
         for other in (0..self.hosts.len()).filter(|other| *other != crash.host) {
             let at = self.now + crash.lease_ns + self.network.below(5_000_000);
             self.plan_at(at, other, Happening::Bury { host: other, dead: crash.host });
@@ -483,7 +499,15 @@ impl World {
             (0..self.hosts.len()).filter(|other| *other != dead).map(|other| NodeId(other as u16)).collect();
         self.hosts[host].epoch = Epoch(FIRST_EPOCH.0 + 1);
         self.hosts[host].node.handle_membership(Nanos(self.now), Epoch(FIRST_EPOCH.0 + 1), &members);
-        self.drain(host)
+        self.drain(host)?;
+        let is_last = members.iter().all(|node| self.hosts[usize::from(node.0)].epoch != FIRST_EPOCH);
+        if is_last {
+            // Nobody takes a frame of the dead any more: what it was about to give back, another gives back.
+            let inherited = self.closings.values_mut().filter(|closing| closing.host == dead);
+            inherited.for_each(|closing| *closing = Closing { host, is_sent: false, ..*closing });
+            self.send_closings()?;
+        }
+        Ok(())
     }
 
     fn restart(&mut self, host: usize) {
@@ -505,7 +529,7 @@ impl World {
         if is_new && is_closed && !self.hosts[host].is_fenced {
             // The program gave this page back and has not got it anew: no thread of it comes here.
             self.plan_at(self.now + 50_000, host, Happening::Step { host, thread });
-            return Ok(());
+            return self.send_closings();
         }
         self.hosts[host].threads[thread].access = Some((page, kind));
         let weather = self.weather();
@@ -591,16 +615,22 @@ impl World {
                 !host.is_fenced
                     && host.threads.iter().any(|thread| thread.access.is_some_and(|(page, _)| closing.range.contains(page)))
             };
-            if self.hosts.iter().any(in_use) {
+            if self.hosts.iter().any(in_use) || !self.hosts[closing.host].is_up {
                 continue;
             }
             self.closings.insert(token, Closing { is_sent: true, ..closing });
+            self.note_text(format!("discard {} {:?}", closing.host, closing.range));
             if !self.hosts[closing.host].node.handle_discard(Nanos(self.now), closing.range, token) {
                 return Err("a discard is refused".into());
             }
             self.drain(closing.host)?;
         }
         Ok(())
+    }
+
+    /// Whether a host died and somebody has not buried it yet.
+    fn is_mourning(&self) -> bool {
+        self.hosts.iter().any(|host| host.is_fenced) && self.hosts.iter().any(|host| !host.is_fenced && host.epoch == FIRST_EPOCH)
     }
 
     fn open(&mut self, token: u64) {
@@ -652,6 +682,7 @@ fn subject(what: &Happening, crashing: usize) -> usize {
         | Happening::Done { host, .. }
         | Happening::Step { host, .. }
         | Happening::Timer { host }
+        | Happening::Open { host, .. }
         | Happening::Bury { host, .. }
         | Happening::Restart { host } => *host,
         Happening::Partition { .. } => 0,
@@ -673,6 +704,7 @@ fn hash_of(what: &Happening) -> u64 {
         Happening::Timer { host } | Happening::Restart { host } => host.hash(&mut hasher),
         Happening::Partition { until_ns, group } => (until_ns, group).hash(&mut hasher),
         Happening::Crash => {}
+        Happening::Open { host, token } => (host, token).hash(&mut hasher),
         Happening::Bury { host, dead } => (host, dead).hash(&mut hasher),
     }
     hasher.finish()

@@ -29,7 +29,12 @@ impl Node {
     /// Finds the home of the extent of `page`, on behalf of the want there.
     pub(crate) fn search(&mut self, page: PageNumber) {
         let extent = page.extent();
-        let is_remote = self.anchor_of(extent) != self.me;
+        let anchor = self.anchor_of(extent);
+        if !self.peers.contains_key(&anchor) {
+            self.settle_home(extent, None);
+            return;
+        }
+        let is_remote = anchor != self.me;
         if let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) {
             want.fault.request_at = want.fault.request_at.or(is_remote.then_some(self.now));
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns `held` of a transient. Must not decide who gets a page.
 
-use crate::extent::{Local, LocalState};
+use crate::extent::{Form, Local, LocalState};
 use crate::face::{Contents, PageContent, PageOp};
 use crate::node::Node;
 use crate::operation::{Follow, Operation};
@@ -87,9 +87,13 @@ impl Node {
     /// What follows an operation that is done.
     pub(crate) fn on_done(&mut self, op: Operation, contents: Contents) {
         let page = op.range.first;
+        if self.extents.get(&page.extent()).is_some_and(|extent| matches!(extent.form, Form::Lost)) {
+            self.on_done_in_lost(&op, &contents);
+            return;
+        }
         match op.follow {
-            Follow::FirstTouch { page, fault } => self.on_first_touched(op.range, page, &fault),
-            Follow::Refresh => self.resolve(page, crate::face::FaultKind::Write),
+            Follow::FirstTouch { page, fault } => self.report(page, &fault),
+            Follow::Refresh => self.on_refreshed(page),
             Follow::AcceptWrite { request, era, grantor } => self.on_write_accepted(page, request, era, grantor),
             Follow::AcceptRead { era } => self.on_read_accepted(op.range, era),
             Follow::ServeRead { request, era, home } => self.on_read_for_forward(page, request, era, home, contents),
@@ -97,6 +101,7 @@ impl Node {
             Follow::Take { request, era, home } => self.on_taken(page, request, era, home, contents),
             Follow::Invalidate { request, era, home } => self.on_invalidated(page, request, era, home),
             Follow::Forget { job } => self.on_page_forgotten(job),
+            Follow::DropLost => {}
             Follow::Poison => self.on_poisoned(page),
         }
     }

@@ -2,13 +2,15 @@
 //!
 //! Owns the walk over every table when the epoch changes. Must not decide who is dead.
 
-use crate::extent::{Extent, Form};
+use crate::extent::{Extent, Form, LocalState};
+use crate::face::{Contents, PageOp};
 use crate::node::Node;
+use crate::operation::{Follow, Operation};
 use crate::transient::{Deal, Phase, Waiter};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use dsm_fast::{Entry, State, Step};
-use dsm_wire::{Epoch, ExtentNumber, NodeId, PageNumber};
+use dsm_wire::{Epoch, ExtentNumber, NodeId, PageNumber, PageRange};
 
 impl Node {
     pub(crate) fn on_membership(&mut self, epoch: Epoch, members: &[NodeId]) {
@@ -65,7 +67,7 @@ impl Node {
         }
         if word.state() == State::Shared && dead.contains(&word.owner()) && self.local(page).era == word.era() {
             let me = self.me;
-            let has_copy = self.local(page).state == crate::extent::LocalState::Shared;
+            let has_copy = self.local(page).state == LocalState::Shared;
             if has_copy {
                 self.change(page, Step::Provider(me));
             }
@@ -123,6 +125,7 @@ impl Node {
             .map(|(number, _)| *number)
             .collect();
         for number in lost {
+            self.drop_copies(number);
             if let Some(extent) = self.extents.get_mut(&number) {
                 extent.form = Form::Lost;
             }
@@ -136,6 +139,32 @@ impl Node {
                 self.extents.entry(number).or_insert_with(|| Box::new(Extent::unknown()));
                 self.settle_home(number, None);
             }
+        }
+    }
+
+    /// Nobody can order this node's copies of a lost extent away any more: they go now, and what is in flight follows
+    /// in [`Node::on_done_in_lost`].
+    fn drop_copies(&mut self, number: ExtentNumber) {
+        for page in crate::node::whole_extent(number).pages() {
+            let has_copy = matches!(self.local(page).state, LocalState::Shared | LocalState::Modified);
+            if has_copy && !self.operations.is_on(page) {
+                self.start(PageOp::Drop { range: PageRange::new(page, 1) }, Follow::DropLost);
+            }
+        }
+    }
+
+    /// An operation ended in an extent that was lost meanwhile: what it left is dropped.
+    pub(crate) fn on_done_in_lost(&mut self, op: &Operation, contents: &Contents) {
+        self.free(contents);
+        match op.follow {
+            Follow::DropLost | Follow::Invalidate { .. } | Follow::Forget { .. } | Follow::Take { .. } => {}
+            Follow::Poison => self.on_poisoned(op.range.first),
+            Follow::FirstTouch { .. }
+            | Follow::Refresh
+            | Follow::AcceptWrite { .. }
+            | Follow::AcceptRead { .. }
+            | Follow::ServeRead { .. }
+            | Follow::ServeBatch { .. } => self.start(PageOp::Drop { range: op.range }, Follow::DropLost),
         }
     }
 

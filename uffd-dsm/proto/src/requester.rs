@@ -27,13 +27,17 @@ impl Node {
             self.first_touch(page, fault);
             return;
         }
+        let is_in_operation = self.operations.is_on(page);
         let transient = self.transients.entry(page).or_default();
         match &mut transient.want {
-            Some(want) if want.fault.is_ahead => {
-                want.fault = Fault { request_at: want.fault.request_at, ..fault };
+            Some(want) => {
+                self.counters.faults_merged += u64::from(!want.fault.is_ahead);
+                if want.fault.is_ahead {
+                    want.fault = Fault { request_at: want.fault.request_at, ..fault };
+                }
+                want.is_raised_again |= is_in_operation;
             }
-            Some(_) => self.counters.faults_merged += 1,
-            None => transient.want = Some(Want { fault, count: 1, ask: None }),
+            None => transient.want = Some(Want { fault, count: 1, ask: None, is_raised_again: false }),
         }
         self.pursue(page);
         self.settle(page);
@@ -121,9 +125,10 @@ impl Node {
             want.count = count;
         }
         want.fault.request_at = want.fault.request_at.or(Some(self.now));
-        let (rights, count) = (want.fault.kind.rights(), want.count);
+        let rights = want.ask.map_or(want.fault.kind.rights(), |ask| ask.rights);
+        let count = want.count;
         let deadline = self.now + self.peers.get(&home).copied().unwrap_or_default().timeout(tries);
-        want.ask = Some(Ask { request, to: home, sent_at: self.now, deadline, tries });
+        want.ask = Some(Ask { request, rights, to: home, sent_at: self.now, deadline, tries });
         let copy = (rights == Rights::Write && local.state == LocalState::Shared).then_some(local.era);
         self.send(home, Message::Request { request, page, rights, count, copy });
     }
@@ -294,15 +299,37 @@ impl Node {
         }
     }
 
-    /// Ends the want of `page` if it wanted no more than `kind`.
+    /// Ends the want of `page` if it wanted no more than `kind`. A fault raised while the operation was in flight may
+    /// have missed its wake-up: it stays, and the page is refreshed.
     pub(crate) fn resolve(&mut self, page: PageNumber, kind: FaultKind) {
-        let want = self.transients.get(&page).and_then(|transient| transient.want);
-        if want.is_some_and(|want| want.fault.kind <= kind) {
-            self.take_want(page);
-            if let Some(want) = want {
-                self.report(page, &want.fault);
+        let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) else { return };
+        let Some(ask) = want.ask else { return };
+        if want.fault.kind > kind {
+            if ask.rights <= kind.rights() {
+                // What was asked for came, and is not enough by now.
+                *want = Want { count: 1, ask: None, ..*want };
             }
+            return;
         }
+        let fault = want.fault;
+        if want.is_raised_again {
+            *want = Want { fault: Fault { is_ahead: true, ..fault }, count: 1, ask: None, is_raised_again: false };
+        } else {
+            self.take_want(page);
+        }
+        self.report(page, &fault);
+    }
+
+    /// The page was mapped again for the fault that waited.
+    pub(crate) fn on_refreshed(&mut self, page: PageNumber) {
+        let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) else { return };
+        let fault = want.fault;
+        if want.is_raised_again {
+            want.is_raised_again = false;
+        } else {
+            self.take_want(page);
+        }
+        self.report(page, &fault);
     }
 
     pub(crate) fn take_want(&mut self, page: PageNumber) {
@@ -329,17 +356,6 @@ impl Node {
             retries: fault.retries,
         };
         self.emit(Event::FaultResolved { page, kind: fault.kind, stages });
-    }
-
-    /// The first touch of `range` is done: every fault in it is served.
-    pub(crate) fn on_first_touched(&mut self, range: PageRange, page: PageNumber, fault: &Fault) {
-        self.report(page, fault);
-        if range.count > 1 {
-            let waiting: Vec<PageNumber> = self.transients.range(range.first..range.end()).map(|(page, _)| *page).collect();
-            waiting.into_iter().for_each(|page| self.resolve(page, FaultKind::Write));
-        } else {
-            self.resolve(range.first, FaultKind::Write);
-        }
     }
 
     pub(crate) fn on_poisoned(&mut self, page: PageNumber) {

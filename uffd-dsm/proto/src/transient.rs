@@ -35,12 +35,15 @@ pub struct Want {
     pub count: u16,
     /// The request on its way; `None` while the page is parked behind an operation or a search for its home.
     pub ask: Option<Ask>,
+    /// Another thread stopped while the page's operation was in flight.
+    pub is_raised_again: bool,
 }
 
 /// Requester: a request on its way.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
     pub request: RequestId,
+    pub rights: Rights,
     pub to: NodeId,
     pub sent_at: Nanos,
     pub deadline: Nanos,

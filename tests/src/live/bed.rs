@@ -4,7 +4,7 @@
 
 use super::case::find_program;
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Finished, Job, LocalHosts, write_sample};
+use dvm_hosts::{Finished, Job, LocalHosts, output_within, wait_within, write_sample};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// CPU time every host must have spent on a job that claims to run on all of them.
 const CPU_LEAST: Duration = Duration::from_millis(20);
+/// Longest native run and compilation.
+const NATIVE_LATEST: Duration = Duration::from_secs(120);
+const COMPILED_LATEST: Duration = Duration::from_secs(120);
 /// Of a job's standard error, shown when it fails.
 const STDERR_SHOWN_BYTES_MAX: usize = 1500;
 
@@ -95,8 +98,9 @@ impl Workshop {
         let file = self.directory.join(source.file);
         fs::write(&file, source.text)?;
         let (compiler, options) = source.compiler.split_first().context("a source without compiler")?;
-        let output = Command::new(compiler).args(options).arg(&file).arg("-o").arg(&target).output();
-        let output = output.with_context(|| format!("cannot start {compiler}"))?;
+        let mut command = Command::new(compiler);
+        let output = output_within(command.args(options).arg(&file).arg("-o").arg(&target), COMPILED_LATEST);
+        let output = output.with_context(|| format!("cannot run {compiler}"))?;
         ensure!(output.status.success(), "{compiler} {}: {}", source.file, String::from_utf8_lossy(&output.stderr).trim());
         Ok(target)
     }
@@ -156,9 +160,11 @@ impl Workshop {
             Some(path) => Stdio::from(fs::File::open(path)?),
             None => Stdio::null(),
         });
-        let output = command.stdout(fs::File::create(&path)?).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "native {name} failed ({}): {}", output.status, shortened(&stderr));
+        let errors = self.directory.join(format!("native-{name}-stderr"));
+        let mut child = command.stdout(fs::File::create(&path)?).stderr(fs::File::create(&errors)?).spawn()?;
+        let status = wait_within(&mut child, NATIVE_LATEST).with_context(|| format!("native {name}"))?;
+        let stderr = fs::read(&errors)?;
+        ensure!(status.success(), "native {name} failed ({status}): {}", shortened(&String::from_utf8_lossy(&stderr)));
         self.native.insert(name.to_owned(), path.clone());
         Ok(path)
     }

@@ -5,7 +5,7 @@
 use super::bed::{Bed, shortened};
 use super::case::Case;
 use anyhow::{Context, Result, ensure};
-use dvm_hosts::User;
+use dvm_hosts::{User, output_within};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -96,7 +96,8 @@ fn unknown_key(bed: &mut Bed<'_>) -> Result<String> {
     fs::write(&path, node + "colour = \"blue\"\n")?;
     let mut command = bed.hosts.command(0, User::Root, &bed.hosts.binaries().agent)?;
     let cluster = host.directory.join("cluster.toml");
-    let output = command.arg("run").arg("--cluster").arg(cluster).arg("--node").arg(&path).output()?;
+    command.arg("run").arg("--cluster").arg(cluster).arg("--node").arg(&path);
+    let output = output_within(&mut command, REFUSED_LATEST).context("the agent with an unknown key")?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     judge(output.status.code(), &stderr, UNKNOWN_KEY, "colour")
 }

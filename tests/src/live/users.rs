@@ -6,13 +6,15 @@ use super::bed::{Bed, same_bytes, shortened};
 use super::case::{Case, Need};
 use super::programs;
 use anyhow::{Result, bail, ensure};
-use dvm_hosts::User;
+use dvm_hosts::{User, output_within};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 const FIRST: u32 = 64_101;
 const SECOND: u32 = 64_102;
+/// An intrusion is refused at once.
+const ATTEMPT_LATEST: Duration = Duration::from_secs(5);
 
 /// An ordinary user's job beside another's.
 #[must_use]
@@ -71,5 +73,5 @@ fn beside(bed: &mut Bed<'_>) -> Result<String> {
 /// Whether the second user's command succeeds on a host.
 fn allowed(bed: &Bed<'_>, host: usize, words: &[&str]) -> Result<bool> {
     let mut command = bed.hosts.command(host, User::Ordinary(SECOND), Path::new("/usr/bin/env"))?;
-    Ok(command.args(words).output()?.status.success())
+    Ok(output_within(command.args(words), ATTEMPT_LATEST)?.status.success())
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the two TOML files and the life of the agent process. Must not know namespaces beyond the command that enters one.
 
+use crate::command::output_within;
 use crate::files::{self, on};
 use crate::instance::Host;
 use crate::{AGENT_PORT, Error, Result, net};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How long an agent may take from its start to its first answer.
 const READY_DEADLINE: Duration = Duration::from_secs(20);
+/// How long one answer may take.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 const READY_POLL: Duration = Duration::from_millis(50);
 const LOG_LINES: usize = 15;
 
@@ -128,14 +131,9 @@ pub(crate) fn wait_ready(host: &Host, agent: &Path, child: &mut Child) -> Result
 
 /// The agent's status, or none while it does not answer.
 pub(crate) fn status(host: &Host, agent: &Path) -> Option<Value> {
-    let output = net::enter(&host.namespace)
-        .arg("--")
-        .arg(agent)
-        .args(["status", "--json", "--socket"])
-        .arg(&host.socket)
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
+    let mut command = net::enter(&host.namespace);
+    command.arg("--").arg(agent).args(["status", "--json", "--socket"]).arg(&host.socket);
+    let output = output_within(&mut command, STATUS_DEADLINE).ok()?;
     if output.status.success() { serde_json::from_slice(&output.stdout).ok() } else { None }
 }
 

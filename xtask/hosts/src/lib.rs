@@ -11,6 +11,7 @@
 //! ```
 
 mod agents;
+mod command;
 mod error;
 mod files;
 mod instance;
@@ -21,6 +22,7 @@ mod sample;
 mod statistics;
 
 pub use agents::Binaries;
+pub use command::{output_within, wait_within};
 pub use error::{Error, Result};
 pub use instance::{Config, Host, LocalHosts, User};
 pub use job::{Finished, Job, Running};

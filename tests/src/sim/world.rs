@@ -19,7 +19,7 @@ const LIVENESS_NS: u64 = 30_000_000_000;
 const FIRST_EPOCH: Epoch = Epoch(1);
 /// While a host is dead and not everybody knows it, copies of what it was home of live on for a while.
 const MOURNING_NS: u64 = 200_000_000;
-const TRAIL_MAX: usize = 20_000;
+const TRAIL_MAX: usize = 1_000_000;
 const FIRST_EXTENT: u64 = 7;
 
 /// A bug planted for the run.

@@ -138,10 +138,8 @@ impl Node {
                 Form::Unknown => continue,
                 Form::Whole(_) | Form::Split(..) => self.me,
                 Form::Remote(home, _) => home,
-                Form::Lost => {
-                    known += 1;
-                    continue;
-                }
+                // Others may know a home: it may be lost to this node only, with its anchor.
+                Form::Lost => continue,
             };
             known += 1;
             if !homes.contains(&home) {

@@ -151,6 +151,11 @@ impl Node {
             GrantContent::Bytes | GrantContent::Zero => self.counters.grants_write += 1,
         }
         let to = request.requester();
+        if !self.peers.contains_key(&to) {
+            // It died meanwhile; the home, which waits for it, knows the page as lost.
+            self.free(&contents);
+            return;
+        }
         let deadline = self.now + self.timeout(to, 0);
         let held = Held { request, to, era, content, contents, deadline, tries: 0 };
         let old = self.transients.entry(page).or_default().held.replace(held);

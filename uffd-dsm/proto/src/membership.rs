@@ -105,12 +105,14 @@ impl Node {
 
     /// The page's content is gone: every waiter, and everybody who asks later, is told so.
     fn lose(&mut self, page: PageNumber, era: dsm_wire::Era) {
+        let word = self.entry(page).word;
         let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
-        let requester = deal.map(|deal| deal.request.requester()).filter(|node| self.peers.contains_key(node));
+        let requester = deal.map(|deal| deal.request.requester());
+        let owner = matches!(word.state(), State::Owned | State::Shared).then_some(word.owner());
         self.change(page, Step::LostAt(era));
-        if let Some(requester) = requester {
-            // A grant may have reached it: a discard has to ask it too.
-            self.change(page, Step::Joined(requester));
+        // These may have a copy, or be about to get one: a discard has to ask them too.
+        for node in [requester, owner].into_iter().flatten() {
+            self.change(page, Step::Joined(node));
         }
         self.finish(page);
     }

@@ -213,10 +213,18 @@ impl Node {
         contents: Contents,
     ) {
         let local = self.local(page);
-        let has_words = self.extents.get(&page.extent()).is_some_and(|extent| extent.words().is_some());
-        if !has_words {
-            self.refuse(&contents);
-            return;
+        match self.extents.get(&page.extent()).map(|extent| &extent.form) {
+            Some(Form::Split(..) | Form::Remote(..)) => {}
+            Some(Form::Lost) => {
+                // Nobody uses the page here any more: the grantor need not keep it.
+                self.refuse(&contents);
+                self.confirm(from, request, page, era);
+                return;
+            }
+            Some(Form::Unknown | Form::Whole(_)) | None => {
+                self.refuse(&contents);
+                return;
+            }
         }
         if era <= local.era && !(is(Plant::DoubleOwner) && local.state == LocalState::Invalid) {
             self.counters.dropped_stale += 1;
@@ -232,7 +240,7 @@ impl Node {
                 self.start(PageOp::Install { first: page, contents, writable: true }, follow);
             }
             (LocalState::Shared, GrantContent::Copy) => self.start(PageOp::Unprotect { page }, follow),
-            (LocalState::Shared, GrantContent::Bytes) if is_next => {
+            (LocalState::Shared, GrantContent::Bytes | GrantContent::Zero) if is_next => {
                 self.free(&contents);
                 self.start(PageOp::Unprotect { page }, follow);
             }

@@ -44,7 +44,10 @@ fn main() -> ExitCode {
             &endpoint.stream,
             Some(endpoint.round_trips[endpoint.round_trips.len() / 2]),
         );
-        println!("endpoints, {label}: stream of 16-page grants {:.2} GB/s", endpoint.stream_gigabytes);
+        println!(
+            "endpoints, {label}: stream of 16-page grants {:.2} GB/s, {:.2} us of processor a page; {:.2} us a single round trip",
+            endpoint.stream_gigabytes, endpoint.stream_cpu_us, endpoint.round_trip_cpu_us
+        );
     }
     ExitCode::SUCCESS
 }
@@ -113,8 +116,17 @@ fn bare(cores: [usize; 2], count: usize) -> Vec<u64> {
 
 struct Measured {
     round_trips: Vec<u64>,
+    round_trip_cpu_us: f64,
     stream: Vec<u64>,
     stream_gigabytes: f64,
+    stream_cpu_us: f64,
+}
+
+/// Processor time of all threads of this process, in microseconds: what a busy machine does not change.
+fn cpu_us() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let spent = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    spent.filter_map(|line| line.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1000.0
 }
 
 type Addresses = (SocketAddr, SocketAddr);
@@ -143,6 +155,7 @@ fn through_endpoints(cores: [usize; 2], options: &Options) -> Measured {
     is_ready.recv().expect("server runs");
     std::thread::sleep(Duration::from_millis(50));
     let mut round_trips = Vec::with_capacity(options.count);
+    let cpu_before = cpu_us();
     for round in 0..options.count + WARM_UP {
         let begun = Instant::now();
         ask(&mut asker, clock(), round as u64, 1);
@@ -152,11 +165,14 @@ fn through_endpoints(cores: [usize; 2], options: &Options) -> Measured {
         }
     }
     round_trips.sort_unstable();
+    let cpu_between = cpu_us();
     let (stream, stream_gigabytes) = stream(&mut asker, &clock);
+    let stream_cpu_us = (cpu_us() - cpu_between) / (STREAM_GRANTS * 16) as f64;
+    let round_trip_cpu_us = (cpu_between - cpu_before) / (options.count + WARM_UP) as f64;
     stop.store(true, Ordering::Relaxed);
     server.join().expect("server ends");
     eprintln!("{:?}", asker.counters());
-    Measured { round_trips, stream, stream_gigabytes }
+    Measured { round_trips, round_trip_cpu_us, stream, stream_gigabytes, stream_cpu_us }
 }
 
 /// Keeps two 16-page requests under way, and a one-page request besides, whose round trips are returned.

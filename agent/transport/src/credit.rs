@@ -21,12 +21,13 @@ impl CreditSender {
         CreditSender { window, in_flight: 0, sent: VecDeque::new(), probe_at: None }
     }
 
-    /// Whether `bytes` may go now. A frame larger than the window may go alone.
+    /// Whether `bytes` may go now. Large trains count for half a window, so that one may always go once everything that was sent
+    /// is consumed, though the receiver has not reported the last of it (less than half a window).
     pub(crate) fn is_open(&self, bytes: u32) -> bool {
-        self.in_flight == 0 || self.in_flight.saturating_add(bytes) <= self.window
+        self.in_flight.saturating_add(bytes.min(self.window / 2)) <= self.window
     }
 
-    /// Notes that `bytes` left, the last of them under `sequence`.
+    /// Notes that a datagram of `bytes` left under `sequence`.
     pub(crate) fn on_sent(&mut self, sequence: u64, bytes: u32) {
         self.in_flight += bytes;
         self.sent.push_back((sequence, bytes));
@@ -97,14 +98,16 @@ mod tests {
     #[test]
     fn window_closes_and_reports_open_it() {
         let mut sender = CreditSender::new(100);
-        assert!(sender.is_open(1000), "alone, anything goes");
+        assert!(sender.is_open(1000), "onto an idle peer, anything goes");
         sender.on_sent(1, 60);
         assert!(sender.is_open(40) && !sender.is_open(41));
         sender.on_sent(2, 40);
         assert!(!sender.is_open(1));
         assert!(!sender.on_report(0), "nothing freed");
         assert!(sender.on_report(1));
-        assert!(sender.is_open(60) && !sender.is_open(61));
+        assert!(sender.is_open(1000), "what is left unreported is less than half");
+        sender.on_sent(3, 20);
+        assert!(sender.is_open(40) && !sender.is_open(41));
         assert!(sender.on_report(9), "a later sequence frees what was lost before it");
         assert!(sender.is_open(1000));
         assert!(!sender.on_report(1), "an old report changes nothing");
@@ -125,11 +128,31 @@ mod tests {
     }
 
     #[test]
-    fn receiver_reports_by_quarter() {
+    fn receiver_reports_by_half() {
         let mut receiver = CreditReceiver::new(100);
-        assert!(!receiver.on_consumed(24));
+        assert!(!receiver.on_consumed(49));
         assert!(receiver.on_consumed(1));
-        assert!(!receiver.on_consumed(24));
+        assert!(!receiver.on_consumed(49));
         assert!(receiver.on_consumed(500));
+    }
+
+    #[test]
+    fn without_loss_a_train_of_any_size_goes_without_a_probe() {
+        for window in [100, 999, 16 << 10, 256 << 10] {
+            for datagram in [1u32, 30, 99, 1472, 4160, 8256, 61_504] {
+                let (mut sender, mut receiver) = (CreditSender::new(window), CreditReceiver::new(window));
+                let mut sequence = 0;
+                for datagrams in (1..=16).cycle().take(200) {
+                    assert!(sender.is_open(datagram * datagrams), "{datagrams} of {datagram} in {window}");
+                    for _ in 0..datagrams {
+                        sequence += 1;
+                        sender.on_sent(sequence, datagram);
+                        if receiver.on_consumed(datagram) {
+                            sender.on_report(sequence);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::faults::Dice;
 use crate::framing::{GrantWriter, Layout};
 use crate::handshake::{Identity, Offer};
 use crate::limits::{
-    BULK_EVENTS_PER_BATCH, CREDIT_BUFFER_SHARE, CREDIT_WINDOW_MAX, CREDIT_WINDOW_MIN, SMALL_SLOT_BYTES, SOCKET_BUFFER_BYTES,
+    BULK_BYTES_PER_LOOK, CREDIT_BUFFER_SHARE, CREDIT_WINDOW_MAX, CREDIT_WINDOW_MIN, SMALL_SLOT_BYTES, SOCKET_BUFFER_BYTES,
     WATCHES_MAX,
 };
 use crate::peer::Peer;
@@ -143,8 +143,7 @@ impl Endpoint {
         // Where the kernel cannot cut, each datagram is its own submission. Faults fall on single datagrams.
         let segment = |socket| set_segment(socket, layout.datagram_bytes()).is_ok();
         let is_segmented = !dice.is_loaded() && segment(&urgent) && segment(&bulk);
-        let mut counters = Counters::default();
-        counters.buffers_small = [urgent_bytes, bulk_bytes].iter().filter(|bytes| **bytes < SOCKET_BUFFER_BYTES).count() as u64;
+        let buffers_small = [urgent_bytes, bulk_bytes].iter().filter(|bytes| **bytes < SOCKET_BUFFER_BYTES).count() as u64;
         let page_bytes = layout.train_bytes(1).max(SMALL_SLOT_BYTES);
         let sizes = Slots::sizes(page_bytes, layout.train_bytes(usize::from(PAGES_PER_MESSAGE_MAX)));
         let ring = Ring::new(RingConfig { sockets: [urgent, bulk], receive_bytes: receive_bytes(layout), slot_bytes: &sizes })
@@ -178,12 +177,12 @@ impl Endpoint {
             timer_at: Nanos(u64::MAX),
             notices: VecDeque::new(),
             arrived: Default::default(),
-            bulk_left: BULK_EVENTS_PER_BATCH,
+            bulk_left: BULK_BYTES_PER_LOOK,
             lent: Lent::Nothing,
             stashed: None,
             reassembly: Reassembly::new(),
             watches: Watches::default(),
-            counters,
+            counters: Counters { buffers_small, ..Counters::default() },
             listening,
         })
     }
@@ -238,7 +237,7 @@ impl Endpoint {
         };
         self.ring.enter(timeout).map_err(TransportError::Wait)?;
         self.collect().map_err(TransportError::Wait)?;
-        self.bulk_left = BULK_EVENTS_PER_BATCH;
+        self.bulk_left = BULK_BYTES_PER_LOOK;
         Ok(())
     }
 

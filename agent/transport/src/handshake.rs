@@ -69,9 +69,9 @@ enum Asking {
     /// Nothing asked.
     Silent,
     /// Init sent.
-    Asking { noise: Box<snow::HandshakeState>, init: Vec<u8> },
+    Init { noise: Box<snow::HandshakeState>, init: Vec<u8> },
     /// Reply came, Finish sent, no frame under the new key yet.
-    Proving { pair: SipKey, finish: Vec<u8>, sent: u32 },
+    Finish { pair: SipKey, finish: Vec<u8>, sent: u32 },
 }
 
 struct Answered {
@@ -110,17 +110,17 @@ impl Handshake {
         self.retry_at = Some(now.after(self.retry_interval));
         self.retry_interval = (self.retry_interval * 2).min(HANDSHAKE_RETRY_MAX);
         match &mut self.asking {
-            Asking::Asking { init, .. } => Ok(Some(greeting(Kind::HandshakeInit, init.clone(), true, None))),
-            Asking::Proving { pair, finish, sent } if *sent < FINISH_RETRIES_MAX => {
+            Asking::Init { init, .. } => Ok(Some(greeting(Kind::HandshakeInit, init.clone(), true, None))),
+            Asking::Finish { pair, finish, sent } if *sent < FINISH_RETRIES_MAX => {
                 *sent += 1;
                 Ok(Some(greeting(Kind::HandshakeFinish, finish.clone(), true, Some(*pair))))
             }
-            Asking::Silent | Asking::Proving { .. } => {
+            Asking::Silent | Asking::Finish { .. } => {
                 let mut noise = begin(identity, identity.me, self.peer, true).map_err(TransportError::Noise)?;
                 let mut init = vec![0; MESSAGE_BYTES_MAX];
                 let length = noise.write_message(&identity.offer.to_bytes(), &mut init).map_err(TransportError::Noise)?;
                 init.truncate(length);
-                self.asking = Asking::Asking { noise: Box::new(noise), init: init.clone() };
+                self.asking = Asking::Init { noise: Box::new(noise), init: init.clone() };
                 Ok(Some(greeting(Kind::HandshakeInit, init, false, None)))
             }
         }
@@ -133,13 +133,13 @@ impl Handshake {
         {
             return Ok(Some(greeting(Kind::HandshakeReply, answered.reply.clone(), true, None)));
         }
-        if matches!(self.asking, Asking::Asking { .. }) && identity.me < self.peer {
+        if matches!(self.asking, Asking::Init { .. }) && identity.me < self.peer {
             return Ok(None);
         }
         let answered = answer(identity, self.peer, payload)?;
         let reply = answered.reply.clone();
         self.answered = Some(Box::new(answered));
-        if matches!(self.asking, Asking::Asking { .. }) {
+        if matches!(self.asking, Asking::Init { .. }) {
             self.asking = Asking::Silent;
             self.retry_interval = HANDSHAKE_RETRY_MAX;
             self.retry_at = Some(now.after(HANDSHAKE_RETRY_MAX));
@@ -149,19 +149,19 @@ impl Handshake {
 
     /// The peer answers our Init. Returns what was agreed, and the Finish.
     pub(crate) fn handle_reply(&mut self, now: Nanos, payload: &[u8]) -> Result<(Agreement, Greeting), Refused> {
-        let Asking::Asking { noise, .. } = &mut self.asking else { return Err(Refused) };
+        let Asking::Init { noise, .. } = &mut self.asking else { return Err(Refused) };
         let mut plain = [0; MESSAGE_BYTES_MAX];
         let length = noise.read_message(payload, &mut plain).map_err(|_| Refused)?;
         let (offer, pair) = plain[..length].split_first_chunk::<OFFER_BYTES>().ok_or(Refused)?;
         let pair = SipKey::from_bytes(pair.try_into().map_err(|_| Refused)?);
-        let Asking::Asking { noise, .. } = std::mem::replace(&mut self.asking, Asking::Silent) else { return Err(Refused) };
+        let Asking::Init { noise, .. } = std::mem::replace(&mut self.asking, Asking::Silent) else { return Err(Refused) };
         let mut transport = noise.into_transport_mode().map_err(|_| Refused)?;
         let mut finish = vec![0; MESSAGE_BYTES_MAX];
         let length = transport.write_message(&[], &mut finish).map_err(|_| Refused)?;
         finish.truncate(length);
         self.retry_interval = HANDSHAKE_RETRY_MIN;
         self.retry_at = Some(now.after(HANDSHAKE_RETRY_MIN));
-        self.asking = Asking::Proving { pair, finish: finish.clone(), sent: 1 };
+        self.asking = Asking::Finish { pair, finish: finish.clone(), sent: 1 };
         self.answered = None;
         let agreement = Agreement { pair, peer: Offer::from_bytes(offer) };
         Ok((agreement, greeting(Kind::HandshakeFinish, finish, false, Some(pair))))
@@ -190,7 +190,7 @@ impl Handshake {
 
     /// A frame under the agreed key came: nothing needs to be said again.
     pub(crate) fn on_confirmed(&mut self) {
-        if matches!(self.asking, Asking::Proving { .. }) {
+        if matches!(self.asking, Asking::Finish { .. }) {
             self.asking = Asking::Silent;
             self.retry_at = None;
         }

@@ -45,10 +45,10 @@ pub const BULK_QUEUE_MAX: usize = 96;
 
 /// Submissions one batch may make.
 pub const SENDS_PER_BATCH_MAX: usize = 256;
-/// Bulk bytes one batch may submit: bounds how long an urgent frame waits behind bulk in the kernel.
-pub const BULK_BYTES_PER_BATCH: usize = 128 << 10;
-/// Bulk frames handed out before the urgent socket is looked at again.
-pub const BULK_EVENTS_PER_BATCH: usize = 8;
+/// Bulk bytes after which one batch submits no more bulk: bounds how long an urgent frame waits behind bulk in the kernel.
+pub const BULK_BYTES_PER_BATCH: usize = 32 << 10;
+/// Bulk bytes handed out after which the urgent socket is looked at again.
+pub const BULK_BYTES_PER_LOOK: usize = 32 << 10;
 
 /// Entries of the submission queue.
 pub const SUBMISSIONS_MAX: u32 = 1024;
@@ -67,8 +67,8 @@ pub const CREDIT_WINDOW_MAX: u32 = 256 << 10;
 pub const CREDIT_WINDOW_MIN: u32 = 16 << 10;
 /// The credit window is this part of the socket buffer: several peers fill it at once, and the kernel counts more than the bytes.
 pub const CREDIT_BUFFER_SHARE: usize = 8;
-/// A receiver reports when this part of the window is consumed.
-pub const CREDIT_REPORT_SHARE: u32 = 4;
+/// A receiver reports when this part of the window is consumed; each report costs it a frame and its sender a wake-up.
+pub const CREDIT_REPORT_SHARE: u32 = 2;
 /// A sender without credits asks after this long.
 pub const CREDIT_PROBE_INTERVAL: Duration = Duration::from_millis(4);
 
@@ -99,4 +99,5 @@ const _: () = {
     assert!(URGENT_QUEUE_MAX < PAGE_SLOTS && BULK_QUEUE_MAX < BATCH_SLOTS);
     assert!(LEASE.as_millis() >= 4 * PING_INTERVAL.as_millis(), "a lease survives the loss of several pings");
     assert!(CREDIT_WINDOW_MAX as usize >= BULK_BYTES_PER_BATCH);
+    assert!(CREDIT_REPORT_SHARE >= 2, "what is consumed but not reported leaves room to send");
 };

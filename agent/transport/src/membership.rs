@@ -116,7 +116,7 @@ impl Endpoint {
         if peer.handshake.answered_pair().is_some_and(|pair| header_tag(pair, header) == tag) {
             let agreement = peer.handshake.handle_finish(payload).map_err(|_| Drop::Handshake)?;
             self.begin_session(now, from, agreement);
-        } else if !peer.session.as_ref().is_some_and(|session| header_tag(session.agreement.pair, header) == tag) {
+        } else if peer.session.as_ref().is_none_or(|session| header_tag(session.agreement.pair, header) != tag) {
             return Err(Drop::HeaderTag);
         }
         // First or repeated: the asker waits for a word under the new key. Proves nothing further, so the lease is not renewed.

@@ -74,11 +74,6 @@ impl Session {
             Class::Bulk => *sequence | SEQUENCE_BULK,
         }
     }
-
-    /// The last sequence of `class` given out, without the class bit.
-    pub(crate) fn last_sequence(&self, class: Class) -> u64 {
-        self.sequences[class as usize]
-    }
 }
 
 /// See the file's head.

@@ -116,8 +116,12 @@ impl Endpoint {
         if let Some(arrival) = self.arrived[Class::Urgent as usize].pop_front() {
             return Some((Class::Urgent, arrival));
         }
-        self.bulk_left = self.bulk_left.checked_sub(1)?;
-        self.arrived[Class::Bulk as usize].pop_front().map(|arrival| (Class::Bulk, arrival))
+        if self.bulk_left == 0 {
+            return None;
+        }
+        let arrival = self.arrived[Class::Bulk as usize].pop_front()?;
+        self.bulk_left = self.bulk_left.saturating_sub(arrival.length.max(HEADER_BYTES));
+        Some((Class::Bulk, arrival))
     }
 
     fn accept(&mut self, now: Nanos, class: Class, arrival: Arrival) -> Result<Accepted, Drop> {

@@ -83,8 +83,7 @@ pub(crate) const fn lane_length_word(groups: usize) -> u64 {
     (((groups + 1) * 8) as u64) << 56
 }
 
-/// The lane hashes, in plain Rust; inlined into functions compiled for wider instructions.
-#[inline(always)]
+/// The lane hashes, in plain Rust.
 pub(crate) fn lanes_portable(key: SipKey, words: &[[u8; GROUP_BYTES]]) -> [u64; LANES] {
     let mut state = [
         [key.0 ^ SIP_CONSTANTS[0]; LANES],
@@ -108,7 +107,6 @@ pub(crate) fn lanes_portable(key: SipKey, words: &[[u8; GROUP_BYTES]]) -> [u64; 
     std::array::from_fn(|lane| v0[lane] ^ v1[lane] ^ v2[lane] ^ v3[lane])
 }
 
-#[inline(always)]
 fn absorb(state: &mut [[u64; LANES]; 4], message: [u64; LANES]) {
     for lane in 0..LANES {
         state[3][lane] ^= message[lane];
@@ -120,7 +118,6 @@ fn absorb(state: &mut [[u64; LANES]; 4], message: [u64; LANES]) {
     }
 }
 
-#[inline(always)]
 fn round(state: &mut [[u64; LANES]; 4]) {
     let [v0, v1, v2, v3] = state;
     for i in 0..LANES {

@@ -185,11 +185,12 @@ impl Endpoint {
                     return Ok(Drained::Done);
                 }
             }
-            let bulk_bytes = if lane == Lane::Bulk { load.bytes as usize } else { 0 };
-            if budget.sends == 0 || bulk_bytes > budget.bulk_bytes {
+            if budget.sends == 0 || lane == Lane::Bulk && budget.bulk_bytes == 0 {
                 return Ok(Drained::More);
             }
-            budget.bulk_bytes -= bulk_bytes;
+            if lane == Lane::Bulk {
+                budget.bulk_bytes = budget.bulk_bytes.saturating_sub(load.bytes as usize);
+            }
             peer.pop(lane);
             if lane != Lane::Greeting {
                 self.stamp(slot, load);
@@ -208,11 +209,11 @@ impl Endpoint {
             stamp_one(&mut out[..HEADER_BYTES], session.next_sequence(load.class), pair);
             return;
         }
-        for (offset, _) in self.layout.cuts(usize::from(load.pages), false) {
-            stamp_one(&mut out[offset..offset + HEADER_BYTES], session.next_sequence(load.class), pair);
+        for (offset, length) in self.layout.cuts(usize::from(load.pages), false) {
+            let sequence = session.next_sequence(load.class);
+            stamp_one(&mut out[offset..offset + HEADER_BYTES], sequence, pair);
+            session.credits[load.class as usize].on_sent(split_sequence(sequence).1, length as u32);
         }
-        let last = session.last_sequence(load.class);
-        session.credits[load.class as usize].on_sent(last, load.bytes);
     }
 
     /// Pushes the submissions of `slot`; returns how many.

@@ -1,16 +1,16 @@
 //! Eight SipHash-2-4 lanes side by side, with the widest instructions this processor has.
 //!
 //! Owns the choice of instructions; every choice gives the same words. Must not know what is hashed.
-#![expect(unsafe_code, reason = "calls functions compiled for instructions that were just detected")]
+#![expect(unsafe_code, reason = "functions compiled for instructions that were just detected, and their loads")]
 
 use crate::tags::{LANES, SipKey, lanes_portable};
 
 /// The hashes of the lanes of `words`; see [`lanes_portable`].
 pub(crate) fn sip_lanes(key: SipKey, words: &[[u8; LANES * 8]]) -> [u64; LANES] {
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vl") {
-        // SAFETY: both features were detected.
-        return unsafe { lanes_avx512(key, words) };
+    if std::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the feature was detected.
+        return unsafe { avx512::lanes(key, words) };
     } else if std::is_x86_feature_detected!("avx2") {
         // SAFETY: the feature was detected.
         return unsafe { avx2::lanes(key, words) };
@@ -19,9 +19,57 @@ pub(crate) fn sip_lanes(key: SipKey, words: &[[u8; LANES * 8]]) -> [u64; LANES] 
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl")]
-fn lanes_avx512(key: SipKey, words: &[[u8; LANES * 8]]) -> [u64; LANES] {
-    lanes_portable(key, words)
+mod avx512 {
+    use super::{LANES, SipKey};
+    use crate::tags::{FINAL_ROUNDS, SIP_CONSTANTS, lane_length_word};
+    use std::arch::x86_64::{
+        __m512i, _mm512_add_epi64, _mm512_loadu_si512, _mm512_rol_epi64, _mm512_set_epi64, _mm512_set1_epi64,
+        _mm512_storeu_si512, _mm512_xor_si512,
+    };
+
+    #[target_feature(enable = "avx512f")]
+    fn round(v: &mut [__m512i; 4]) {
+        v[0] = _mm512_add_epi64(v[0], v[1]);
+        v[2] = _mm512_add_epi64(v[2], v[3]);
+        v[1] = _mm512_xor_si512(_mm512_rol_epi64::<13>(v[1]), v[0]);
+        v[3] = _mm512_xor_si512(_mm512_rol_epi64::<16>(v[3]), v[2]);
+        v[0] = _mm512_rol_epi64::<32>(v[0]);
+        v[2] = _mm512_add_epi64(v[2], v[1]);
+        v[0] = _mm512_add_epi64(v[0], v[3]);
+        v[1] = _mm512_xor_si512(_mm512_rol_epi64::<17>(v[1]), v[2]);
+        v[3] = _mm512_xor_si512(_mm512_rol_epi64::<21>(v[3]), v[0]);
+        v[2] = _mm512_rol_epi64::<32>(v[2]);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn absorb(v: &mut [__m512i; 4], message: __m512i) {
+        v[3] = _mm512_xor_si512(v[3], message);
+        round(v);
+        round(v);
+        v[0] = _mm512_xor_si512(v[0], message);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn lanes(key: SipKey, words: &[[u8; LANES * 8]]) -> [u64; LANES] {
+        let splat = |word: u64| _mm512_set1_epi64(word.cast_signed());
+        let keys = [key.0, key.1, key.0, key.1];
+        let mut v: [__m512i; 4] = std::array::from_fn(|index| splat(keys[index] ^ SIP_CONSTANTS[index]));
+        absorb(&mut v, _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+        for group in words {
+            // SAFETY: the group is 64 readable bytes, and the load wants no alignment.
+            absorb(&mut v, unsafe { _mm512_loadu_si512(group.as_ptr().cast()) });
+        }
+        absorb(&mut v, splat(lane_length_word(words.len())));
+        v[2] = _mm512_xor_si512(v[2], splat(0xff));
+        for _ in 0..FINAL_ROUNDS {
+            round(&mut v);
+        }
+        let folded = _mm512_xor_si512(_mm512_xor_si512(v[0], v[1]), _mm512_xor_si512(v[2], v[3]));
+        let mut out = [0u64; LANES];
+        // SAFETY: `out` is 64 writable bytes, and the store wants no alignment.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), folded) };
+        out
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

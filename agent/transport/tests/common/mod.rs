@@ -56,7 +56,8 @@ impl Net {
     }
 
     pub fn strangers(configs: Vec<EndpointConfig>) -> Net {
-        let endpoints: Vec<Endpoint> = configs.into_iter().map(|config| Endpoint::bind(config).unwrap()).collect();
+        let endpoints: Vec<Endpoint> =
+            configs.into_iter().map(|config| Endpoint::bind(config).expect("loopback works")).collect();
         let seen = endpoints.iter().map(|_| Vec::new()).collect();
         Net { endpoints, seen, start: Instant::now(), skipped: Duration::ZERO }
     }
@@ -64,7 +65,7 @@ impl Net {
     /// Endpoint `at` learns that node `of` listens at `address`.
     pub fn introduce(&mut self, at: usize, of: usize, address: (SocketAddr, SocketAddr)) {
         let now = self.now();
-        self.endpoints[at].add_peer(now, NodeId(of as u16), address.0, address.1).unwrap();
+        self.endpoints[at].add_peer(now, NodeId(of as u16), address.0, address.1).expect("loopback works");
     }
 
     pub fn now(&self) -> Nanos {
@@ -85,7 +86,7 @@ impl Net {
     pub fn step_one(&mut self, index: usize) {
         let now = self.now();
         let endpoint = &mut self.endpoints[index];
-        endpoint.wait(now, Some(now)).unwrap();
+        endpoint.wait(now, Some(now)).expect("loopback works");
         while let Some(event) = endpoint.next_event(now) {
             self.seen[index].push(match event {
                 Event::Frame { from, message, pages } => {
@@ -159,13 +160,13 @@ pub struct Tap {
 
 impl Tap {
     pub fn new(to: SocketAddr) -> Tap {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback works");
+        socket.set_nonblocking(true).expect("loopback works");
         Tap { socket, to }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
+        self.socket.local_addr().expect("loopback works")
     }
 
     /// Everything that arrived, not yet passed on.
@@ -179,6 +180,6 @@ impl Tap {
     }
 
     pub fn pass(&self, frame: &[u8]) {
-        self.socket.send_to(frame, self.to).unwrap();
+        self.socket.send_to(frame, self.to).expect("loopback works");
     }
 }

@@ -138,6 +138,7 @@ struct World {
     truth: Truth,
     network: Rng,
     partition: Option<(u64, u64)>,
+    mourning_until: u64,
     closings: BTreeMap<u64, Closing>,
     token_last: u64,
     outcome: Outcome,
@@ -177,6 +178,7 @@ impl World {
             hosts,
             truth: Truth::default(),
             partition: None,
+            mourning_until: 0,
             closings: BTreeMap::new(),
             token_last: 0,
             outcome: Outcome { trace_hash: 0xcbf2_9ce4_8422_2325, ..Outcome::default() },
@@ -327,7 +329,7 @@ impl World {
             match event {
                 Event::FreeBuffer(buffer) => self.hosts[host].pager.free(buffer)?,
                 Event::DiscardDone { token } => {
-                    let at = if self.is_mourning() { self.now + MOURNING_NS } else { self.now };
+                    let at = self.now.max(self.mourning_until);
                     self.plan_at(at, host, Happening::Open { host, token });
                 }
                 Event::PageLost { page } if self.plan.crash.is_none() => {
@@ -480,6 +482,7 @@ impl World {
         host.pager = super::pager::Pager::default();
         host.threads.clear();
         host.is_fenced = true;
+        self.mourning_until = self.now + crash.lease_ns + MOURNING_NS;
         for other in (0..self.hosts.len()).filter(|other| *other != crash.host) {
             let at = self.now + crash.lease_ns + self.network.below(5_000_000);
             self.plan_at(at, other, Happening::Bury { host: other, dead: crash.host });
@@ -626,11 +629,6 @@ impl World {
             self.drain(closing.host)?;
         }
         Ok(())
-    }
-
-    /// Whether a host died and somebody has not buried it yet.
-    fn is_mourning(&self) -> bool {
-        self.hosts.iter().any(|host| host.is_fenced) && self.hosts.iter().any(|host| !host.is_fenced && host.epoch == FIRST_EPOCH)
     }
 
     fn open(&mut self, token: u64) {

@@ -80,12 +80,11 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
     });
     set_current(Rc::clone(&thread));
     block.context().lower_flag();
-    let before_ns = cpu::thread_cpu_ns();
     husk.add_carrier(start.tid, cpu::thread_id());
     replace_mask(!signals::native_member_signals());
     let ran = block.run(&start.state);
     replace_mask(u64::MAX);
-    husk.remove_carrier(start.tid, cpu::thread_id(), cpu::thread_cpu_ns() - before_ns);
+    husk.remove_carrier(start.tid, cpu::thread_id());
     if let Err(error) = ran {
         husk.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }

@@ -9,6 +9,7 @@ use super::agent::{Agent, Opened};
 use super::connection::{Connection, Receiver, Sender};
 use super::husk::{map_vdso, set_topology};
 use super::memory::{ViewMemory, map_view};
+use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
 use super::vma::Protection;
 use super::wire::{Message, Side};
@@ -18,7 +19,7 @@ use crate::sys::signal::replace_mask;
 use crate::sys::{call, cpu, mapping};
 use dvm_api::local::{JobOpened, Purpose, ToHusk};
 use dvm_api::socket::SocketError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, channel};
@@ -43,9 +44,9 @@ pub struct MemberHusk {
 struct State {
     /// Kernel thread of each thread of the program here.
     carriers: BTreeMap<i32, i32>,
-    waiters: Vec<(u64, mpsc::Sender<Answer>)>,
+    /// Who waits for an answer about the map; answers come in the order of the questions.
+    waiters: VecDeque<mpsc::Sender<Answer>>,
     calls: BTreeMap<u32, (u64, u64)>,
-    cpu_ns: u64,
     threads: u32,
     /// The hole found last by a fault.
     hole: Option<Range<u64>>,
@@ -154,6 +155,7 @@ impl MemberHusk {
         loop {
             match receiver.receive(None)? {
                 Message::MapAnswer { range, protection, mapped } => self.grant(&range, protection, mapped),
+                Message::Protect { tag: GRANT_TAG, range, protection } => self.protect(&range, protection),
                 Message::Protect { tag, range, .. } => {
                     self.protect(&range, Protection::NONE);
                     self.tell(&Message::ProtectDone { tag });
@@ -180,17 +182,24 @@ impl MemberHusk {
         if !mapped {
             state.hole = Some(range.clone());
         }
-        // One who no longer waits needs no answer.
-        for (_, waiter) in state.waiters.extract_if(.., |(address, _)| range.contains(address)) {
+        if let Some(waiter) = state.waiters.pop_front() {
+            // One who no longer waits needs no answer.
             waiter.send((protection, mapped)).unwrap_or(());
         }
     }
 
     /// Asks the root what is at `address`; its rights hold here when this returns. `None` if the root is gone.
     pub fn ask_map(&self, address: u64) -> Option<(Protection, bool)> {
-        let (sender, receiver) = channel();
-        self.lock().waiters.push((address, sender));
-        self.tell(&Message::MapQuery { address });
+        let (answer, receiver) = channel();
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = service.as_mut()?;
+        // Under the sender's lock, so that waiters stand in the order of the questions.
+        self.lock().waiters.push_back(answer);
+        let sent = sender.send(&Message::MapQuery { address });
+        drop(service);
+        if let Err(error) = sent {
+            self.fail(&format!("service connection to the root: {error}"));
+        }
         receiver.recv().ok()
     }
 
@@ -219,14 +228,13 @@ impl MemberHusk {
     }
 
     fn report(&self) {
-        let (calls, threads, cpu_ns) = {
+        let (calls, threads) = {
             let state = self.lock();
             let calls = state.calls.iter().map(|(number, (count, ns))| (*number, *count, *ns)).collect();
-            (calls, state.threads, state.cpu_ns)
+            (calls, state.threads)
         };
-        // Threads still running have not been counted; the process's own time has them.
-        let cpu_ns = cpu_ns.max(cpu::process_cpu_ns());
-        self.tell(&Message::Figures { user_ns: cpu_ns, system_ns: 0, threads, calls });
+        let (user_ns, system_ns) = cpu::process_times_ns();
+        self.tell(&Message::Figures { user_ns, system_ns, threads, calls });
     }
 
     /// A thread of the program starts on kernel thread `carrier`.
@@ -237,9 +245,8 @@ impl MemberHusk {
     }
 
     /// It has ended. Its number may already name the next thread on another carrier.
-    pub fn remove_carrier(&self, tid: i32, carrier: i32, cpu_ns: u64) {
+    pub fn remove_carrier(&self, tid: i32, carrier: i32) {
         let mut state = self.lock();
-        state.cpu_ns += cpu_ns;
         if state.carriers.get(&tid) == Some(&carrier) {
             state.carriers.remove(&tid);
         }

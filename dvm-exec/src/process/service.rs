@@ -15,6 +15,8 @@ use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Tag of a `Protect` that gives rights instead of taking them, and is not acknowledged.
+pub const GRANT_TAG: u64 = 0;
 /// Idle connections kept per host.
 const POOL_MAX: usize = 256;
 /// How long the end of a job waits for a host's figures.
@@ -46,10 +48,10 @@ struct State {
 /// What a member reports at the end.
 #[derive(Clone, Debug, Default)]
 pub struct MemberFigures {
-    /// CPU time of the program's threads there.
-    pub cpu_ns: u64,
-    /// Threads run there.
-    pub threads: u32,
+    /// CPU time there in user mode.
+    pub user_ns: u64,
+    /// CPU time there in the kernel.
+    pub system_ns: u64,
     /// Delegated calls: number, how many, nanoseconds in all.
     pub calls: Vec<(u32, u64, u64)>,
 }
@@ -160,8 +162,8 @@ impl Member {
                     waiter.send(()).unwrap_or(());
                 }
             }
-            Message::Figures { user_ns, system_ns, threads, calls } => {
-                self.lock().figures = Some(MemberFigures { cpu_ns: user_ns + system_ns, threads, calls });
+            Message::Figures { user_ns, system_ns, calls, .. } => {
+                self.lock().figures = Some(MemberFigures { user_ns, system_ns, calls });
                 self.reported.notify_all();
             }
             Message::Exit { status } => self.lose(&format!("its husk ended with status {status}")),
@@ -183,6 +185,16 @@ impl Member {
             None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, mapped: false },
         };
         self.send(&answer);
+        drop(map);
+    }
+
+    /// Tells the member of rights it will need at once, because a thread there has just asked for the memory.
+    pub fn grant(&self, address: u64) {
+        let Some(root) = root() else { return };
+        let mut map = root.space.map();
+        let Some(found) = map.lookup(address).filter(|found| found.protection != Protection::NONE) else { return };
+        self.lock().granted.insert(&found.range);
+        self.send(&Message::Protect { tag: GRANT_TAG, range: found.range, protection: found.protection });
         drop(map);
     }
 

@@ -97,6 +97,7 @@ impl Shadow<'_> {
         let number = i64::from(call.number);
         if call.inputs.is_empty() && call.outputs.is_empty() {
             let value = execute(self.root, self.task, flag, number, &call.arguments);
+            self.grant_new_memory(number, &call.arguments, value);
             return Return { value, ..Return::default() };
         }
         let prepared = match calls::classify(u64::from(call.number), &call.arguments) {
@@ -108,6 +109,17 @@ impl Shadow<'_> {
         };
         let value = execute(self.root, self.task, flag, number, &prepared.arguments());
         prepared.finish(value)
+    }
+
+    /// What a memory call has just made accessible is used at once, so its rights need not be asked for.
+    fn grant_new_memory(&self, number: i64, arguments: &[u64; 6], value: i64) {
+        let address = match number {
+            libc::SYS_mmap | libc::SYS_mremap if value > 0 => value as u64,
+            libc::SYS_mprotect if value == 0 => arguments[0],
+            libc::SYS_brk if value > 0 => value as u64 - 1,
+            _ => return,
+        };
+        self.member.grant(address);
     }
 
     fn clone_thread(&mut self, call: &Call, state: ThreadState, mask: u64) -> Return {

@@ -13,33 +13,33 @@ const GENERAL_FIRST: u64 = 40;
 const FLOAT_POINTER: u64 = 224;
 const MASK: u64 = 296;
 
-/// Numbers of the registers in the kernel's `mcontext`.
-#[expect(missing_docs, reason = "register names explain themselves")]
+/// Words of the kernel's `mcontext` that are looked at one by one, by their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
-    R8,
-    R9,
-    R10,
-    R11,
-    R12,
-    R13,
-    R14,
-    R15,
-    Rdi,
-    Rsi,
-    Rbp,
-    Rbx,
-    Rdx,
-    Rax,
-    Rcx,
-    Rsp,
-    Rip,
-    Flags,
-    Segments,
-    Error,
-    Trap,
-    OldMask,
-    Address,
+    /// Fifth argument of a call.
+    R8 = 0,
+    /// Sixth argument.
+    R9 = 1,
+    /// Fourth argument.
+    R10 = 2,
+    /// First argument.
+    Rdi = 8,
+    /// Second argument.
+    Rsi = 9,
+    /// Third argument.
+    Rdx = 12,
+    /// Number and result.
+    Rax = 13,
+    /// Stack pointer.
+    Rsp = 15,
+    /// Instruction pointer.
+    Rip = 16,
+    /// Error code of an exception.
+    Error = 19,
+    /// Its number.
+    Trap = 20,
+    /// The address it was about.
+    Address = 22,
 }
 
 /// The interrupted state that the kernel restores when the handler returns.

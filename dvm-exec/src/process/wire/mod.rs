@@ -158,7 +158,7 @@ pub enum Message {
         /// Whether it is an area.
         mapped: bool,
     },
-    /// Root, service: lower these pages to these rights. Answered by ProtectDone.
+    /// Root, service: lower these pages to these rights, answered by ProtectDone; with tag 0: they have these rights, no answer.
     Protect {
         /// Comes back.
         tag: u64,

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Net, Page, Seen, Tap, config, contents, grant, request};
-use dsm_transport::{Class, Counters, EndpointConfig};
+use dsm_transport::{Class, Counters, EndpointConfig, LostReason};
 use dsm_wire::{Kind, SpaceId};
 use std::time::Duration;
 
@@ -62,7 +62,11 @@ impl Tapped {
     fn attack(&mut self, frames: &[Vec<u8>]) -> Counters {
         let before = self.net.counters()[1];
         frames.iter().for_each(|frame| self.urgent.pass(frame));
-        self.run();
+        let end = self.net.now().after(Duration::from_millis(10));
+        while self.net.now() < end {
+            self.net.step();
+            self.pass_on();
+        }
         assert!(self.net.seen[1].is_empty(), "{:?}", self.net.seen[1]);
         let after = self.net.counters()[1];
         let mut gained = Counters::default();
@@ -184,6 +188,47 @@ fn replayed_handshake_disturbs_nothing() {
         .collect();
     let gained = tapped.attack(&damaged);
     assert_eq!(gained.dropped_payload_tag, damaged.len() as u64, "{gained:#?}");
+}
+
+#[test]
+fn peer_restarted_at_the_same_address_is_lost_once_it_proves_itself() {
+    let mut tapped = Tapped::new();
+    tapped.net.endpoints[1] = dsm_transport::Endpoint::bind(config(1)).unwrap();
+    (tapped.urgent.to, tapped.bulk.to) = tapped.net.endpoints[1].listening();
+    let straight = tapped.net.endpoints[0].listening();
+    tapped.net.introduce(1, 0, straight);
+    tapped.until("restart noticed", |net| !net.seen[0].is_empty());
+    assert_eq!(tapped.net.seen[0], [Seen::Lost(1, LostReason::Restarted)]);
+    tapped.run();
+    assert_eq!(tapped.net.seen[0].len(), 1, "said once");
+}
+
+#[test]
+fn thousands_of_mutated_frames_change_nothing() {
+    let mut tapped = Tapped::new();
+    let mut seeds = tapped.recorded.clone();
+    let (request, grant) = captured(&mut tapped);
+    seeds.extend([request, grant]);
+    let mut state = 0x5eed_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..50 {
+        let mutated: Vec<Vec<u8>> = (0..100)
+            .map(|_| {
+                let mut frame = seeds[next(seeds.len())].clone();
+                for _ in 0..=next(4) {
+                    let byte = next(frame.len().min(80));
+                    frame[byte] = frame[byte].wrapping_add(1 + next(255) as u8);
+                }
+                let length = if next(4) == 0 { next(frame.len() + 1) } else { frame.len() };
+                frame[..length].to_vec()
+            })
+            .collect();
+        let gained = tapped.attack(&mutated);
+        assert_eq!((gained.handshakes_done, gained.peers_lost), (0, 0), "{gained:#?}");
+    }
 }
 
 fn check_stranger(stranger: EndpointConfig, counted: impl Fn(&Counters) -> u64) {

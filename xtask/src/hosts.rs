@@ -5,7 +5,7 @@
 use crate::cargo;
 use anyhow::{Context, Result};
 use dvm_hosts::{Binaries, Config, LocalHosts, User};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const INSTANCE: &str = "hosts";
@@ -26,6 +26,9 @@ pub enum Command {
         /// Name, where several sets are wanted.
         #[arg(long, default_value = INSTANCE)]
         instance: String,
+        /// Use the programs in this directory instead of building them.
+        #[arg(long)]
+        binaries: Option<PathBuf>,
     },
     /// Ends everything on the hosts and removes them.
     Down {
@@ -52,7 +55,19 @@ pub enum Command {
 /// Whatever stands in the way.
 pub fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Up { hosts, mtu, cpus, instance } => up(*hosts, *mtu, *cpus, instance),
+        Command::Up { hosts, mtu, cpus, instance, binaries } => {
+            let directory = match binaries {
+                Some(directory) => directory.clone(),
+                None => cargo::build(&["dvm-agent", "dvm-exec"])?,
+            };
+            up(&Config {
+                instance: instance.clone(),
+                hosts: *hosts,
+                mtu: *mtu,
+                cpus: cpus.unwrap_or_else(processors),
+                binaries: Binaries::in_directory(&directory),
+            })
+        }
         Command::Down { instance } => {
             LocalHosts::open(instance)?.down()?;
             eprintln!("hosts `{instance}` are down");
@@ -68,20 +83,15 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn up(count: usize, mtu: u32, cpus: Option<usize>, instance: &str) -> Result<ExitCode> {
-    let directory = cargo::build(&["dvm-agent", "dvm-exec"])?;
-    let config = Config {
-        instance: instance.into(),
-        hosts: count,
-        mtu,
-        cpus: cpus.unwrap_or_else(processors),
-        binaries: Binaries::in_directory(&directory),
-    };
-    let hosts = LocalHosts::up(&config)?;
+fn up(config: &Config) -> Result<ExitCode> {
+    let hosts = LocalHosts::up(config)?;
     for host in hosts.hosts() {
         println!("{} {} {}", host.name, host.address, host.socket.display());
     }
-    eprintln!("{count} hosts are up: `cargo xtask hosts exec 0 -- dvm-exec -- pigz -p6 FILE`, then `cargo xtask hosts down`");
+    eprintln!(
+        "{} hosts are up: `cargo xtask hosts exec 0 -- dvm-exec -- pigz -p6 FILE`, then `cargo xtask hosts down`",
+        config.hosts
+    );
     hosts.keep()?;
     Ok(ExitCode::SUCCESS)
 }

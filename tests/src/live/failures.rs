@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Exit code of `dvm-exec` when a host of the job is lost, as `docs/operating.md` has it.
-const HOST_LOST: i32 = 120;
+const HOST_LOST: i32 = 87;
 /// Exit code after ^C.
 const INTERRUPTED: i32 = 130;
 /// Time from the blow to the end, everywhere.

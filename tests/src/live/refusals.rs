@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// Exit codes of `docs/operating.md`.
 const UNKNOWN_KEY: i32 = 11;
 const UNKNOWN_HOST: i32 = 80;
-const NOT_ELF: i32 = 117;
-const THIRTY_TWO_BIT: i32 = 118;
-const NO_AGENT: i32 = 122;
+const NOT_ELF: i32 = 71;
+const THIRTY_TWO_BIT: i32 = 72;
+const NO_AGENT: i32 = 73;
 const NOT_RUNNABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 /// A refusal takes no longer than this.

@@ -35,6 +35,9 @@ pub struct Options {
     /// MTU of the links.
     #[arg(long, default_value_t = 9000)]
     mtu: u32,
+    /// Use the programs in this directory instead of building them.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
 }
 
 /// Longest run over the hosts.
@@ -58,8 +61,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     ensure!(setup::is_root(), "the demo makes network namespaces: run it as root");
     let lacks = setup::prepare(setup::FOR_DEMO)?;
     ensure!(lacks.is_empty(), "{}", lacks.join("; "));
-    say("building dvm-agent and dvm-exec");
-    let binaries = Binaries::in_directory(&cargo::build(&["dvm-agent", "dvm-exec"])?);
+    let directory = match &options.binaries {
+        Some(directory) => directory.clone(),
+        None => {
+            say("building dvm-agent and dvm-exec");
+            cargo::build(&["dvm-agent", "dvm-exec"])?
+        }
+    };
+    let binaries = Binaries::in_directory(&directory);
     interrupt.check()?;
     say(&format!("starting {} hosts", options.hosts));
     let config = Config { instance: "demo".into(), hosts: options.hosts, mtu: options.mtu, cpus: hosts::processors(), binaries };

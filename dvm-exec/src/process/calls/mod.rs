@@ -9,7 +9,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use marshal::{Memory, Prepared};
+pub use marshal::Prepared;
 pub use shape::{Argument, Fill, Length, Shape};
 
 /// What becomes of a system call.

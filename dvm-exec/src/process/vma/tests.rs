@@ -72,7 +72,10 @@ impl Machine {
 }
 
 fn pages(range: &Range<u64>) -> Range<u64> {
-    assert!(range.start < range.end && range.start % PAGE_BYTES == 0 && range.end % PAGE_BYTES == 0, "{range:x?}");
+    assert!(
+        range.start < range.end && range.start.is_multiple_of(PAGE_BYTES) && range.end.is_multiple_of(PAGE_BYTES),
+        "{range:x?}"
+    );
     range.start / PAGE_BYTES..range.end / PAGE_BYTES
 }
 
@@ -182,10 +185,10 @@ impl Trial {
         if fixed {
             assert_eq!(start, address);
         } else {
-            assert!(start % PAGE_BYTES == 0 && self.is_free(start / PAGE_BYTES, count), "free and aligned");
+            assert!(start.is_multiple_of(PAGE_BYTES) && self.is_free(start / PAGE_BYTES, count), "free and aligned");
             assert!(flags & libc::MAP_32BIT as u64 == 0 || start + bytes <= 1 << 31);
             let own = flags & libc::MAP_STACK as u64 != 0 && start != address;
-            assert!(!own || start % EXTENT_BYTES == 0, "a thread's stack has its own extents");
+            assert!(!own || start.is_multiple_of(EXTENT_BYTES), "a thread's stack has its own extents");
         }
         self.machine.carry_out(&change.effects);
         for index in 0..count {
@@ -407,6 +410,29 @@ fn memory_never_touched_costs_nothing() {
     let change = map.map(&request);
     assert_eq!(change.effects, []);
     assert_eq!(map.unmap(change.result.expect("room"), 64 << 20).effects, []);
+}
+
+#[test]
+fn joined_areas_remember_what_was_touched() {
+    let check = |touched: u64, fresh: u64| {
+        let mut map = AddressSpace::new();
+        assert!(map.map(&anonymous(touched, 0x1000, libc::MAP_FIXED)).result.is_ok());
+        assert!(map.protect(touched, 0x1000, 0).result.is_ok());
+        let none = MapRequest { protection: 0, ..anonymous(fresh, 0x1000, libc::MAP_FIXED) };
+        assert!(map.map(&none).result.is_ok());
+        assert_eq!(map.areas().count(), 1);
+        let range = BASE..BASE + 0x2000;
+        assert_eq!(map.unmap(BASE, 0x2000).effects, [Effect::Discard { range }]);
+    };
+    check(BASE, BASE + 0x1000);
+    check(BASE + 0x1000, BASE);
+}
+
+#[test]
+fn a_window_can_be_filled() {
+    let mut map = AddressSpace::new();
+    assert_eq!(map.map(&anonymous(0, 1 << 30, libc::MAP_32BIT)).result, Ok(0x4000_0000));
+    assert_eq!(map.map(&anonymous(0, 1, libc::MAP_32BIT)).return_value(), -i64::from(libc::ENOMEM));
 }
 
 #[test]

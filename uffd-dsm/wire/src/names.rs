@@ -147,3 +147,31 @@ impl RequestId {
         NodeId((self.0 >> REQUEST_COUNTER_BITS) as u16)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_knows_its_extent_and_address() {
+        let page = PageNumber::containing(0x5000_0040_1fff);
+        assert_eq!(page.address(), 0x5000_0040_1000);
+        assert_eq!(page.extent().page(page.index_in_extent()), page);
+        assert_eq!(page.extent().first_page(), PageNumber(page.0 - 1));
+    }
+
+    #[test]
+    fn a_range_contains_its_pages_and_no_other() {
+        let range = PageRange::new(PageNumber(7), 3);
+        assert_eq!(range.pages().last(), Some(PageNumber(9)));
+        assert!(range.contains(PageNumber(7)) && range.contains(PageNumber(9)));
+        assert!(!range.contains(PageNumber(6)) && !range.contains(range.end()));
+    }
+
+    #[test]
+    fn a_request_keeps_its_requester() {
+        let request = RequestId::new(NodeId(65535), u64::MAX);
+        assert_eq!(request.requester(), NodeId(65535));
+        assert_ne!(RequestId::new(NodeId(1), 1), RequestId::new(NodeId(2), 1));
+    }
+}

@@ -1,0 +1,61 @@
+//! The simulator in `cargo test`: some seeds, every seed that once failed, every planted bug, and determinism.
+//!
+//! Owns the choice of seeds. `cargo xtask sim` runs many more.
+
+use dvm_tests::sim::{Plan, Sabotage, run};
+use std::thread;
+
+const SEEDS: u64 = 200;
+const HUNT_SEEDS: u64 = 400;
+
+fn check(seeds: &[u64]) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for chunk in seeds.chunks(seeds.len().div_ceil(cores)) {
+            scope.spawn(move || {
+                for seed in chunk {
+                    if let Err(failure) = run(&Plan::of(*seed, None), None, false) {
+                        panic!("cargo xtask sim --seed {seed:#x}: {}", failure.reason);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn seeds_pass() {
+    check(&(0..SEEDS).collect::<Vec<_>>());
+}
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    let text = include_str!("../regressions/sim-seeds.txt");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let seeds: Vec<u64> = lines
+        .map(|line| {
+            let word = line.split_whitespace().next().expect("a line begins with a seed");
+            u64::from_str_radix(word.trim_start_matches("0x"), 16).expect("a seed is hexadecimal")
+        })
+        .collect();
+    check(&seeds);
+}
+
+#[test]
+fn every_planted_bug_is_caught() {
+    for sabotage in Sabotage::all() {
+        let caught = (0..HUNT_SEEDS).any(|seed| run(&Plan::of(seed, None), Some(sabotage), false).is_err());
+        assert!(caught, "{sabotage} was not caught by {HUNT_SEEDS} seeds");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 4, 5, 6] {
+        let outcomes = [0, 1].map(|_| run(&Plan::of(seed, None), None, false).expect("the seed passes"));
+        assert_eq!(outcomes[0], outcomes[1]);
+    }
+    let hashes: Vec<u64> =
+        (10..14).map(|seed| run(&Plan::of(seed, None), None, false).expect("the seed passes").trace_hash).collect();
+    assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]));
+}

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -75,12 +76,13 @@ pub fn build(packages: &[&str]) -> Result<PathBuf> {
     Ok(metadata()?.target_directory.join("release"))
 }
 
-/// Runs a program with our terminal; its exit code is ours.
+/// Runs a program with our terminal; its exit code is ours, 128 + N for one that signal N ended.
 ///
 /// # Errors
 /// It cannot be started.
 pub fn hand_over(mut command: Command) -> Result<ExitCode> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command.status().with_context(|| format!("cannot start {program}"))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

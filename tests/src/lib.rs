@@ -2,5 +2,6 @@
 //!
 //! Owns nothing that a shipped crate may use. Must not be depended on.
 
+pub mod fuzz;
 pub mod live;
 pub mod sim;

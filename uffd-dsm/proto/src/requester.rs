@@ -59,7 +59,10 @@ impl Node {
             self.start(PageOp::Refresh { page, writable: true }, follow);
             return;
         }
-        let (first, count) = whole.first_touch_run(index);
+        let (mut first, mut count) = whole.first_touch_run(index);
+        if self.operations.overlapping(PageRange::new(number.page(first), count as u64)).is_some() {
+            (first, count) = (index, 1);
+        }
         whole.present.insert_run(first, count);
         whole.ramp = (whole.ramp + 1).min(RAMP_MAX);
         self.counters.pages_first_touched += count as u64;

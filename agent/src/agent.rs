@@ -259,11 +259,10 @@ impl Agent {
         let job = self.jobs.borrow().get(&space).cloned().filter(|job| job.members.contains(&node));
         let Some(job) = job else {
             self.counters.husk_connections_refused.add();
-            return peers::refuse(&session, format!("{} of node {node} is not in space {space} of {}", "a husk", self.name()))
-                .await;
+            return peers::refuse(&session, format!("node {node} is not in a space {space} of {}", self.name())).await;
         };
         let mut husk = job.husk.subscribe();
-        // The root's own husk joins last: a member's may already be calling.
+        // The root's own husk attaches last: a member's may already be calling.
         let joined = timeout(HANDSHAKE_DEADLINE / 2, husk.wait_for(Option::is_some)).await;
         let channel = joined.ok().and_then(Result::ok).and_then(|husk| husk.clone());
         let Some(channel) = channel else {

@@ -114,6 +114,6 @@ mod tests {
         let rows = figures.rows();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].count, rows[0].p50_ns, rows[0].max_ns), (2, 10, 1000));
-        assert!(rows[0].hdr_v2.starts_with("1c849303"));
+        assert!(rows[0].hdr_v2.starts_with("1c8493"));
     }
 }

@@ -64,6 +64,8 @@ pub const HUSK_GRACE: Duration = Duration::from_millis(300);
 pub const ROOT_GRACE: Duration = Duration::from_millis(1500);
 /// For a killed process to be gone, and for a stopped shard to end.
 pub const REAP_DEADLINE: Duration = Duration::from_secs(2);
+/// For the port of an agent that was killed: the kernel takes its ring down, and with it the listener, in its own time.
+pub const BIND_DEADLINE: Duration = Duration::from_secs(3);
 /// First and longest pause between two attempts to reach a peer.
 pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 

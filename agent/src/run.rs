@@ -8,7 +8,8 @@ use crate::exit::{Exit, Failure, Refusal};
 use crate::job::part::{Shard, ShardMaker};
 use crate::job::root;
 use crate::limits::{
-    DIAL_PAUSE, FIRST_PACKET_DEADLINE, LOCAL_CONNECTIONS_MAX, LOCAL_CONNECTIONS_PER_USER_MAX, REAP_DEADLINE, ROOT_GRACE,
+    BIND_DEADLINE, DIAL_PAUSE, FIRST_PACKET_DEADLINE, LOCAL_CONNECTIONS_MAX, LOCAL_CONNECTIONS_PER_USER_MAX, REAP_DEADLINE,
+    ROOT_GRACE,
 };
 use crate::local::channel::Channel;
 use crate::local::listener::Listener;
@@ -23,6 +24,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -105,7 +108,7 @@ pub fn start(agent: &Rc<Agent>) -> Result<Rc<Listener>, Failure> {
     let control = control.ok_or_else(|| Failure::new(Exit::Internal, anyhow!("no entry of this node")))?;
     // The socket first: its failure names the agent that is already here.
     let listener = Rc::new(Listener::bind(&agent.node.socket)?);
-    let tcp = std::net::TcpListener::bind(control).map_err(|error| {
+    let tcp = listen(control).map_err(|error| {
         let error = anyhow!("cannot listen at {control}: {error}; free the port or correct address and port in cluster.toml");
         Failure::new(Exit::Address, error)
     })?;
@@ -114,6 +117,17 @@ pub fn start(agent: &Rc<Agent>) -> Result<Rc<Listener>, Failure> {
         tokio_uring::spawn(peers::keep_dialling(Rc::clone(agent), node));
     }
     Ok(listener)
+}
+
+/// Listens at `control`; waits a while for what a killed predecessor leaves behind.
+fn listen(control: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let deadline = Instant::now() + BIND_DEADLINE;
+    loop {
+        match std::net::TcpListener::bind(control) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => std::thread::sleep(DIAL_PAUSE.0),
+            other => return other,
+        }
+    }
 }
 
 /// Ends all jobs and links; bounded.

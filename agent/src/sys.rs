@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "kernel interfaces without a safe wrapper")]
 
 use dvm_api::local::CpuFeatures;
+use dvm_api::socket::INHERITED;
 use nix::errno::Errno;
 use nix::sys::socket::SockFlag;
 use std::fs::File;
@@ -14,9 +15,6 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-/// Number the husk finds its control socket under.
-pub const HUSK_CONTROL_FD: RawFd = 3;
 
 const HWCAP2_FSGSBASE: u64 = 2;
 const OSXSAVE: u32 = 1 << 27;
@@ -58,10 +56,10 @@ pub fn start_as(command: &mut Command, credentials: Credentials, control: OwnedF
             if libc::getppid().cast_unsigned() != parent {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            if control.as_raw_fd() == HUSK_CONTROL_FD {
-                checked(libc::fcntl(HUSK_CONTROL_FD, libc::F_SETFD, 0))?;
+            if control.as_raw_fd() == INHERITED {
+                checked(libc::fcntl(INHERITED, libc::F_SETFD, 0))?;
             } else {
-                checked(libc::dup2(control.as_raw_fd(), HUSK_CONTROL_FD))?;
+                checked(libc::dup2(control.as_raw_fd(), INHERITED))?;
             }
             Ok(())
         });

@@ -190,10 +190,10 @@ mod tests {
             (GOOD.replace("\"b\"", "\"a\""), "c.toml:7: name = \"a\": two nodes", "give each its own"),
             (GOOD.replace("\"::1\"\nport = 9", "\"10.0.0.1\""), "c.toml:8: address", "two nodes listen"),
             (GOOD.replace("port = 9", "port = 0"), "c.toml:9: port = 0", "1 to 65535"),
-            (GOOD.replace("port = 9", "port = 70000"), "c.toml:9: ", "65535"),
+            (GOOD.replace("port = 9", "port = 70000"), "c.toml:9: port: invalid value: integer `70000`", "correct this value"),
             (GOOD.replace("cpus = 2", "cpus = 0"), "c.toml:10: cpus = 0", "at least 1"),
             (GOOD.replace("\"lab\"", "\"../x\""), "c.toml:1: name", "letters"),
-            (GOOD.replace("key_file = \"k\"\n", ""), "c.toml:", "missing field `key_file`"),
+            (GOOD.replace("key_file = \"k\"\n", ""), "c.toml:", "missing field `key_file`; add"),
             ("name = \"x\"\nkey_file = \"k\"\nnodes = []\n".to_owned(), "c.toml:3: nodes: 0 hosts", "[[nodes]]"),
             ("= 3".to_owned(), "c.toml:1: ", ""),
         ];

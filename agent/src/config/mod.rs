@@ -89,10 +89,26 @@ impl<'a> Source<'a> {
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         toml::from_str(&self.text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
             let message = error.message().replace('\n', " ");
-            let fix = if message.starts_with("unknown field") { "; correct or remove this key" } else { "" };
-            self.invalid(&error.span().unwrap_or_default(), format!("{message}{fix}"))
+            let what = match message.split(' ').next() {
+                Some("unknown") => format!("{message}; correct or remove this key"),
+                Some("missing") => format!("{message}; add this key"),
+                Some("invalid") if self.key_at(span.start).is_some() => {
+                    format!("{}: {message}; correct this value", self.key_at(span.start).unwrap_or_default())
+                }
+                _ => format!("{message}; correct this line, the file is TOML"),
+            };
+            self.invalid(&span, what)
         })
+    }
+
+    /// The key on the line of byte `place`.
+    fn key_at(&self, place: usize) -> Option<&str> {
+        let before = self.text.get(..place)?;
+        let line = &self.text[before.rfind('\n').map_or(0, |end| end + 1)..];
+        let (key, _) = line.lines().next()?.split_once('=')?;
+        Some(key.trim())
     }
 
     fn invalid(&self, span: &Range<usize>, what: String) -> ConfigError {

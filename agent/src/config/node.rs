@@ -105,7 +105,7 @@ mod tests {
             ("name = \"a\"\nsocket = \"x\"", "n.toml:2: socket = \"x\": not absolute"),
             ("name = \"a\"\n\nexec = \"x\"", "n.toml:3: exec = \"x\": not absolute"),
             ("name = \"a\"\nmtu = 100", "n.toml:2: mtu = 100: write at least 1280"),
-            ("name = \"a\"\nmtu = \"big\"", "n.toml:2: invalid type"),
+            ("name = \"a\"\nmtu = \"big\"", "n.toml:2: mtu: invalid type"),
             ("name = \"a\"\nmemory = 1", "n.toml:2: unknown field `memory`"),
         ] {
             let error = check_text(text).unwrap_err();

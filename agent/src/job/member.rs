@@ -302,6 +302,7 @@ impl MemberJob {
             ToAgent::ViewReady => {
                 self.part.attach(descriptors)?;
                 self.tell(&ToHusk::ViewAccepted).await?;
+                self.job.husk.send_replace(self.channel.clone());
                 self.progress.has_view = true;
                 self.tell_ready();
                 Ok(())
@@ -345,7 +346,6 @@ impl MemberJob {
         };
         let sent = channel.send(&ToHusk::JobOpened(opened), &[self.part.backing(), device.as_fd()]).await;
         sent.map_err(|error| error.to_string())?;
-        self.job.husk.send_replace(Some(channel));
         self.progress.has_joined = true;
         self.tell_ready();
         Ok(())

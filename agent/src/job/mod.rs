@@ -76,7 +76,7 @@ pub struct Job {
     pub started: Instant,
     /// Its task's inbox.
     pub notes: mpsc::Sender<JobNote>,
-    /// The husk here, once it has joined.
+    /// The husk here, once its view is served: from then on it takes connections.
     pub husk: watch::Sender<Option<Rc<Channel>>>,
 }
 

@@ -334,7 +334,6 @@ impl RootJob {
         let packet = ToHusk::JobOpened(opened);
         let sent = self.channel.send(&packet, &[self.part.backing(), device.as_fd()]).await;
         sent.map_err(|error| error.to_string())?;
-        self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
         self.agent.counters.jobs_rooted.add();
         let hosts = self.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
         let (space, program, uid) = (self.job.space, &self.job.program, self.job.uid);
@@ -387,6 +386,7 @@ impl RootJob {
             ToAgent::ViewReady => {
                 self.part.attach(descriptors)?;
                 self.channel.send(&ToHusk::ViewAccepted, &[]).await.map_err(|error| error.to_string())?;
+                self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
             }
             ToAgent::Discard { tag, range } => {
                 if let Err(reason) = self.part.discard(tag, range) {
@@ -402,11 +402,7 @@ impl RootJob {
                 }
             }
             ToAgent::Statistics { tag } => self.gather(tag),
-            ToAgent::EndJob { status } => {
-                // A husk that does not wait for this has lost nothing.
-                drop(self.channel.send(&ToHusk::JobEnded, &[]).await);
-                return Ok(Some(status));
-            }
+            ToAgent::EndJob { status } => return Ok(Some(status)),
             ToAgent::OpenJob { .. } | ToAgent::JoinJob { .. } | ToAgent::Query(_) => self.agent.counters.packets_unexpected.add(),
         }
         Ok(None)

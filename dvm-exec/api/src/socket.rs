@@ -10,9 +10,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most descriptors one packet carries.
 pub const DESCRIPTORS_MAX: usize = 4;
+
+/// Number under which a member husk finds its control socket.
+pub const INHERITED: i32 = 3;
+
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Takes over the control socket a member husk was started with; none if there is none, or the second time.
+#[must_use]
+pub fn inherited() -> Option<OwnedFd> {
+    let is_open = std::fs::symlink_metadata(format!("/proc/self/fd/{INHERITED}")).is_ok();
+    // Relaxed: the flag guards the number alone, no memory is published by it.
+    (is_open && !IS_TAKEN.swap(true, Ordering::Relaxed)).then(|| crate::sys::adopt(INHERITED))
+}
 
 /// Why a packet could not be sent or received.
 #[derive(Debug, thiserror::Error)]

@@ -31,6 +31,8 @@ pub struct Job {
     pub root: usize,
     /// Who runs it.
     pub user: User,
+    /// Processors the root is pinned to, as `taskset -c` has it.
+    pub processors: Option<String>,
     /// Another control socket than the root's agent's.
     pub socket: Option<PathBuf>,
     /// Options of `dvm-exec` before `--`.
@@ -84,6 +86,7 @@ impl Job {
         Self {
             root: 0,
             user: User::Root,
+            processors: None,
             socket: None,
             options: Vec::new(),
             program: program.into(),
@@ -125,8 +128,16 @@ impl Job {
             Some(path) => File::open(path).map(Stdio::from).map_err(on("open", path))?,
             None => Stdio::null(),
         };
-        let child = hosts
-            .command(self.root, self.user, &hosts.binaries().exec)?
+        let exec = &hosts.binaries().exec;
+        let mut command = match &self.processors {
+            None => hosts.command(self.root, self.user, exec)?,
+            Some(list) => {
+                let mut command = hosts.command(self.root, self.user, Path::new("taskset"))?;
+                command.arg("-c").arg(list).arg(exec);
+                command
+            }
+        };
+        let child = command
             .arg("--socket")
             .arg(self.socket.as_ref().unwrap_or(&hosts.host(self.root)?.socket))
             .arg("--stat-json")
@@ -143,7 +154,7 @@ impl Job {
             .stdout(create(&directory.join("stdout"))?)
             .stderr(create(&directory.join("stderr"))?)
             .spawn()
-            .map_err(on("start", &hosts.binaries().exec))?;
+            .map_err(on("start", exec))?;
         Ok(Running {
             hosts,
             child,

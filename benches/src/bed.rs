@@ -1,0 +1,142 @@
+//! What a bench is given: hosts, compiled programs, and ways to run them pinned to processors.
+//!
+//! Owns the hosts and the directory. Must not know which figures there are.
+
+use crate::figure::Samples;
+use anyhow::{Context, Result, bail, ensure};
+use dvm_hosts::{Binaries, Config, Finished, Job, LocalHosts, User, output_within};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const MTU: u32 = 9000;
+/// Longest job or floor.
+const RUN_LATEST: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_secs(10);
+
+const SOURCES: [(&str, &str); 2] =
+    [("faults", include_str!("../programs/faults.c")), ("floors", include_str!("../programs/floors.c"))];
+
+/// The place where benches run.
+pub struct Bed {
+    /// Two hosts.
+    pub hosts: LocalHosts,
+    /// Samples of each latency.
+    pub samples: usize,
+    directory: PathBuf,
+    jobs: usize,
+}
+
+/// A floor's server, ended when dropped.
+pub struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.0.kill().is_ok() {
+            // Reaped, or gone by itself.
+            self.0.wait().ok();
+        }
+    }
+}
+
+impl Bed {
+    /// Makes two hosts and compiles the programs.
+    pub fn new(binaries: PathBuf, samples: usize) -> Result<Self> {
+        let hosts = LocalHosts::claim(&Config {
+            instance: "bench".into(),
+            hosts: 2,
+            mtu: MTU,
+            cpus: processors(),
+            binaries: Binaries::in_directory(&binaries),
+        })?;
+        let directory = hosts.scratch()?;
+        for (name, text) in SOURCES {
+            let source = directory.join(format!("{name}.c"));
+            fs::write(&source, text)?;
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-O2", "-pthread", "-o"]).arg(directory.join(name)).arg(&source);
+            let output = output_within(&mut gcc, RUN_LATEST).context("cannot run gcc")?;
+            ensure!(output.status.success(), "gcc {name}.c: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(Self { hosts, samples, directory, jobs: 0 })
+    }
+
+    /// Path of a compiled program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Pins host `index` (its agent and what that starts) to a list of processors such as `0` or `0,1`.
+    pub fn pin(&self, index: usize, list: &str) -> Result<()> {
+        let agent = self.hosts.agent(index)?.with_context(|| format!("no agent on host {index}"))?;
+        let mut taskset = Command::new("taskset");
+        let output = output_within(taskset.args(["-a", "-c", "-p", list, &agent.pid.to_string()]), SHORT)?;
+        ensure!(output.status.success(), "taskset: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
+    }
+
+    /// Runs a job from host 0, its root pinned; it must succeed.
+    pub fn job(&mut self, job: Job, list: &str) -> Result<Finished> {
+        self.jobs += 1;
+        let job = Job { directory: self.directory.join(format!("job-{}", self.jobs)), processors: Some(list.into()), ..job };
+        let finished = job.run(&self.hosts, Instant::now() + RUN_LATEST)?;
+        match finished.code() {
+            Some(0) => Ok(finished),
+            Some(code) => bail!("exit code {code}; stderr: {}", finished.stderr.trim()),
+            None => bail!("hangs; stderr: {}\n{}", finished.stderr.trim(), finished.autopsy),
+        }
+    }
+
+    /// Runs `faults` over both hosts.
+    pub fn faults(&mut self, mode: &str, count: usize, more: &[&str], list: &str) -> Result<Finished> {
+        let arguments = [mode.to_owned(), count.to_string()].into_iter().chain(more.iter().map(|word| (*word).to_owned()));
+        let job = Job::new(self.program("faults"), &self.directory).options(["--place", "rr"]).arguments(arguments);
+        self.job(job, list)
+    }
+
+    /// Runs `floors` on a host, pinned; gives its output.
+    pub fn floor(&self, host: usize, list: &str, arguments: &[&str]) -> Result<String> {
+        let output = output_within(&mut self.pinned(host, list, arguments)?, RUN_LATEST)?;
+        ensure!(output.status.success(), "floors {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Starts a server of `floors` on host 0 and waits until it is ready.
+    pub fn server(&self, list: &str, kind: &str) -> Result<Server> {
+        let mut child = self.pinned(0, list, &[kind])?.stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
+        let stdout = child.stdout.take().context("no output")?;
+        let server = Server(child);
+        let mut line = String::new();
+        // The server prints before it can block, or dies and closes the pipe.
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line.trim() == "ready", "floors {kind} says `{}`", line.trim());
+        Ok(server)
+    }
+
+    fn pinned(&self, host: usize, list: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.hosts.command(host, User::Root, Path::new("taskset"))?;
+        command.args(["-c", list]).arg(self.program("floors")).args(arguments);
+        Ok(command)
+    }
+}
+
+/// Processors of this machine.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The `latency NS` lines of an output.
+pub fn latencies(output: &str) -> Result<Samples> {
+    let values: Vec<u64> = output.lines().filter_map(|line| line.strip_prefix("latency ")?.parse().ok()).collect();
+    ensure!(!values.is_empty(), "no latency printed");
+    Ok(Samples::new(values))
+}
+
+/// The number of a `seconds NAME S` line.
+pub fn seconds(output: &str, name: &str) -> Result<f64> {
+    let start = format!("seconds {name} ");
+    let line = output.lines().find_map(|line| line.strip_prefix(&start)).with_context(|| format!("no `{start}`"))?;
+    line.parse().with_context(|| format!("`{line}` is no number"))
+}

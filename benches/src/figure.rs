@@ -1,0 +1,122 @@
+//! A figure: what was measured, its floor, and the bar between them.
+//!
+//! Owns the arithmetic and the text. Must not know how it was measured.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Latencies of one thing, sorted, in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Samples(Vec<u64>);
+
+impl Samples {
+    /// Sorts them.
+    pub fn new(mut values: Vec<u64>) -> Self {
+        values.sort_unstable();
+        Self(values)
+    }
+
+    /// The value that `per_mille` of a thousand samples do not exceed; 0 without samples.
+    pub fn quantile(&self, per_mille: usize) -> u64 {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get((self.0.len() * per_mille / 1000).min(last)).copied().unwrap_or(0)
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Which side of the bar is good.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bar {
+    /// The ratio must not exceed it.
+    AtMost(f64),
+    /// The ratio must reach it.
+    AtLeast(f64),
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// What is compared.
+    pub name: String,
+    /// Measured with us; the unit is in the name.
+    pub measured: f64,
+    /// Measured without us, in the same run.
+    pub floor: f64,
+    /// `measured / floor`.
+    pub ratio: f64,
+    /// What it must be.
+    pub bar: Bar,
+    /// Distribution or breakdown, in words.
+    pub detail: String,
+}
+
+impl Figure {
+    /// A figure from two numbers of the same unit.
+    pub fn new(name: &str, measured: f64, floor: f64, bar: Bar, detail: String) -> Self {
+        Self { name: name.into(), measured, floor, ratio: measured / floor, bar, detail }
+    }
+
+    /// Whether the bar is met.
+    pub fn holds(&self) -> bool {
+        match self.bar {
+            Bar::AtMost(most) => self.ratio <= most,
+            Bar::AtLeast(least) => self.ratio >= least,
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, bar) = match self.bar {
+            Bar::AtMost(most) => ("<=", most),
+            Bar::AtLeast(least) => (">=", least),
+        };
+        let verdict = if self.holds() { "ok    " } else { "MISSED" };
+        write!(
+            f,
+            "{verdict} {}: {:.3} against {:.3}, ratio {:.2} (bar {sign} {bar}); {}",
+            self.name, self.measured, self.floor, self.ratio, self.detail
+        )
+    }
+}
+
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} samples, p50 {:.1} p99 {:.1} max {:.1} us",
+            self.count(),
+            microseconds(self.quantile(500)),
+            microseconds(self.quantile(990)),
+            microseconds(self.quantile(1000))
+        )
+    }
+}
+
+/// Nanoseconds as microseconds.
+#[expect(clippy::cast_precision_loss, reason = "latencies of hours do not occur")]
+pub fn microseconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_and_bars() {
+        let samples = Samples::new((1..=1000).rev().collect());
+        assert_eq!([500, 990, 1000].map(|at| samples.quantile(at)), [501, 991, 1000]);
+        assert_eq!(Samples::default().quantile(500), 0);
+        let figure = |measured, bar| Figure::new("x", measured, 2.0, bar, String::new());
+        assert!(figure(3.0, Bar::AtMost(1.5)).holds());
+        assert!(!figure(3.1, Bar::AtMost(1.5)).holds());
+        assert!(figure(1.0, Bar::AtLeast(0.5)).holds());
+        assert!(!figure(0.9, Bar::AtLeast(0.5)).holds());
+    }
+}

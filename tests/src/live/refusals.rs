@@ -31,7 +31,7 @@ pub fn cases() -> Vec<Case> {
         }),
         Case::new("refuse-truncated-elf", 2, |bed| {
             let path = bed.workshop.executable("cut", b"\x7fELF\x02\x01\x01")?;
-            refused(bed, &path, &[], NOT_ELF, "cut")
+            refused(bed, &path, &[], NOT_RUNNABLE, "truncated")
         }),
         Case::new("refuse-32-bit-elf", 2, |bed| {
             let path = bed.workshop.executable("old", &thirty_two_bit_elf())?;

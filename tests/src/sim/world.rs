@@ -585,8 +585,8 @@ impl World {
             let page = PageNumber(FIRST_EXTENT * 512 + thread.scan % (plan.extents * 512));
             return Some((PageNumber(page.0 / 512 * 512 + 511 - page.0 % 512), FaultKind::Read));
         }
-        if thread.rng.chance(plan.scans / 8) {
-            thread.scan = thread.rng.between(2, 40);
+        if thread.rng.chance(plan.scans / 16) {
+            thread.scan = thread.rng.pick(&[3, 20, 40, 150]);
         }
         let extent = FIRST_EXTENT + thread.rng.below(plan.extents);
         let page = PageNumber(extent * 512 + 500 - thread.rng.below(plan.pages));

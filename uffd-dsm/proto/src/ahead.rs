@@ -4,8 +4,10 @@
 
 use crate::extent::LocalState;
 use crate::face::FaultKind;
+use crate::limits::REQUESTS_AHEAD_MAX;
 use crate::node::Node;
-use dsm_wire::{PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber};
+use crate::transient::{Fault, Want};
+use dsm_wire::{NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber};
 
 const STREAMS: usize = 8;
 
@@ -44,6 +46,13 @@ impl Streams {
         *stream = Stream { next: page.offset(u64::from(window)), window, used_at: clock };
         window
     }
+
+    /// The stream that would go on at `from` goes on at `to`.
+    fn advance(&mut self, from: PageNumber, to: PageNumber) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.window > 0 && stream.next == from) {
+            stream.next = to;
+        }
+    }
 }
 
 impl Node {
@@ -59,5 +68,37 @@ impl Node {
             self.local(next).state == LocalState::Invalid && !self.transients.contains_key(&next) && !self.operations.is_on(next)
         };
         1 + (1..window).take_while(is_wanted).count() as u16
+    }
+
+    /// A sequential reader waits for `count` pages from `page`: asks for the ones after them too, before it needs them.
+    pub(crate) fn ask_ahead(&mut self, page: PageNumber, count: u16, home: NodeId) {
+        if count < PAGES_PER_MESSAGE_MAX {
+            return;
+        }
+        let first = page.offset(u64::from(count));
+        let mut next = first;
+        for _ in 0..REQUESTS_AHEAD_MAX {
+            let is_free = next.extent() == page.extent()
+                && self.local(next).state == LocalState::Invalid
+                && !self.transients.contains_key(&next)
+                && !self.operations.is_on(next);
+            if !is_free {
+                break;
+            }
+            let fault = Fault {
+                kind: FaultKind::Read,
+                raised_at: self.now,
+                request_at: None,
+                grant_at: None,
+                retries: 0,
+                is_ahead: true,
+            };
+            self.transients.entry(next).or_default().want = Some(Want { fault, count: 1, ask: None, is_raised_again: false });
+            self.counters.requests_ahead += 1;
+            self.ask_for(next, home, count);
+            self.settle(next);
+            next = next.offset(u64::from(count));
+        }
+        self.streams.advance(first, next);
     }
 }

@@ -1,19 +1,130 @@
-//! The hold window: a page that is torn to and fro stays a little where it is.
+//! The hold window: a page that is torn to and fro stays a little where it is, so that its threads get on.
 //!
-//! Owns the decision to delay an order for a page. Must not delay a lone hand-off.
+//! Owns the decision to delay a hand-over. Must not delay a lone hand-over, a reader, or a drop of a read copy.
+//!
+//! ```text
+//!   quick hand-overs in a row   0  1  2  3    4    5    6    7 …
+//!   window of the next stay     0  0  0  25   50   100  200  200 us      (one slow stay: back to 0)
+//! ```
 
-use crate::face::Frame;
+use crate::extent::LocalState;
+use crate::face::{Frame, Nanos};
+use crate::limits::{HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_MAX};
 use crate::node::Node;
-use dsm_wire::PageNumber;
+use alloc::collections::BTreeMap;
+use dsm_wire::{Message, PageNumber, Rights};
 
-impl Node {
-    pub(crate) fn is_held_back(&mut self, _page: PageNumber, _frame: &Frame) -> bool {
-        false
+#[derive(Clone, Copy, Debug, Default)]
+struct Stay {
+    arrived_at: Nanos,
+    bounces: u8,
+    window: Nanos,
+}
+
+/// The pages that came last, and how they fared.
+#[derive(Debug, Default)]
+pub struct Stays {
+    stays: BTreeMap<PageNumber, Stay>,
+}
+
+impl Stays {
+    fn on_arrival(&mut self, page: PageNumber, now: Nanos) {
+        if self.stays.len() >= HOLDS_MAX && !self.stays.contains_key(&page) {
+            self.stays.pop_first();
+        }
+        self.stays.entry(page).or_default().arrived_at = now;
     }
 
-    pub(crate) fn on_hold_due(&mut self, _page: PageNumber) {}
+    fn on_departure(&mut self, page: PageNumber, now: Nanos) {
+        let Some(stay) = self.stays.get_mut(&page) else { return };
+        if now.since(stay.arrived_at) > HOLD_QUICK_MAX {
+            self.stays.remove(&page);
+            return;
+        }
+        stay.bounces = stay.bounces.saturating_add(1);
+        if stay.bounces >= HOLD_BOUNCES_MIN {
+            stay.window = Nanos(stay.window.0 * 2).clamp(HOLD_WINDOW_MIN, HOLD_WINDOW_MAX);
+        }
+    }
 
-    pub(crate) fn note_arrival(&mut self, _page: PageNumber) {}
+    /// Until when `page` stays, if that is later than `now`.
+    fn until(&self, page: PageNumber, now: Nanos) -> Option<Nanos> {
+        let stay = self.stays.get(&page)?;
+        let until = stay.arrived_at + stay.window;
+        (until > now).then_some(until)
+    }
 
-    pub(crate) fn note_departure(&mut self, _page: PageNumber) {}
+    pub fn len(&self) -> usize {
+        self.stays.len()
+    }
+}
+
+impl Node {
+    /// Whether the order in `frame` has to wait for the page's window; if so, the timer is to be armed.
+    pub(crate) fn is_held_back(&mut self, page: PageNumber, frame: &Frame) -> bool {
+        let Message::Forward { rights: Rights::Write, era, .. } = frame.message else { return false };
+        let local = self.local(page);
+        if local.state != LocalState::Modified || era <= local.era {
+            return false;
+        }
+        let Some(until) = self.stays.until(page, self.now) else { return false };
+        let transient = self.transients.entry(page).or_default();
+        if transient.hold_until.is_none() {
+            self.counters.holds += 1;
+            self.counters.hold_ns_total += until.since(self.now).0;
+        }
+        transient.hold_until = Some(until);
+        true
+    }
+
+    pub(crate) fn on_hold_due(&mut self, page: PageNumber) {
+        let Some(transient) = self.transients.get_mut(&page) else { return };
+        if transient.hold_until.take_if(|until| *until <= self.now).is_some() {
+            self.release_page(page);
+        }
+    }
+
+    /// The page came, to be written.
+    pub(crate) fn note_arrival(&mut self, page: PageNumber) {
+        self.stays.on_arrival(page, self.now);
+    }
+
+    /// The page was handed over.
+    pub(crate) fn note_departure(&mut self, page: PageNumber) {
+        self.stays.on_departure(page, self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: PageNumber = PageNumber(7);
+
+    fn bounce(stays: &mut Stays, count: u64, stay: Nanos) -> Option<Nanos> {
+        let mut now = Nanos::from_millis(5);
+        for _ in 0..count {
+            stays.on_arrival(PAGE, now);
+            now = now + stay;
+            stays.on_departure(PAGE, now);
+        }
+        stays.on_arrival(PAGE, now);
+        stays.until(PAGE, now).map(|until| until.since(now))
+    }
+
+    #[test]
+    fn a_window_opens_after_three_quick_stays_and_is_bounded() {
+        let quick = Nanos::from_micros(30);
+        assert_eq!(bounce(&mut Stays::default(), 0, quick), None);
+        assert_eq!(bounce(&mut Stays::default(), 2, quick), None);
+        assert_eq!(bounce(&mut Stays::default(), 3, quick), Some(HOLD_WINDOW_MIN));
+        assert_eq!(bounce(&mut Stays::default(), 50, quick), Some(HOLD_WINDOW_MAX));
+    }
+
+    #[test]
+    fn a_slow_stay_closes_the_window() {
+        let mut stays = Stays::default();
+        bounce(&mut stays, 9, Nanos::from_micros(30));
+        assert_eq!(bounce(&mut stays, 1, Nanos::from_millis(3)), None);
+    }
 }

@@ -110,7 +110,6 @@ impl Node {
         self.set_local(page, Local { state: LocalState::Shared, era });
         self.grant_read(request, page, era, contents);
         self.send(home, Message::Downgraded { request, page, era });
-        self.note_departure(page);
     }
 
     /// Sends read copies of pages that are read-only here; all of `contents` is of one kind.
@@ -138,7 +137,6 @@ impl Node {
     fn on_invalidated(&mut self, page: PageNumber, request: RequestId, era: Era, home: NodeId) {
         self.set_local(page, Local { state: LocalState::Invalid, era });
         self.counters.copies_dropped += 1;
-        self.note_departure(page);
         if !is(Plant::AckBeforeDrop) {
             self.send(home, Message::InvalidateAck { request, page, era });
         }

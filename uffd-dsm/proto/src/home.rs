@@ -185,7 +185,6 @@ impl Node {
         for page in range.pages() {
             let local = crate::extent::Local { state: LocalState::Shared, era };
             self.set_local(page, local);
-            self.note_departure(page);
         }
         let mut granted = Contents::EMPTY;
         let is_zero = |content: &PageContent| *content == PageContent::Zero;

@@ -40,9 +40,13 @@ pub const RTO_MAX: Nanos = Nanos::from_millis(1000);
 /// Quick hand-offs of a page before its hold window opens.
 pub const HOLD_BOUNCES_MIN: u8 = 3;
 /// First hold window.
-pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(50);
-/// Largest hold window.
-pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_millis(1);
+pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(25);
+/// Largest hold window: a few hand-overs' worth, so that a contended lock is slowed by a small factor only.
+pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_micros(200);
+/// Pages whose stays are remembered.
+pub const HOLDS_MAX: usize = 1024;
+/// Requests sent ahead of a sequential reader, besides the one it waits for.
+pub const REQUESTS_AHEAD_MAX: u64 = 3;
 /// A page that stayed at least this long was not bounced.
 pub const HOLD_QUICK_MAX: Nanos = Nanos::from_millis(2);
 

@@ -35,6 +35,7 @@ pub struct Node {
     pub(crate) discards: Discards,
     pub(crate) jobs: Jobs,
     pub(crate) streams: crate::ahead::Streams,
+    pub(crate) stays: crate::hold::Stays,
     pub(crate) counters: Counters,
     request_last: u64,
     /// Messages of one role of this node to another.
@@ -64,6 +65,7 @@ impl Node {
             discards: Discards::default(),
             jobs: Jobs::default(),
             streams: crate::ahead::Streams::default(),
+            stays: crate::hold::Stays::default(),
             counters: Counters::default(),
             request_last: 0,
             loopback: VecDeque::new(),
@@ -182,6 +184,7 @@ impl Node {
             extents: self.extents.len(),
             extents_split: self.extents.values().filter(is_split).count(),
             anchored: self.anchored.len(),
+            stays: self.stays.len(),
         }
     }
 

@@ -115,8 +115,15 @@ impl Node {
 
     /// Sends the request for a want, for the first time or again; the id survives retries.
     pub(crate) fn ask(&mut self, page: PageNumber, home: NodeId) {
-        let local = self.local(page);
         let count = self.count_to_ask(page);
+        self.ask_for(page, home, count);
+        self.ask_ahead(page, count, home);
+    }
+
+    /// Sends the request for a want and up to `count - 1` pages after it.
+    pub(crate) fn ask_for(&mut self, page: PageNumber, home: NodeId, count: u16) {
+        let count = count.min((PAGES_PER_EXTENT - page.index_in_extent() as u64) as u16);
+        let local = self.local(page);
         let fresh = self.next_request();
         let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) else { return };
         let tries = want.ask.map_or(0, |ask| ask.tries + 1);

@@ -86,7 +86,7 @@ counters! {
     dropped_stale,
 }
 
-/// Entries of a node's tables. All but the last three are zero when nothing is in flight.
+/// Entries of a node's tables. All but the last four are zero when nothing is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Pages with something in flight.
@@ -105,4 +105,6 @@ pub struct Tables {
     pub extents_split: usize,
     /// Extents this node is anchor of.
     pub anchored: usize,
+    /// Pages whose stays the hold window remembers.
+    pub stays: usize,
 }

@@ -38,10 +38,9 @@ impl Link {
     /// Asks the shadow. A broken connection ends this husk: the root is gone, or will end the job.
     fn ask(&mut self, message: &Message) -> Return {
         let answer = self.connection().ask(message);
-        match answer {
-            Ok(Message::Return(answer)) => answer,
-            Ok(other) => member().fail(&format!("the root answered {other:?}, which is out of place")),
-            Err(error) => member().fail(&format!("connection to the root: {error}")),
+        match member().check(answer) {
+            Message::Return(answer) => answer,
+            other => member().fail(&format!("the root answered {other:?}, which is out of place")),
         }
     }
 
@@ -237,9 +236,8 @@ fn futex_at_once(arguments: &[u64; 6]) -> Option<i64> {
 
 /// The thread leaves its stack for ever.
 pub fn end_thread(link: &mut Link, status: i32) {
-    if let Err(error) = link.connection().sender.send(&Message::ExitThread { status }) {
-        member().fail(&format!("connection to the root: {error}"));
-    }
+    let sent = link.connection().sender.send(&Message::ExitThread { status });
+    member().check(sent);
 }
 
 /// Starts a thread of the program; where it runs is the root's choice.

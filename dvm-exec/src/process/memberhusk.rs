@@ -6,7 +6,7 @@
 //! connection applies answers and losses of rights in the order they come, so none can overtake another.
 
 use super::agent::{Agent, Opened};
-use super::connection::{Connection, Receiver, Sender};
+use super::connection::{Connection, ConnectionError, Receiver, Sender};
 use super::husk::{map_vdso, set_topology};
 use super::memory::{ViewMemory, map_view};
 use super::service::GRANT_TAG;
@@ -74,7 +74,7 @@ fn start() -> Result<(), Failure> {
     }
     let socket = mapping::adopt(CONTROL_DESCRIPTOR)
         .map_err(|error| Failure::NoAgent(format!("descriptor {CONTROL_DESCRIPTOR} is not the agent's socket: {error}")))?;
-    replace_mask(u64::MAX & !signals::native_member_signals());
+    replace_mask(u64::MAX);
     let agent = Agent::over(socket)?;
     let Opened { job, space, device } = agent.join_job()?;
     note_topology(&job);
@@ -146,12 +146,14 @@ impl MemberHusk {
     fn serve(&self, connection: Connection) {
         let Connection { sender, mut receiver } = connection;
         *self.service.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        if let Err(error) = self.obey(&mut receiver) {
-            self.fail(&format!("service connection to the root: {error}"));
+        match self.obey(&mut receiver) {
+            // The root has ended; what that means is for the agent to say.
+            Ok(()) | Err(ConnectionError::Closed) => {}
+            Err(error) => self.fail(&format!("service connection to the root: {error}")),
         }
     }
 
-    fn obey(&self, receiver: &mut Receiver) -> Result<(), super::connection::ConnectionError> {
+    fn obey(&self, receiver: &mut Receiver) -> Result<(), ConnectionError> {
         loop {
             match receiver.receive(None)? {
                 Message::MapAnswer { range, protection, mapped } => self.grant(&range, protection, mapped),
@@ -197,9 +199,7 @@ impl MemberHusk {
         self.lock().waiters.push_back(answer);
         let sent = sender.send(&Message::MapQuery { address });
         drop(service);
-        if let Err(error) = sent {
-            self.fail(&format!("service connection to the root: {error}"));
-        }
+        self.check(sent);
         receiver.recv().ok()
     }
 
@@ -213,8 +213,17 @@ impl MemberHusk {
         let Some(sender) = service.as_mut() else { return };
         let sent = sender.send(message);
         drop(service);
-        if let Err(error) = sent {
-            self.fail(&format!("service connection to the root: {error}"));
+        self.check(sent);
+    }
+
+    /// Goes on after an exchange with the root, waits for the agent's word if the root has ended, or fails.
+    pub fn check<T>(&self, exchanged: Result<T, ConnectionError>) -> T {
+        match exchanged {
+            Ok(value) => value,
+            Err(ConnectionError::Closed) => loop {
+                call::raw(libc::SYS_pause, &[0; 6]);
+            },
+            Err(error) => self.fail(&format!("connection to the root: {error}")),
         }
     }
 

@@ -3,12 +3,14 @@
 //! Owns the control socket's protocol as a husk sees it. Must not know the page protocol: coherence is the machine's own.
 //! It lets the executor be tested with real programs on several husks without any network.
 
+mod sys;
+
 use dvm_api::local::{JobOpened, Member, Purpose, ToAgent, ToHusk};
 use dvm_api::socket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socketpair};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use uffd_dsm::{Backing, Drained, Pager};
@@ -17,8 +19,7 @@ const HOSTS: [&str; 4] = ["one", "two", "three", "four"];
 
 /// Serves jobs on `socket` for ever; each gets `hosts` husks, started from `exec`.
 pub fn serve(path: &Path, exec: &Path, hosts: usize) -> anyhow::Result<()> {
-    let listener =
-        nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    let listener = nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     if path.exists() {
         std::fs::remove_file(path)?;
     }
@@ -26,7 +27,7 @@ pub fn serve(path: &Path, exec: &Path, hosts: usize) -> anyhow::Result<()> {
     listen(&listener, Backlog::new(16)?)?;
     loop {
         let raw = accept4(std::os::fd::AsRawFd::as_raw_fd(&listener), SockFlag::SOCK_CLOEXEC)?;
-        let client = adopt(raw);
+        let client = sys::adopt(raw);
         let exec = exec.to_owned();
         std::thread::spawn(move || {
             let mut husks = Vec::new();
@@ -40,12 +41,6 @@ pub fn serve(path: &Path, exec: &Path, hosts: usize) -> anyhow::Result<()> {
             }
         });
     }
-}
-
-#[expect(unsafe_code, reason = "accept4 of nix returns a bare number")]
-fn adopt(raw: i32) -> OwnedFd {
-    // SAFETY: accept4 has just made this descriptor for us.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 fn start_husk(exec: &Path) -> anyhow::Result<(Child, OwnedFd)> {

@@ -16,8 +16,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::spawn;
 use uffd_dsm::{Access, View};
 
@@ -25,7 +25,11 @@ use uffd_dsm::{Access, View};
 const FIRST: u64 = 0x1000_0000;
 const PAGES: u64 = 64;
 
+/// Kinds of the descriptors this process was started with.
+static KINDS: OnceLock<String> = OnceLock::new();
+
 fn main() -> Result<()> {
+    KINDS.get_or_init(inherited_kinds);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
         [flag] if flag == "--husk" => member(inherited().context("no control socket")?),
@@ -96,6 +100,18 @@ fn obey(view: &View, order: &str) -> Option<String> {
     }
 }
 
+fn inherited_kinds() -> String {
+    let links = std::fs::read_dir("/proc/self/fd").into_iter().flatten().filter_map(Result::ok);
+    let link = |entry: std::fs::DirEntry| {
+        let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, std::fs::read_link(entry.path()).ok()?.display().to_string()))
+    };
+    // The directory being read is open, too.
+    let mut open: Vec<(u32, String)> = links.filter_map(link).filter(|(_, link)| !link.ends_with("/fd")).collect();
+    open.sort_unstable();
+    open.iter().map(|(_, link)| link.split(':').next().unwrap_or_default()).collect::<Vec<_>>().join(",")
+}
+
 /// Process, user, groups, environment and session of this husk.
 fn who() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -104,8 +120,16 @@ fn who() -> String {
         line.split_whitespace().collect::<Vec<_>>().join(",")
     };
     let environment: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
+    let kinds = KINDS.get_or_init(inherited_kinds);
     let pid = std::process::id();
-    format!("pid={pid} uid={} gid={} groups={} env={}", field("Uid:"), field("Gid:"), field("Groups:"), environment.join(","))
+    format!(
+        "pid={pid} uid={} gid={} groups={} env={} fds={}",
+        field("Uid:"),
+        field("Gid:"),
+        field("Groups:"),
+        environment.join(","),
+        kinds
+    )
 }
 
 struct Root {

@@ -31,6 +31,10 @@ pub const PEER_MESSAGES_MAX: usize = 1024;
 pub const GROUPS_MAX: usize = 1024;
 /// Longest program name kept, in bytes.
 pub const PROGRAM_BYTES_MAX: usize = 256;
+/// Most lines of a husk's stderr that are logged; the rest is read and dropped.
+pub const HUSK_LINES_MAX: usize = 100;
+/// Longest line of a husk's stderr that is logged whole, in bytes.
+pub const HUSK_LINE_BYTES_MAX: usize = 512;
 /// Longest message between agents, in bytes.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Longest configuration or key file, in bytes.
@@ -60,6 +64,8 @@ pub const HUSK_SEND_DEADLINE: Duration = Duration::from_secs(2);
 pub const STATISTICS_DEADLINE: Duration = Duration::from_secs(2);
 /// For a husk to leave by itself before it is killed.
 pub const HUSK_GRACE: Duration = Duration::from_millis(300);
+/// For the last words of a husk that is gone.
+pub const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For the root husk to tell its user and leave after a host was lost.
 pub const ROOT_GRACE: Duration = Duration::from_millis(1500);
 /// For a killed process to be gone, and for a stopped shard to end.

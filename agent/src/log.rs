@@ -8,7 +8,9 @@ use std::io::Write;
 
 /// Writes one line to stderr; a line that cannot be written is counted.
 pub fn say(counters: &Counters, line: impl Display) {
-    let text = format!("dvm-agent: {}\n", line.to_string().replace(['\n', '\r'], " "));
+    // What husks, peers and programs' names bring along must not steer a terminal.
+    let line: String = line.to_string().chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+    let text = format!("dvm-agent: {line}\n");
     if std::io::stderr().write_all(text.as_bytes()).is_err() {
         counters.log_lines_lost.add();
     }

@@ -6,7 +6,9 @@ use super::part::{News, Part};
 use super::root::connect;
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
-use crate::limits::{CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, STATISTICS_DEADLINE};
+use crate::limits::{
+    CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, STATISTICS_DEADLINE,
+};
 use crate::local::channel::Channel;
 use crate::local::husk::Husk;
 use crate::log::say;
@@ -16,11 +18,13 @@ use crate::{clock, cpu};
 use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 
 /// What has to happen between StartMember and MemberReady.
@@ -55,6 +59,9 @@ struct MemberJob {
     part: Part,
     husk: Option<Rc<Husk>>,
     channel: Option<Rc<Channel>>,
+    /// The husk's last line on stderr, and who listens.
+    last_words: Rc<RefCell<String>>,
+    listening: Option<JoinHandle<()>>,
     husk_members: Vec<Member>,
     start_tag: Option<u32>,
     deadline: tokio::time::Instant,
@@ -127,6 +134,8 @@ fn prepare(
         part,
         husk: None,
         channel: None,
+        last_words: Rc::default(),
+        listening: None,
         husk_members: Vec::new(),
         start_tag: None,
         deadline: tokio::time::Instant::now(),
@@ -228,13 +237,26 @@ impl MemberJob {
     }
 
     /// Prefers how the husk ended over how its connection did.
-    async fn why_gone(&self, reason: String) -> String {
-        match &self.husk {
+    async fn why_gone(&mut self, reason: String) -> String {
+        let reason = match &self.husk {
             Some(husk) => match timeout(HUSK_GRACE, husk.exited()).await {
                 Ok(how) => format!("the husk {how}"),
                 Err(_) => reason,
             },
             None => reason,
+        };
+        self.hear_last_words().await;
+        let words = self.last_words.borrow();
+        if words.is_empty() { reason } else { format!("{reason}: {words}") }
+    }
+
+    /// Waits a moment for what a husk that is gone has written.
+    async fn hear_last_words(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            let stop = listening.abort_handle();
+            if timeout(LAST_WORDS, listening).await.is_err() {
+                stop.abort();
+            }
         }
     }
 
@@ -277,7 +299,7 @@ impl MemberJob {
         self.part.add_peers(members);
         self.husk_members = husk_members;
         let credentials = Credentials { uid: self.spec.uid, gid: self.spec.gid, groups: self.spec.groups.clone() };
-        let (husk, channel) = Husk::start(&self.agent.node.exec, &credentials)?;
+        let (husk, channel, words) = Husk::start(&self.agent.node.exec, &credentials)?;
         let channel = Rc::new(channel);
         let counting = Rc::clone(&self.agent);
         let count = move || counting.counters.packets_malformed.add();
@@ -288,6 +310,11 @@ impl MemberJob {
             // Without a receiver the job has already ended.
             drop(notes.send(JobNote::HuskGone(format!("the husk {how}"))).await);
         });
+        let (last_words, agent, space) = (Rc::clone(&self.last_words), Rc::clone(&self.agent), self.job.space);
+        self.listening = Some(tokio_uring::spawn(words.listen(move |line| {
+            say(&agent.counters, format_args!("space {space}: husk: {line}"));
+            last_words.replace(line.to_owned());
+        })));
         self.husk = Some(husk);
         self.channel = Some(channel);
         Ok(())
@@ -379,6 +406,7 @@ impl MemberJob {
                 say(&self.agent.counters, format_args!("space {space}: {error:#}"));
             }
         }
+        self.hear_last_words().await;
         self.part.close(inbox).await;
         self.agent.forget_job(space);
         say(&self.agent.counters, format_args!("space {space}: ended: {reason}"));

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
+use tokio::io::Interest;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -118,6 +119,17 @@ fn prepare(
     let mut tasks = Tasks::default();
     let counting = Rc::clone(agent);
     tasks.run(pump_husk(Rc::clone(channel), job.notes.clone(), move || counting.counters.packets_malformed.add()));
+    // A child of the caller may keep the connection open: the process itself is watched, too.
+    if let Some(Ok(exited)) =
+        caller.pidfd.as_ref().map(|pidfd| pidfd.try_clone().and_then(|fd| sys::watch(fd, Interest::READABLE)))
+    {
+        let notes = job.notes.clone();
+        tasks.run(async move {
+            // Readable or not watchable any more: the process is gone. Without a receiver the job has already ended.
+            drop(exited.readable().await);
+            drop(notes.send(JobNote::HuskGone("the caller's process has ended".to_owned())).await);
+        });
+    }
     Ok(RootJob {
         agent: Rc::clone(agent),
         job,

@@ -3,7 +3,7 @@
 //! Owns the process. Must not know what the husk does.
 
 use super::channel::Channel;
-use crate::limits::REAP_DEADLINE;
+use crate::limits::{HUSK_LINE_BYTES_MAX, HUSK_LINES_MAX, REAP_DEADLINE};
 use crate::sys::{self, Credentials};
 use anyhow::{Context, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Interest};
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
 
 /// A husk this agent has started. Dropping it kills the process.
@@ -24,11 +25,12 @@ pub struct Husk {
 }
 
 impl Husk {
-    /// Starts `exec --husk` as `credentials`; the channel is its control socket.
+    /// Starts `exec --husk` as `credentials`; the channel is its control socket. It gets no descriptor of the agent's own:
+    /// its stderr is a pipe, because a terminal of the agent's would be another user's.
     ///
     /// # Errors
     /// When the caller's rights cannot be taken on or the program cannot be started.
-    pub fn start(exec: &Path, credentials: &Credentials) -> anyhow::Result<(Rc<Self>, Channel)> {
+    pub fn start(exec: &Path, credentials: &Credentials) -> anyhow::Result<(Rc<Self>, Channel, Words)> {
         let effective = nix::unistd::geteuid();
         if !effective.is_root() && effective.as_raw() != credentials.uid {
             bail!(
@@ -41,18 +43,20 @@ impl Husk {
         let channel = Channel::new(ours).context("cannot prepare a husk's control socket")?;
         let mut command = Command::new(exec);
         command.arg("--husk").env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         sys::start_as(&mut command, credentials.clone(), theirs, effective.is_root());
         let mut child = command.spawn().with_context(|| {
             format!("cannot start {} as user {}; check `exec` in node.toml and its rights", exec.display(), credentials.uid)
         })?;
         let pidfd = sys::pidfd_open(child.id().cast_signed()).map_err(std::io::Error::from);
         let watched = pidfd.and_then(|pidfd| sys::watch(pidfd, Interest::READABLE));
-        match watched {
-            Ok(exited) => Ok((Rc::new(Self { child: RefCell::new(child), exited }), channel)),
+        let words = child.stderr.take().map(OwnedFd::from).context("a husk without stderr");
+        let words = words.and_then(|stderr| Receiver::from_owned_fd(stderr).context("cannot read a husk's stderr"));
+        match watched.context("cannot watch a husk").and_then(|exited| Ok((exited, words?))) {
+            Ok((exited, words)) => Ok((Rc::new(Self { child: RefCell::new(child), exited }), channel, Words(words))),
             Err(error) => {
                 child.kill().and_then(|()| child.wait().map(drop)).context("cannot kill a husk")?;
-                Err(error).context("cannot watch a husk")
+                Err(error)
             }
         }
     }
@@ -76,6 +80,30 @@ impl Husk {
         sys::pidfd_kill(self.exited.get_ref().as_fd()).context("cannot kill a husk")?;
         let gone = timeout(REAP_DEADLINE, self.exited()).await;
         gone.map(drop).with_context(|| format!("husk {} does not end after SIGKILL", self.child.borrow().id()))
+    }
+}
+
+/// What a husk writes to its stderr: its own words, for the log of the agent that started it.
+#[derive(Debug)]
+pub struct Words(Receiver);
+
+impl Words {
+    /// Passes line by line to `heard` until the husk's end; bounded.
+    pub async fn listen(self, mut heard: impl FnMut(&str)) {
+        let mut reader = BufReader::new(self.0);
+        let mut count = 0;
+        loop {
+            let mut line = Vec::new();
+            let limit = HUSK_LINE_BYTES_MAX as u64;
+            match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) if count >= HUSK_LINES_MAX => {}
+                Ok(_) => {
+                    count += 1;
+                    heard(String::from_utf8_lossy(&line).trim());
+                }
+            }
+        }
     }
 }
 

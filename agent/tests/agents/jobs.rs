@@ -106,7 +106,7 @@ fn husks_run_as_the_caller_with_nothing_of_the_agent() {
     assert!(line.starts_with("opened "), "{line:?}");
     let who = root.order("at 1 who");
     let ids = "12345,12345,12345,12345";
-    assert!(who.contains(&format!("uid={ids} gid={ids} groups= env=PATH")), "{who}");
+    assert!(who.contains(&format!("uid={ids} gid={ids} groups= env=PATH fds=/dev/null,/dev/null,pipe,socket")), "{who}");
     assert_eq!(bed.status("b")["jobs"][0]["uid"], 12_345);
     let mut other = bed.open("b", &["a"], None);
     assert!(other.line().starts_with("opened "));
@@ -195,12 +195,13 @@ fn jobs_that_cannot_be_opened_are_refused_by_name() {
 
     let text = std::fs::read_to_string(bed.directory.join("b.toml")).unwrap();
     let husk = bed.directory.join("fake_husk");
-    bed.write("b.toml", &text.replace(&husk.display().to_string(), "/bin/false"));
+    bed.write("b.toml", &text.replace(&husk.display().to_string(), "/bin/ls"));
     bed.start("b", "cluster.toml");
     bed.until("b is up", || bed.peers_up("a") == 1);
     let mut broken = bed.open("a", &["b"], None);
     let line = broken.line();
-    assert!(line.starts_with("refused 83 host b: the husk ended with exit code 1"), "{line}");
+    assert!(line.starts_with("refused 83 host b: the husk ended with exit code 2: "), "{line}");
+    assert!(line.contains("--help"), "the husk's last words: {line}");
     bed.until_idle(&["a", "b"]);
 
     let mut alone = bed.open("a", &["a"], None);

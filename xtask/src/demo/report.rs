@@ -6,6 +6,13 @@ use super::chart;
 use dvm_hosts::{Finished, Latency, LocalHosts, Statistics};
 use std::time::Duration;
 
+/// Columns of the table of hosts: what stands above, and the counters added up below.
+const COLUMNS: [(&str, &[&str]); 4] = [
+    ("faults", &["kernel_faults"]),
+    ("pages in", &["pages_in"]),
+    ("pages out", &["pages_out"]),
+    ("frames out", &["frames_out_urgent", "frames_out_bulk"]),
+];
 /// Most system calls listed.
 const CALLS_MAX: usize = 12;
 
@@ -51,24 +58,24 @@ pub fn print(run: &Run<'_>) {
 }
 
 fn hosts(run: &Run<'_>) {
-    let names = ["faults", "pages_in", "pages_out", "messages_out"];
     print!("  {:<8}{:>9}{:>10}", "host", "threads", "CPU s");
-    for name in names {
-        print!("{name:>14}");
+    for (title, _) in COLUMNS {
+        print!("{title:>14}");
     }
     println!();
     for (index, host) in run.hosts.hosts().iter().enumerate() {
         let figures = run.statistics.hosts.iter().find(|figures| figures.host == host.name);
         let cpu = run.finished.cpu.get(index).copied().unwrap_or_default();
         print!("  {:<8}{:>9}{:>10.2}", host.name, figures.map_or(0, |figures| figures.threads), cpu.as_secs_f64());
-        for name in names {
-            print!("{:>14}", figures.and_then(|figures| figures.counters.get(name)).copied().unwrap_or(0));
+        for (_, names) in COLUMNS {
+            let sum: u64 = names.iter().filter_map(|name| figures?.counters.get(*name)).sum();
+            print!("{sum:>14}");
         }
         println!();
     }
     print!("  {:<27}", "all");
-    for name in names {
-        print!("{:>14}", run.statistics.counter(name));
+    for (_, names) in COLUMNS {
+        print!("{:>14}", names.iter().map(|name| run.statistics.counter(name)).sum::<u64>());
     }
     println!();
 }

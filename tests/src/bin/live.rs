@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3000)]
     rounds: u64,
     /// Operations of each thread of a history.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 10_000)]
     operations: u64,
     /// Seed of what is random.
     #[arg(long, default_value_t = 1)]

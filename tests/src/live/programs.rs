@@ -40,7 +40,7 @@ const PROGRAMS: [Program; 10] = [
     },
     Program {
         name: "zstd",
-        arguments: &["-q", "-T4", "-12", "-c"],
+        arguments: &["-q", "-T4", "-12", "-B1MiB", "-c"],
         environment: &[],
         input_mebibytes: 16,
         needs: &[Need::Program("zstd")],

@@ -7,12 +7,8 @@ use dvm_hosts::{Finished, Latency, LocalHosts, Statistics};
 use std::time::Duration;
 
 /// Columns of the table of hosts: what stands above, and the counters added up below.
-const COLUMNS: [(&str, &[&str]); 4] = [
-    ("faults", &["kernel_faults"]),
-    ("pages in", &["pages_in"]),
-    ("pages out", &["pages_out"]),
-    ("frames out", &["frames_out_urgent", "frames_out_bulk"]),
-];
+const COLUMNS: [(&str, &[&str]); 4] =
+    [("faults", &["kernel_faults"]), ("pages in", &["pages_in"]), ("pages out", &["pages_out"]), ("frames out", &["frames_out"])];
 /// Most system calls listed.
 const CALLS_MAX: usize = 12;
 

@@ -6,7 +6,8 @@
 use crate::sim::pager::Pager;
 use dsm_proto::{Config, Contents, Event, FaultKind, Frame, Nanos, Node, OpId, PageContent, PageOp};
 use dsm_wire::{
-    Epoch, Era, ExtentNumber, GrantContent, Header, Kind, Message, NodeId, PageNumber, PageRange, RequestId, Rights, SpaceId, VERSION,
+    Epoch, Era, ExtentNumber, GrantContent, Header, Kind, Message, NodeId, PageNumber, PageRange, RequestId, Rights, SpaceId,
+    VERSION,
 };
 use std::collections::VecDeque;
 

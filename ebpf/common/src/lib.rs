@@ -9,4 +9,4 @@ mod directory;
 mod word;
 
 pub use directory::{Directory, PlainDirectory, step};
-pub use word::{Entry, Refused, Sharers, State, Step, Word, apply};
+pub use word::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, WIDE_NODES_MAX, Word, apply};

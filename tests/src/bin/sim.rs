@@ -4,12 +4,18 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use dsm_proto::Counters;
 use dvm_tests::sim::{Failure, Plan, Sabotage, run};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
+
+/// Bytes of one page's directory word and sharers.
+const ENTRY_BYTES: u64 = 16;
+/// Bytes of one page's local word.
+const LOCAL_BYTES: u64 = 8;
 
 /// Simulates the coherence protocol from seeds, with a hostile network, slow pagers and crashing hosts.
 #[derive(Debug, Parser)]
@@ -30,6 +36,12 @@ struct Flags {
     /// Plant this bug; the run succeeds when it is caught.
     #[arg(long)]
     plant: Option<String>,
+    /// Measure how messages and directory grow with the cluster instead.
+    #[arg(long)]
+    scale: bool,
+    /// Print what all nodes counted together.
+    #[arg(long)]
+    counters: bool,
     /// Events printed for --seed.
     #[arg(long, default_value_t = 60)]
     trail: usize,
@@ -45,6 +57,9 @@ fn number(text: &str) -> Result<u64, String> {
 
 fn main() -> Result<()> {
     let flags = Flags::parse();
+    if flags.scale {
+        return scale();
+    }
     let sabotage = flags.plant.as_deref().map(sabotage).transpose()?;
     match (flags.seed, sabotage) {
         (Some(seed), sabotage) => replay(&flags, seed, sabotage),
@@ -86,6 +101,7 @@ fn run_seeds(flags: &Flags) -> Result<()> {
     let end = flags.start + flags.seeds;
     let failed: Mutex<Vec<(u64, Failure)>> = Mutex::new(Vec::new());
     let accesses = AtomicU64::new(0);
+    let counted: Mutex<Vec<u64>> = Mutex::new(Vec::new());
     let begun = Instant::now();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -99,6 +115,10 @@ fn run_seeds(flags: &Flags) -> Result<()> {
                     match run(&Plan::of(seed, flags.nodes), None, false) {
                         Ok(outcome) => {
                             accesses.fetch_add(outcome.accesses, Ordering::Relaxed);
+                            let mut counted = counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            let len = outcome.counters.len().max(counted.len());
+                            counted.resize(len, 0);
+                            counted.iter_mut().zip(&outcome.counters).for_each(|(sum, value)| *sum += value);
                         }
                         Err(failure) => {
                             let mut failed = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -115,10 +135,32 @@ fn run_seeds(flags: &Flags) -> Result<()> {
     let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seconds = begun.elapsed().as_secs_f64();
     eprintln!("\r{} accesses judged in {seconds:.1} s", accesses.into_inner());
+    if flags.counters {
+        let counted = counted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for ((name, _), sum) in Counters::default().iter().zip(counted) {
+            println!("{name} {sum}");
+        }
+    }
     if !failed.is_empty() {
         bail!("{} of {} seeds failed", failed.len(), flags.seeds);
     }
     println!("sim: {} seeds passed", flags.seeds);
+    Ok(())
+}
+
+/// A fixed pattern of sharing (every four hosts share 64 pages) in ever larger clusters.
+fn scale() -> Result<()> {
+    println!("{:>6} {:>10} {:>10} {:>14} {:>22}", "nodes", "accesses", "messages", "messages/access", "directory bytes/page");
+    for nodes in [4, 16, 64, 256, 1024] {
+        let plan = Plan::scale(nodes);
+        let outcome = run(&plan, None, false).map_err(|failure| anyhow::anyhow!("{nodes} nodes: {}", failure.reason))?;
+        let messages = outcome.frames as f64 / outcome.accesses as f64;
+        // At home each page of a split extent has a word and its sharers, and a local word wherever the extent is used.
+        let bytes = outcome.extents * ENTRY_BYTES + outcome.extents_split * LOCAL_BYTES;
+        let per_page = bytes as f64 / outcome.extents as f64;
+        println!("{nodes:>6} {:>10} {:>10} {messages:>14.3} {per_page:>22.1}", outcome.accesses, outcome.frames);
+    }
+    println!("sim: scale passed");
     Ok(())
 }
 

@@ -46,8 +46,7 @@ pub struct Host {
 impl Host {
     /// A host that knows nothing.
     #[must_use]
-    pub fn new(me: NodeId, nodes: u64, epoch: Epoch, threads: Vec<Thread>, rng: Rng) -> Self {
-        let members = (0..nodes).map(|node| NodeId(node as u16)).collect();
+    pub fn new(me: NodeId, members: Vec<NodeId>, epoch: Epoch, threads: Vec<Thread>, rng: Rng) -> Self {
         let node = Node::new(Config { me, space: SpaceId(1), members, epoch });
         Self { node, pager: Pager::default(), threads, incarnation: 0, is_up: true, is_fenced: false, epoch, timer: None, rng }
     }

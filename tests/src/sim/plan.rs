@@ -3,6 +3,7 @@
 //! Owns the ranges. Must not run anything.
 
 use super::rng::Rng;
+use dsm_wire::NodeId;
 
 /// One run, as its seed (and what the caller fixed) has it.
 #[derive(Clone, Debug)]
@@ -11,6 +12,10 @@ pub struct Plan {
     pub seed: u64,
     /// Hosts.
     pub nodes: u64,
+    /// Node numbers are multiples of it; 63 makes every node one class of a wide sharer set.
+    pub stride: u64,
+    /// Hosts that share pages with each other: the first so many, the next so many, … 0: all.
+    pub group: u64,
     /// Threads of each host.
     pub threads: u64,
     /// Accesses of each thread.
@@ -87,6 +92,8 @@ impl Plan {
         Self {
             seed,
             nodes,
+            stride: if seed % 8 == 5 { 63 } else { 1 },
+            group: 0,
             threads: rng.between(1, 3),
             accesses: rng.between(20, 120),
             extents: rng.between(1, 3),
@@ -98,6 +105,38 @@ impl Plan {
             heal_ns,
             crash,
         }
+    }
+
+    /// A cluster of `nodes` in fine weather, of which every four share 64 pages of their own.
+    #[must_use]
+    pub fn scale(nodes: u64) -> Self {
+        Self {
+            group: 4,
+            threads: 1,
+            accesses: 100,
+            extents: 2,
+            pages: 32,
+            writes: 300_000,
+            scans: 0,
+            discards: 0,
+            stride: 1,
+            weather: Weather::fine(),
+            heal_ns: 0,
+            crash: None,
+            ..Self::of(0x5ca1e, Some(nodes))
+        }
+    }
+
+    /// Number of the node on host `host`.
+    #[must_use]
+    pub const fn node_of(&self, host: usize) -> NodeId {
+        NodeId((host as u64 * self.stride) as u16)
+    }
+
+    /// The host of a node.
+    #[must_use]
+    pub const fn host_of(&self, node: NodeId) -> usize {
+        (node.0 as u64 / self.stride) as usize
     }
 }
 

@@ -64,6 +64,12 @@ pub struct Outcome {
     pub discards: u64,
     /// Virtual nanoseconds.
     pub elapsed_ns: u64,
+    /// Counters of all nodes that lived to the end, added up, in their order.
+    pub counters: Vec<u64>,
+    /// Extents split into words, at their homes and at those who use them.
+    pub extents_split: u64,
+    /// Extents in use.
+    pub extents: u64,
 }
 
 /// Why a run failed.
@@ -210,7 +216,18 @@ impl World {
             self.note(&due.what);
             self.happen(due.what)?;
         }
+        self.add_up();
         self.check_rest()
+    }
+
+    fn add_up(&mut self) {
+        for host in self.hosts.iter().filter(|host| !host.is_fenced) {
+            let counters = host.node.stats().iter().map(|(_, value)| value);
+            self.outcome.counters.resize(host.node.stats().iter().count(), 0);
+            self.outcome.counters.iter_mut().zip(counters).for_each(|(sum, value)| *sum += value);
+            self.outcome.extents_split += host.node.tables().extents_split as u64;
+            self.outcome.extents += host.node.stats().extents_homed;
+        }
     }
 
     fn is_stale_taken(&self, what: &Happening) -> bool {
@@ -314,7 +331,7 @@ impl World {
     }
 
     fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.partition.is_some_and(|(until, group)| self.now < until && (group >> from & 1) != (group >> to & 1))
+        self.partition.is_some_and(|(until, group)| self.now < until && (group >> (from % 64) & 1) != (group >> (to % 64) & 1))
     }
 
     /// Carries out everything the node of `host` wants done, as a driver does.
@@ -388,7 +405,7 @@ impl World {
     }
 
     fn transmit(&mut self, from: usize, transmit: &Transmit) -> Result<(), String> {
-        let to = usize::from(transmit.to.0);
+        let to = self.plan.host_of(transmit.to);
         let pager = &mut self.hosts[from].pager;
         let stamps: Vec<Stamp> = transmit.contents.buffers().map(|buffer| pager.peek(buffer)).collect::<Result<_, _>>()?;
         if !transmit.keeps_buffers {
@@ -400,8 +417,8 @@ impl World {
         let mut header = Header { version: VERSION, ..Header::default() };
         transmit.message.encode(&mut header);
         header.epoch.set(self.hosts[from].epoch.0);
-        header.source.set(from as u16);
-        header.destination.set(to as u16);
+        header.source.set(self.plan.node_of(from).0);
+        header.destination.set(transmit.to.0);
         self.outcome.frames += 1;
         self.route(from, to, header, stamps);
         Ok(())
@@ -453,7 +470,7 @@ impl World {
         for stamp in stamps {
             contents.push(PageContent::Buffer(self.hosts[to].pager.fill(*stamp)));
         }
-        Ok(Frame { from: NodeId(from as u16), epoch: Epoch(header.epoch.get()), message, contents })
+        Ok(Frame { from: self.plan.node_of(from), epoch: Epoch(header.epoch.get()), message, contents })
     }
 
     fn feed(&mut self, to: usize, frame: Frame) -> Result<(), String> {
@@ -499,11 +516,11 @@ impl World {
             return Ok(());
         }
         let members: Vec<NodeId> =
-            (0..self.hosts.len()).filter(|other| *other != dead).map(|other| NodeId(other as u16)).collect();
+            (0..self.hosts.len()).filter(|other| *other != dead).map(|other| self.plan.node_of(other)).collect();
         self.hosts[host].epoch = Epoch(FIRST_EPOCH.0 + 1);
         self.hosts[host].node.handle_membership(Nanos(self.now), Epoch(FIRST_EPOCH.0 + 1), &members);
         self.drain(host)?;
-        let is_last = members.iter().all(|node| self.hosts[usize::from(node.0)].epoch != FIRST_EPOCH);
+        let is_last = members.iter().all(|node| self.hosts[self.plan.host_of(*node)].epoch != FIRST_EPOCH);
         if is_last {
             // Nobody takes a frame of the dead any more: what it was about to give back, another gives back.
             let inherited = self.closings.values_mut().filter(|closing| closing.host == dead);
@@ -573,6 +590,7 @@ impl World {
 
     fn next_access(&mut self, host: usize, thread: usize) -> Option<(PageNumber, FaultKind)> {
         let plan = &self.plan;
+        let first_extent = FIRST_EXTENT + host as u64 / plan.group.max(1) * plan.extents * plan.group.min(1);
         let thread = self.hosts[host].threads.get_mut(thread)?;
         if let Some(access) = thread.access {
             return Some(access);
@@ -582,13 +600,13 @@ impl World {
         }
         if thread.scan > 0 {
             thread.scan -= 1;
-            let page = PageNumber(FIRST_EXTENT * 512 + thread.scan % (plan.extents * 512));
+            let page = PageNumber(first_extent * 512 + thread.scan % (plan.extents * 512));
             return Some((PageNumber(page.0 / 512 * 512 + 511 - page.0 % 512), FaultKind::Read));
         }
         if thread.rng.chance(plan.scans / 16) {
             thread.scan = thread.rng.pick(&[3, 20, 40, 150]);
         }
-        let extent = FIRST_EXTENT + thread.rng.below(plan.extents);
+        let extent = first_extent + thread.rng.below(plan.extents);
         let page = PageNumber(extent * 512 + 500 - thread.rng.below(plan.pages));
         let kind = if thread.rng.chance(plan.writes) { FaultKind::Write } else { FaultKind::Read };
         Some((page, kind))
@@ -668,7 +686,8 @@ impl World {
 fn new_host(node: u64, plan: &Plan, rng: &mut Rng) -> Host {
     let threads =
         (0..plan.threads).map(|_| Thread { rng: Rng::new(rng.next()), left: plan.accesses, access: None, scan: 0 }).collect();
-    Host::new(NodeId(node as u16), plan.nodes, FIRST_EPOCH, threads, Rng::new(rng.next()))
+    let members = (0..plan.nodes as usize).map(|host| plan.node_of(host)).collect();
+    Host::new(plan.node_of(node as usize), members, FIRST_EPOCH, threads, Rng::new(rng.next()))
 }
 
 /// The host an event happens at.

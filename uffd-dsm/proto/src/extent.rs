@@ -154,7 +154,7 @@ impl Extent {
     }
 
     /// Whole becomes Split: present pages are owned by `me`, the others fresh, all of the era after `base`.
-    pub fn split(&mut self, me: NodeId) {
+    pub fn split(&mut self, me: NodeId, is_wide: bool) {
         let Form::Whole(whole) = &self.form else { return };
         let era = Era(whole.base.0.saturating_add(1));
         let local_of = |index| {
@@ -164,7 +164,8 @@ impl Extent {
                 Local { state: LocalState::Invalid, era: whole.base }
             }
         };
-        let word_of = |index| if whole.present.contains(index) { Word::owned(me, era) } else { Word::fresh(era) };
+        let word_of =
+            |index| if whole.present.contains(index) { Word::owned(me, era, is_wide) } else { Word::fresh(era, is_wide) };
         let words = Box::new(Words { locals: core::array::from_fn(local_of) });
         let directory = Box::new(PlainDirectory::new(word_of));
         self.form = Form::Split(words, directory);

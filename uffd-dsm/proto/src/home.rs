@@ -11,7 +11,7 @@ use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use crate::transient::{Asked, Deal, Phase, Then, Waiter};
 use alloc::vec::Vec;
-use dsm_fast::{Directory, Entry, Refused, Sharers, State, Step, Word};
+use dsm_fast::{Directory, Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
 use dsm_wire::{Era, GrantContent, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
 
 impl Node {
@@ -59,8 +59,9 @@ impl Node {
 
     fn split(&mut self, page: PageNumber) {
         let me = self.me;
+        let is_wide = self.is_wide();
         if let Some(extent) = self.extents.get_mut(&page.extent()) {
-            extent.split(me);
+            extent.split(me, is_wide);
             self.counters.extents_split += 1;
         }
     }
@@ -219,7 +220,7 @@ impl Node {
         let Entry { word, sharers } = self.entry(page);
         let writer = asked.request.requester();
         let Some(era) = self.lock(page) else { return };
-        let has_copy = sharers.may_contain(writer) && asked.copy == Some(word.era());
+        let has_copy = sharers.may_contain(writer, word.is_wide()) && asked.copy == Some(word.era());
         let is_upgrade = word.owner() == writer || has_copy;
         let spared = if is_upgrade { writer } else { word.owner() };
         let pending = self.members_of(sharers).filter(|node| *node != writer && *node != spared).collect();
@@ -230,8 +231,14 @@ impl Node {
         self.proceed(page);
     }
 
+    /// Whether sharer sets have to name nodes of number 64 and more.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.members.iter().any(|node| node.0 >= NARROW_NODES_MAX)
+    }
+
     fn members_of(&self, sharers: Sharers) -> impl Iterator<Item = NodeId> + '_ {
-        self.peers.keys().copied().filter(move |node| sharers.may_contain(*node))
+        let is_wide = self.is_wide();
+        self.peers.keys().copied().filter(move |node| sharers.may_contain(*node, is_wide))
     }
 
     /// Starts the transaction of a discard on a page that is not busy. Returns false if there is nothing to do.

@@ -12,7 +12,7 @@ pub const EXTENTS_MAX: u64 = 0x5000_0000_0000 >> 21;
 /// Pages of a space.
 pub const PAGES_MAX: u64 = EXTENTS_MAX * PAGES_PER_EXTENT;
 /// Members of a space.
-pub const MEMBERS_MAX: usize = 4096;
+pub const MEMBERS_MAX: usize = dsm_fast::WIDE_NODES_MAX as usize;
 /// Requests that wait at home for one busy page.
 pub const WAITERS_PER_PAGE_MAX: usize = 128;
 /// Frames that wait for one page's operation in flight.

@@ -61,8 +61,7 @@ impl Node {
 
     fn bury_entry(&mut self, page: PageNumber, dead: &[NodeId]) {
         let Entry { word, .. } = self.entry(page);
-        let is_exact = self.members.iter().all(|node| node.0 < 64);
-        if word.state() == State::Shared && is_exact {
+        if word.state() == State::Shared {
             dead.iter().for_each(|node| self.change(page, Step::Left(*node)));
         }
         if word.state() == State::Shared && dead.contains(&word.owner()) && self.local(page).era == word.era() {

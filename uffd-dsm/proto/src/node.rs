@@ -6,7 +6,7 @@
 use crate::discard::{Discards, Jobs};
 use crate::extent::{Extent, Form, Local};
 use crate::face::{Class, Config, Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageOp, Transmit};
-use crate::limits::{INBOX_PER_EXTENT_MAX, INBOX_PER_PAGE_MAX, PAGES_MAX};
+use crate::limits::{INBOX_PER_EXTENT_MAX, INBOX_PER_PAGE_MAX, MEMBERS_MAX, PAGES_MAX};
 use crate::operation::{Follow, Operations};
 use crate::stats::{Counters, Tables};
 use crate::timer::{RoundTrip, TimerKey, Timers};
@@ -47,8 +47,13 @@ pub struct Node {
 
 impl Node {
     /// A node that holds no page and knows no home.
+    ///
+    /// # Panics
+    /// If there are more members, or higher node numbers, than [`MEMBERS_MAX`](crate::limits::MEMBERS_MAX).
     #[must_use]
     pub fn new(config: Config) -> Self {
+        let is_nameable = |node: &NodeId| usize::from(node.0) < MEMBERS_MAX;
+        assert!(config.members.len() <= MEMBERS_MAX && config.members.iter().all(is_nameable), "too many members");
         let peers = config.members.iter().map(|member| (*member, RoundTrip::default())).collect();
         Self {
             me: config.me,

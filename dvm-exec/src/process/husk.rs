@@ -15,6 +15,7 @@ use super::vdso::{self, Table};
 use super::{descriptors, say};
 use crate::exit::Failure;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
+use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
 use dvm_api::local::{JobRequest, ToAgent, ToHusk};
 use std::os::fd::{AsFd, OwnedFd};
@@ -172,10 +173,7 @@ fn start(options: Options) -> Result<Failure, Failure> {
     let program = Program::find(&options.command[0], options.command.clone())?;
     let root = open_job(options, &program)?;
     let vdso = map_vdso()?;
-    let environment: Vec<Vec<u8>> = std::env::vars_os()
-        .filter(|(name, _)| !name.as_bytes().starts_with(b"DVM_"))
-        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
-        .collect();
+    let environment = environment(root.hosts.len());
     let state = program.load(&root.space, &environment, vdso)?;
     name_process(&program);
     root.actions.inherit();
@@ -190,6 +188,17 @@ fn start(options: Options) -> Result<Failure, Failure> {
     loop {
         call::raw(libc::SYS_pause, &[0; 6]);
     }
+}
+
+/// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
+/// pages back and forth. What the user has set stays.
+fn environment(hosts: usize) -> Vec<Vec<u8>> {
+    const CALM: [(&str, &str); 2] = [("GOMP_SPINCOUNT", "0"), ("OMP_WAIT_POLICY", "passive")];
+    let added = CALM.into_iter().filter(|(name, _)| hosts > 1 && std::env::var_os(name).is_none());
+    let own = std::env::vars_os().filter(|(name, _)| name != LIMIT_VARIABLE);
+    own.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+        .chain(added.map(|(name, value)| format!("{name}={value}").into_bytes()))
+        .collect()
 }
 
 struct Job {

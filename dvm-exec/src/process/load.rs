@@ -180,8 +180,7 @@ fn open(path: &Path) -> Result<(File, Metadata), Failure> {
     if metadata.permissions().mode() & 0o111 == 0 {
         return Err(Failure::NotRunnable(format!("{shown}: is not executable (chmod +x)")));
     }
-    let file = super::descriptors::hide(file.into()).map_err(|error| Failure::Internal(format!("{shown}: {error}")))?;
-    Ok((file.into(), metadata))
+    Ok((file, metadata))
 }
 
 fn refuse(path: &Path, error: &ElfError) -> Failure {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// the address space, into the program's part.
 const STACK_LIMIT_BYTES: u64 = 8 << 20;
 /// Carries the user's limit through the new start.
-const LIMIT_VARIABLE: &str = "DVM_STACK_LIMIT";
+pub const LIMIT_VARIABLE: &str = "DVM_STACK_LIMIT";
 
 static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 

@@ -64,6 +64,8 @@ pub const HUSK_SEND_DEADLINE: Duration = Duration::from_secs(2);
 pub const STATISTICS_DEADLINE: Duration = Duration::from_secs(2);
 /// For a husk to leave by itself before it is killed.
 pub const HUSK_GRACE: Duration = Duration::from_millis(300);
+/// For the root to close a job whose husk here has gone, before that counts as a loss.
+pub const ROOT_SAYS_WHY: Duration = Duration::from_millis(250);
 /// For the last words of a husk that is gone.
 pub const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For the root husk to tell its user and leave after a host was lost.
@@ -77,7 +79,7 @@ pub const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duratio
 
 const _: () = assert!(LEASE.as_millis() >= 4 * HEARTBEAT.as_millis(), "one late heartbeat must not end a lease");
 const _: () = assert!(
-    LEASE.as_millis() + LEASE_CHECK.as_millis() + ROOT_GRACE.as_millis() < 5000,
+    LEASE.as_millis() + LEASE_CHECK.as_millis() + ROOT_SAYS_WHY.as_millis() + ROOT_GRACE.as_millis() < 5000,
     "a job must have ended 5 s after a host was lost"
 );
 const _: () = assert!(MEMBER_DEADLINE.as_millis() < STEP_DEADLINE.as_millis(), "the member knows more than the root");

@@ -7,7 +7,8 @@ use super::root::connect;
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
 use crate::limits::{
-    CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, STATISTICS_DEADLINE,
+    CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, ROOT_SAYS_WHY,
+    STATISTICS_DEADLINE,
 };
 use crate::local::channel::Channel;
 use crate::local::husk::Husk;
@@ -67,6 +68,9 @@ struct MemberJob {
     deadline: tokio::time::Instant,
     progress: Progress,
     connects: usize,
+    /// What was seen when the husk went, and how long the root may say why.
+    dying: Option<String>,
+    dying_until: Instant,
     tasks: Tasks,
 }
 
@@ -141,6 +145,8 @@ fn prepare(
         deadline: tokio::time::Instant::now(),
         progress: Progress::default(),
         connects: 0,
+        dying: None,
+        dying_until: Instant::now(),
         tasks,
     })
 }
@@ -168,12 +174,26 @@ impl MemberJob {
         say(&self.agent.counters, format_args!("space {space}: `{program}` of user {uid} from {root}"));
         let reason = loop {
             let note = tokio::select! {
+                biased;
                 note = inbox.recv() => note,
+                // A husk also goes because the root's has gone; then the root has the word first.
+                () = sleep_until(self.dying_until.into()), if self.dying.is_some() => {
+                    let seen = self.dying.take().unwrap_or_default();
+                    let why = self.why_gone(seen).await;
+                    break self.report(self.agent.me, why);
+                }
                 () = sleep_until(self.deadline), if self.start_tag.is_some() => {
                     let missing = format!("not ready in {} s: {}", MEMBER_DEADLINE.as_secs(), self.progress.missing());
                     break self.report(self.agent.me, missing);
                 }
             };
+            if let Some(JobNote::HuskGone(reason)) = note {
+                if self.dying.is_none() {
+                    self.dying = Some(reason);
+                    self.dying_until = Instant::now() + ROOT_SAYS_WHY;
+                }
+                continue;
+            }
             if let Err((node, reason)) = self.on_note(note).await {
                 break self.report(node, reason);
             }
@@ -205,7 +225,8 @@ impl MemberJob {
                 self.on_husk(packet, descriptors).await.map_err(|reason| (me, reason))?;
                 News::None
             }
-            Some(JobNote::HuskGone(reason)) => return Err((me, self.why_gone(reason).await)),
+            // The loop has taken it.
+            Some(JobNote::HuskGone(_)) => News::None,
             Some(JobNote::Shard(event)) => self.part.on_shard(event),
             Some(JobNote::ShardEnded) => self.part.on_ended(),
             Some(JobNote::Peer(message)) => return self.on_peer(message),

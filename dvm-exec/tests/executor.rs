@@ -1,6 +1,7 @@
 //! Real programs on three husks of this machine, under the lone agent; and what is refused, with its exit code.
 //!
 //! Owns the cases. Needs root (for /dev/userfaultfd) and gcc; without them the cases that need them say `skipped`.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
 mod lone_agent;
 

@@ -224,6 +224,7 @@ impl Executable {
 
     /// The dynamic loader wanted.
     #[must_use]
+    #[cfg(test)]
     pub fn interpreter(&self) -> Option<&str> {
         self.interpreter.as_deref()
     }

@@ -10,7 +10,7 @@ mod table;
 mod tests;
 
 pub use marshal::Prepared;
-pub use shape::{Argument, Fill, Length, Shape};
+pub use shape::Shape;
 
 /// What becomes of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 use super::super::wire::{Buffer, Call, INLINE_BYTES_MAX, Return, Room};
 use super::marshal::{Memory, Prepared, pack, unpack};
+use super::shape::{Argument, Fill, Length};
 use super::*;
 use proptest::prelude::*;
 

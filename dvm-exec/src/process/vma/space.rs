@@ -285,6 +285,7 @@ impl AddressSpace {
     }
 
     /// Areas, ascending.
+    #[cfg(test)]
     pub fn areas(&self) -> impl Iterator<Item = &Area> {
         self.areas.iter()
     }

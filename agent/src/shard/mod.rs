@@ -177,7 +177,7 @@ impl ShardHandle {
     pub fn send(&self, command: ShardCommand) {
         if self.commands.send(command).is_ok() {
             // Only an overflow of 2^64 - 1 unread wake-ups could refuse this, and then it is awake anyway.
-            drop(self.wake.write(1));
+            self.wake.write(1).ok();
         }
     }
 }

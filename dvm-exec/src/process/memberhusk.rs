@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, channel};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The descriptor a member husk is started with.
@@ -37,6 +37,8 @@ pub struct MemberHusk {
     agent: Agent,
     view: ViewMemory,
     service: Mutex<Option<Sender>>,
+    /// The root opened the service connection; a thread's first fault may come before this host noticed.
+    served: Condvar,
     state: Mutex<State>,
 }
 
@@ -83,7 +85,7 @@ fn start() -> Result<(), Failure> {
     signals::install(false).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
     agent.hand_over(std::os::fd::AsFd::as_fd(&userfaultfd))?;
     drop((space, device));
-    let husk = MemberHusk { job, agent, view, service: Mutex::new(None), state: Mutex::default() };
+    let husk = MemberHusk { job, agent, view, service: Mutex::new(None), served: Condvar::new(), state: Mutex::default() };
     let husk = MEMBER.get_or_init(|| husk);
     let error = husk.agent.listen(|packet, descriptors| husk.handle(packet, descriptors));
     match error {
@@ -146,6 +148,7 @@ impl MemberHusk {
     fn serve(&self, connection: Connection) {
         let Connection { sender, mut receiver } = connection;
         *self.service.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        self.served.notify_all();
         match self.obey(&mut receiver) {
             // The root has ended; what that means is for the agent to say.
             Ok(()) | Err(ConnectionError::Closed) => {}
@@ -190,10 +193,16 @@ impl MemberHusk {
         }
     }
 
+    /// The service connection, as soon as it is there. The agent ends this husk if it never comes.
+    fn service(&self) -> MutexGuard<'_, Option<Sender>> {
+        let service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        self.served.wait_while(service, |service| service.is_none()).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks the root what is at `address`; its rights hold here when this returns. `None` if the root is gone.
     pub fn ask_map(&self, address: u64) -> Option<(Protection, bool)> {
         let (answer, receiver) = channel();
-        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut service = self.service();
         let sender = service.as_mut()?;
         // Under the sender's lock, so that waiters stand in the order of the questions.
         self.lock().waiters.push_back(answer);
@@ -209,7 +218,7 @@ impl MemberHusk {
     }
 
     fn tell(&self, message: &Message) {
-        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut service = self.service();
         let Some(sender) = service.as_mut() else { return };
         let sent = sender.send(message);
         drop(service);

@@ -157,7 +157,7 @@ impl Life<'_> {
             9 => Message::Located { request, extent, home },
             10 => Message::Discard { request: RequestId(request.0 | 1 << 47), range: PageRange::new(page, bits * 5 + 1) },
             11 => Message::DiscardDone { request: RequestId(request.0 | 1 << 47) },
-            _ => Message::Lost { request, page },
+            _ => Message::Lost { request, page, era },
         }
     }
 

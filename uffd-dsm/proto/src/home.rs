@@ -32,7 +32,7 @@ impl Node {
                 return;
             }
             Some(Form::Lost) => {
-                self.send(frame.from, Message::Lost { request, page });
+                self.send(frame.from, Message::Lost { request, page, era: Era(u32::MAX) });
                 return;
             }
             Some(Form::Whole(_)) => {
@@ -92,7 +92,7 @@ impl Node {
             (State::Shared, Rights::Write) => self.serve_shared_write(page, asked),
             (State::Lost, _) => {
                 self.change(page, Step::Joined(reader));
-                self.send(reader, Message::Lost { request: asked.request, page });
+                self.send(reader, Message::Lost { request: asked.request, page, era: word.era() });
             }
         }
     }

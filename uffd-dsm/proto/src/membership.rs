@@ -75,7 +75,8 @@ impl Node {
         let is_gone = matches!(word.state(), State::Shared | State::Owned) && dead.contains(&word.owner());
         match self.dead_end(page, dead) {
             Some(era) => self.lose(page, era),
-            None if is_gone && !self.is_forgetting(page) => self.lose(page, word.era()),
+            // A transaction among the living ends by itself, and names a living owner.
+            None if is_gone && !word.is_busy() => self.lose(page, word.era()),
             None => {}
         }
         self.proceed(page);
@@ -95,11 +96,6 @@ impl Node {
             }
         };
         is_dead.then_some(deal.era)
-    }
-
-    fn is_forgetting(&self, page: PageNumber) -> bool {
-        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
-        deal.is_some_and(|deal| matches!(deal.phase, Phase::Acks { then: crate::transient::Then::Forget, .. }))
     }
 
     /// The page's content is gone: every waiter, and everybody who asks later, is told so.

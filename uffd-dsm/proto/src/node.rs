@@ -223,8 +223,14 @@ impl Node {
         }
     }
 
+    /// Hands a frame to its role. One that waited here while the members changed comes again, if it still matters.
     pub(crate) fn dispatch(&mut self, frame: Frame) {
         let from = frame.from;
+        if frame.epoch != self.epoch && !crate::plant::is(crate::plant::Plant::MissedEpochCheck) {
+            self.counters.dropped_epoch += 1;
+            self.free(&frame.contents);
+            return;
+        }
         match frame.message {
             Message::Request { page, .. } => self.on_request(page, frame),
             Message::Grant { page, .. } | Message::Forward { page, .. } | Message::Invalidate { page, .. } => {
@@ -238,7 +244,7 @@ impl Node {
             Message::Located { request, extent, home } => self.on_located(from, request, extent, home),
             Message::Discard { request, range } => self.on_discard(from, request, range),
             Message::DiscardDone { request } => self.on_discard_done(from, request),
-            Message::Lost { request, page } => self.on_lost(from, request, page),
+            Message::Lost { request, page, era } => self.on_lost(from, request, page, era),
         }
     }
 

@@ -180,10 +180,10 @@ impl Node {
         self.settle(page);
     }
 
-    pub(crate) fn on_lost(&mut self, from: NodeId, request: RequestId, page: PageNumber) {
+    pub(crate) fn on_lost(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
         let ask = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
         let is_mine = ask.is_some_and(|ask| ask.request == request && ask.to == from);
-        if is_mine && !self.operations.is_on(page) {
+        if is_mine && era >= self.local(page).era && !self.operations.is_on(page) {
             self.poison(page);
         } else {
             self.counters.dropped_stale += 1;

@@ -142,6 +142,8 @@ pub enum Message {
         request: RequestId,
         /// Page.
         page: PageNumber,
+        /// Era in which it is lost; a discard begins a later one.
+        era: Era,
     },
 }
 
@@ -232,7 +234,7 @@ impl Message {
             Kind::Locate => Message::Locate { request, extent: ExtentNumber(page.0) },
             Kind::Located => Message::Located { request, extent: ExtentNumber(page.0), home: home(header)? },
             Kind::DiscardDone => Message::DiscardDone { request },
-            Kind::Lost => Message::Lost { request, page },
+            Kind::Lost => Message::Lost { request, page, era },
             Kind::Discard
             | Kind::Ping
             | Kind::Pong
@@ -266,7 +268,8 @@ impl Message {
             Message::Invalidate { request, page, era }
             | Message::InvalidateAck { request, page, era }
             | Message::Done { request, page, era }
-            | Message::Downgraded { request, page, era } => Fields::of(request, page.0, era.0),
+            | Message::Downgraded { request, page, era }
+            | Message::Lost { request, page, era } => Fields::of(request, page.0, era.0),
             Message::Retry { request, page, home } => Fields::of(request, page.0, node_word(home)),
             Message::Locate { request, extent } => Fields::of(request, extent.0, 0),
             Message::Located { request, extent, home } => Fields::of(request, extent.0, node_word(home)),
@@ -275,7 +278,6 @@ impl Message {
                 Fields::of(request, range.first.0 | (count >> 32) << PAGE_BITS, (count & u64::from(u32::MAX)) as u32)
             }
             Message::DiscardDone { request } => Fields::of(request, 0, 0),
-            Message::Lost { request, page } => Fields::of(request, page.0, 0),
         }
     }
 }

@@ -38,7 +38,7 @@ fn examples() -> Vec<(&'static str, Message)> {
         ("located, lost", Message::Located { request, extent, home: None }),
         ("discard", Message::Discard { request, range: PageRange::new(PageNumber(0x1_2345), 0x0543_2109_8765) }),
         ("discard done", Message::DiscardDone { request }),
-        ("lost", Message::Lost { request, page }),
+        ("lost", Message::Lost { request, page, era }),
     ]
 }
 

@@ -45,7 +45,7 @@ fn message() -> impl Strategy<Value = Message> {
                 9 => Message::Located { request, extent, home },
                 10 => Message::Discard { request, range },
                 11 => Message::DiscardDone { request },
-                _ => Message::Lost { request, page },
+                _ => Message::Lost { request, page, era },
             }
         },
     )

@@ -99,8 +99,8 @@ fn promises(cases: &[String], options: &Options) -> Vec<Promise> {
 fn keep(promise: &Promise, done: u64, options: &Options) -> Result<bool> {
     let mut tally = Tally::default();
     if promise.name == "sim" {
-        let (first, count) = ((done + 1).to_string(), promise.step.to_string());
-        return simulate::add(&mut tally, "sim", &["--seeds", &count, "--first", &first]);
+        let (start, count) = (done.to_string(), promise.step.to_string());
+        return simulate::add(&mut tally, "sim", &["--seeds", &count, "--start", &start]);
     }
     let arguments = ["--only", &promise.name, "--rounds", &options.rounds.to_string(), "--seed", &(done * 1000 + 1).to_string()];
     live::add(&mut tally, &arguments.map(str::to_owned))

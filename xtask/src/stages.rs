@@ -73,6 +73,7 @@ fn prepare(stage: Stage) -> Result<()> {
 
 fn simulations(tally: &mut Tally, options: &Options) -> Result<()> {
     simulate::add(tally, "sim-seeds", &["--seeds", &options.seeds.to_string()])?;
+    simulate::add(tally, "sim-scale", &["--scale"])?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 
 use super::case::find_program;
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Finished, Job, LocalHosts, output_within, wait_within, write_sample};
+use dvm_hosts::{Finished, Job, LocalHosts, descriptors, output_within, wait_within, write_sample};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -234,6 +234,29 @@ impl Bed<'_> {
         }
         Ok(format!("{:.1} s, CPU s: {}", finished.elapsed.as_secs_f64(), said.join(" ")))
     }
+}
+
+/// What is on the hosts beside idle agents: processes, and spaces in the agents.
+///
+/// # Errors
+/// A host cannot be looked at.
+pub fn left_behind(hosts: &LocalHosts) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for (index, host) in hosts.hosts().iter().enumerate() {
+        for process in hosts.processes(index)? {
+            if process.name != "dvm-agent" {
+                left.push(format!("{}: process {} {}", host.name, process.pid, process.command));
+                continue;
+            }
+            let census = descriptors(process.pid);
+            for kind in ["memfd", "userfaultfd"] {
+                if let Some(count) = census.get(kind) {
+                    left.push(format!("{}: {count} {kind} in the agent", host.name));
+                }
+            }
+        }
+    }
+    Ok(left)
 }
 
 /// Demands that two files hold the same bytes.

@@ -3,7 +3,7 @@
 //! Owns the blows and what must follow: within five seconds the job has ended on every host, with its documented exit
 //! code and a message that names the host, and nothing of it is left. Must not know how a loss is noticed.
 
-use super::bed::{Bed, shortened};
+use super::bed::{Bed, left_behind, shortened};
 use super::case::{Case, Need};
 use anyhow::{Context, Result, bail, ensure};
 use dvm_hosts::{Running, alive, kill_process};
@@ -131,17 +131,14 @@ fn husks(bed: &Bed<'_>, index: usize) -> Result<Vec<i32>> {
     Ok(processes.iter().filter(|process| process.name != "dvm-agent").map(|process| process.pid).collect())
 }
 
+/// Until neither process nor memory of the job is left on any host.
 fn wait_gone(bed: &Bed<'_>, struck: Instant) -> Result<()> {
-    for index in 0..bed.hosts.hosts().len() {
-        loop {
-            let left = husks(bed, index)?;
-            if left.is_empty() {
-                break;
-            }
-            let name = &bed.hosts.host(index)?.name;
-            ensure!(struck.elapsed() < END_LATEST, "{left:?} still on {name} {} s after the blow", END_LATEST.as_secs());
-            sleep(POLL);
+    loop {
+        let left = left_behind(bed.hosts)?;
+        if left.is_empty() {
+            return Ok(());
         }
+        ensure!(struck.elapsed() < END_LATEST, "left {} s after the blow: {}", END_LATEST.as_secs(), left.join(", "));
+        sleep(POLL);
     }
-    Ok(())
 }

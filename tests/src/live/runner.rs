@@ -3,10 +3,10 @@
 //! Owns the choice of cases, the hosts between them, deadlines, the check that nothing is left behind, and the report. Must
 //! not know what a case does.
 
-use super::bed::{Bed, Effort, Workshop};
+use super::bed::{Bed, Effort, Workshop, left_behind};
 use super::case::Case;
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Binaries, Config, LocalHosts, descriptors};
+use dvm_hosts::{Binaries, Config, LocalHosts, leftovers};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,6 +67,7 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
             runner.repeat(case);
         }
     }
+    runner.end();
     Ok(runner.totals)
 }
 
@@ -167,6 +168,22 @@ impl Runner<'_> {
         Ok(())
     }
 
+    /// Removes the hosts; nothing may be left of them.
+    fn end(&mut self) {
+        const NAME: &str = "hosts-leave-nothing";
+        let Some(hosts) = self.hosts.take() else { return };
+        let instance = hosts.instance().to_owned();
+        let left = hosts.down().and_then(|()| leftovers(&instance));
+        match left {
+            Ok(left) if left.is_empty() => {
+                println!("ok {NAME}");
+                self.totals.passed += 1;
+            }
+            Ok(left) => self.fail(NAME, left.join(", ")),
+            Err(error) => self.fail(NAME, error.to_string()),
+        }
+    }
+
     /// What the agents said last.
     fn logs(&self) -> String {
         let Some(hosts) = &self.hosts else { return String::new() };
@@ -187,29 +204,12 @@ fn clean(hosts: &LocalHosts) -> Result<()> {
     loop {
         let left = left_behind(hosts)?;
         if left.is_empty() {
+            for index in 0..hosts.hosts().len() {
+                ensure!(hosts.agent(index)?.is_some(), "the agent of {} is gone", hosts.host(index)?.name);
+            }
             return Ok(());
         }
         ensure!(Instant::now() < latest, "left behind {} s after the end: {}", CLEAN_LATEST.as_secs(), left.join(", "));
         sleep(POLL);
     }
-}
-
-fn left_behind(hosts: &LocalHosts) -> Result<Vec<String>> {
-    let mut left = Vec::new();
-    for (index, host) in hosts.hosts().iter().enumerate() {
-        for process in hosts.processes(index)? {
-            if process.name != "dvm-agent" {
-                left.push(format!("{}: process {} {}", host.name, process.pid, process.command));
-                continue;
-            }
-            let census = descriptors(process.pid);
-            for kind in ["memfd", "userfaultfd"] {
-                if let Some(count) = census.get(kind) {
-                    left.push(format!("{}: {count} {kind} in the agent", host.name));
-                }
-            }
-        }
-        ensure!(hosts.agent(index)?.is_some(), "the agent of {} is gone", host.name);
-    }
-    Ok(left)
 }

@@ -290,6 +290,17 @@ impl Drop for LocalHosts {
     }
 }
 
+/// What is still there of an instance: namespaces and directories. Empty after [`LocalHosts::down`].
+///
+/// # Errors
+/// The name is no instance's.
+pub fn leftovers(instance: &str) -> Result<Vec<String>> {
+    let names = Names::new(instance)?;
+    let paths = [names.run(), names.state(), names.lock()];
+    let paths = paths.iter().filter(|path| path.exists()).map(|path| path.display().to_string());
+    Ok(net::with_prefix(&names.prefix()).into_iter().chain(paths).collect())
+}
+
 /// Ends and removes whatever carries the instance's names.
 fn sweep(names: &Names) -> Result<()> {
     let namespaces = net::with_prefix(&names.prefix());

@@ -24,7 +24,7 @@ mod statistics;
 pub use agents::Binaries;
 pub use command::{output_within, wait_within};
 pub use error::{Error, Result};
-pub use instance::{Config, Host, LocalHosts, User};
+pub use instance::{Config, Host, LocalHosts, User, leftovers};
 pub use job::{Finished, Job, Running};
 pub use process::{Process, alive, cpu_time, descriptors, kill_process, memory_file_bytes};
 pub use sample::write_sample;

@@ -3,7 +3,7 @@
 //! Owns both tables. A discard is not idempotent (the page may be written again right after), so each home
 //! remembers which discards of each node it has carried out, as a replay window does.
 
-use crate::extent::Form;
+use crate::extent::{Form, Local, LocalState};
 use crate::face::{Event, PageOp};
 use crate::limits::{DISCARD_PAGES_IN_FLIGHT_MAX, DISCARDS_ACTIVE_MAX, DISCARDS_QUEUED_MAX, PAGES_MAX};
 use crate::node::{Node, whole_extent};
@@ -13,7 +13,7 @@ use crate::timer::TimerKey;
 use crate::transient::Waiter;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use dsm_fast::State;
+use dsm_fast::{Directory, State, Step};
 use dsm_wire::{ExtentNumber, Message, NodeId, PageNumber, PageRange, RequestId};
 
 /// Marks the counter of a discard's request; discards of one node are numbered without gaps.
@@ -292,24 +292,68 @@ impl Node {
 
     /// Forgets pages of a split extent, each by its own transaction. Returns whether it must wait.
     fn forget_words(&mut self, request: RequestId, here: PageRange) -> bool {
-        for page in here.pages() {
+        let mut cursor = here.first;
+        loop {
+            let Some(page) = self.next_to_forget(PageRange::new(cursor, here.end().0 - cursor.0)) else {
+                self.advance_cursor(request, here.end(), 0);
+                return false;
+            };
             if self.jobs.jobs.get(&request).is_some_and(|job| job.in_flight >= DISCARD_PAGES_IN_FLIGHT_MAX) {
+                self.advance_cursor(request, page, 0);
                 return true;
             }
-            let word = self.entry(page).word;
-            if word.is_busy() {
-                self.advance_cursor(request, page.offset(1), 1);
+            let own = self.own_run(PageRange::new(page, here.end().0 - page.0));
+            cursor = page.offset(own.count.max(1));
+            self.advance_cursor(request, cursor, 1);
+            if own.count > 0 {
+                self.forget_own(request, own);
+            } else if self.entry(page).word.is_busy() {
                 self.transients.entry(page).or_default().waiters.push_back(Waiter::Discard(request));
-            } else if word.state() == State::Fresh {
-                self.advance_cursor(request, page.offset(1), 0);
-            } else {
-                self.advance_cursor(request, page.offset(1), 1);
-                if !self.forget_page(page, request) {
-                    self.on_page_forgotten(request);
-                }
+            } else if !self.forget_page(page, request) {
+                self.on_page_forgotten(request);
             }
         }
-        false
+    }
+
+    /// The pages from the start of `rest` that this node alone has, with nothing in flight.
+    fn own_run(&self, rest: PageRange) -> PageRange {
+        let me = self.me;
+        let is_own = |page: &PageNumber| {
+            let word = self.entry(*page).word;
+            let is_at_rest = !word.is_busy() && !self.operations.is_on(*page) && !self.transients.contains_key(page);
+            word.state() == State::Owned && word.owner() == me && is_at_rest && word.era().0 < u32::MAX
+        };
+        let count = rest.pages().take_while(is_own).count();
+        PageRange::new(rest.first, count as u64)
+    }
+
+    /// Drops a run of pages that this node alone has, with one operation; they are busy meanwhile.
+    fn forget_own(&mut self, request: RequestId, run: PageRange) {
+        for page in run.pages() {
+            self.change(page, Step::Lock);
+        }
+        self.start(PageOp::Drop { range: run }, Follow::ForgetOwn { job: request });
+    }
+
+    pub(crate) fn on_own_forgotten(&mut self, run: PageRange, job: RequestId) {
+        for page in run.pages() {
+            self.counters.pages_discarded += 1;
+            self.change(page, Step::Forgotten);
+            let era = self.entry(page).word.era();
+            self.set_local(page, Local { state: LocalState::Invalid, era });
+            self.finish(page);
+        }
+        self.on_page_forgotten(job);
+    }
+
+    /// The first page of `rest`, which lies in one extent, that is not fresh already.
+    fn next_to_forget(&self, rest: PageRange) -> Option<PageNumber> {
+        let Form::Split(_, directory) = &self.extents.get(&rest.first.extent())?.form else { return None };
+        let is_fresh = |page: &PageNumber| {
+            let word = directory.load(page.index_in_extent()).word;
+            word.state() == State::Fresh && !word.is_busy()
+        };
+        rest.pages().find(|page| !is_fresh(page))
     }
 
     /// One thing less that the job waits for.

@@ -101,6 +101,7 @@ impl Node {
             Follow::Take { request, era, home } => self.on_taken(page, request, era, home, contents),
             Follow::Invalidate { request, era, home } => self.on_invalidated(page, request, era, home),
             Follow::Forget { job } => self.on_page_forgotten(job),
+            Follow::ForgetOwn { job } => self.on_own_forgotten(op.range, job),
             Follow::DropLost => {}
             Follow::Poison => self.on_poisoned(page),
         }

@@ -154,7 +154,11 @@ impl Node {
     pub(crate) fn on_done_in_lost(&mut self, op: &Operation, contents: &Contents) {
         self.free(contents);
         match op.follow {
-            Follow::DropLost | Follow::Invalidate { .. } | Follow::Forget { .. } | Follow::Take { .. } => {}
+            Follow::DropLost
+            | Follow::Invalidate { .. }
+            | Follow::Forget { .. }
+            | Follow::ForgetOwn { .. }
+            | Follow::Take { .. } => {}
             Follow::Poison => self.on_poisoned(op.range.first),
             Follow::FirstTouch { .. }
             | Follow::Refresh

@@ -179,7 +179,7 @@ impl Node {
     /// How full the tables are.
     #[must_use]
     pub fn tables(&self) -> Tables {
-        let is_split = |extent: &&Box<Extent>| extent.words().is_some();
+        let split = self.extents.values().filter(|extent| extent.words().is_some());
         Tables {
             transients: self.transients.len(),
             operations: self.operations.len(),
@@ -187,7 +187,7 @@ impl Node {
             discards: self.discards.len(),
             jobs: self.jobs.len(),
             extents: self.extents.len(),
-            extents_split: self.extents.values().filter(is_split).count(),
+            extents_split: split.count(),
             anchored: self.anchored.len(),
             stays: self.stays.len(),
         }

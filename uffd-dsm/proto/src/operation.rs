@@ -28,6 +28,8 @@ pub enum Follow {
     Invalidate { request: RequestId, era: Era, home: NodeId },
     /// An extent's pages are dropped for a discard.
     Forget { job: RequestId },
+    /// Pages that home alone has are dropped for a discard.
+    ForgetOwn { job: RequestId },
     /// Pages of a lost extent are dropped.
     DropLost,
     /// The page is poisoned.

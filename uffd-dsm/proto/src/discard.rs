@@ -14,7 +14,7 @@ use crate::transient::Waiter;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use dsm_fast::{Directory, State, Step};
-use dsm_wire::{ExtentNumber, Message, NodeId, PageNumber, PageRange, RequestId};
+use dsm_wire::{ExtentNumber, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId};
 
 /// Marks the counter of a discard's request; discards of one node are numbered without gaps.
 const DISCARD_BIT: u64 = 1 << 47;
@@ -235,7 +235,9 @@ impl Node {
         while let Some(job) = self.jobs.jobs.get_mut(&request) {
             if job.cursor >= job.range.end() {
                 if job.in_flight == 0 {
+                    let range = job.range;
                     self.jobs.jobs.remove(&request);
+                    self.merge_extents(range);
                     self.send(request.requester(), Message::DiscardDone { request });
                 }
                 return;
@@ -258,6 +260,25 @@ impl Node {
             };
             if is_parked {
                 return;
+            }
+        }
+    }
+
+    /// Extents of `range` that are forgotten as a whole, and at rest, are this node's alone again.
+    fn merge_extents(&mut self, range: PageRange) {
+        let is_inside = |number: ExtentNumber| intersection(range, whole_extent(number)).count == PAGES_PER_EXTENT;
+        let split: Vec<ExtentNumber> = self
+            .extents
+            .range(extents_of(range))
+            .filter(|(number, extent)| matches!(extent.form, Form::Split(..)) && is_inside(**number))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in split {
+            let pages = whole_extent(number);
+            let is_at_rest = self.transients.range(pages.first..pages.end()).next().is_none();
+            let is_free = is_at_rest && self.operations.overlapping(pages).is_none();
+            if is_free && self.extents.get_mut(&number).is_some_and(|extent| extent.merge()) {
+                self.counters.extents_merged += 1;
             }
         }
     }

@@ -13,7 +13,7 @@
 use crate::face::Frame;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use dsm_fast::{PlainDirectory, Word};
+use dsm_fast::{Directory, PlainDirectory, State, Word};
 use dsm_wire::{Era, NodeId, PAGES_PER_EXTENT};
 
 const PAGES: usize = PAGES_PER_EXTENT as usize;
@@ -169,6 +169,21 @@ impl Extent {
         let words = Box::new(Words { locals: core::array::from_fn(local_of) });
         let directory = Box::new(PlainDirectory::new(word_of));
         self.form = Form::Split(words, directory);
+    }
+
+    /// Split becomes Whole if nobody has any page. Returns whether it did.
+    pub fn merge(&mut self) -> bool {
+        let Form::Split(words, directory) = &self.form else { return false };
+        let is_free = |index: &usize| {
+            let word = directory.load(*index).word;
+            word.state() == State::Fresh && !word.is_busy() && words.local(*index).state == LocalState::Invalid
+        };
+        let is_mergeable = (0..PAGES).all(|index| is_free(&index));
+        if is_mergeable {
+            let base = (0..PAGES).map(|index| directory.load(index).word.era()).max().unwrap_or_default();
+            self.form = Form::Whole(Box::new(Whole { base, ..Whole::default() }));
+        }
+        is_mergeable
     }
 
     pub fn words(&self) -> Option<&Words> {

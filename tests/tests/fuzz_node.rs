@@ -40,14 +40,14 @@ fn judge(life: &[u8]) -> Reached {
 
 fn mutate(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut life = if corpus.is_empty() || rng.chance(100_000) {
-        (0..rng.between(20, LIFE_BYTES_MAX)).map(|_| rng.next() as u8).collect()
+        (0..rng.between(20, LIFE_BYTES_MAX)).map(|_| rng.draw() as u8).collect()
     } else {
         corpus[rng.below(corpus.len() as u64) as usize].clone()
     };
     for _ in 0..rng.between(1, 12) {
         let place = rng.below(life.len() as u64 + 1) as usize;
         match rng.below(4) {
-            0 if place < life.len() => life[place] = rng.next() as u8,
+            0 if place < life.len() => life[place] = rng.draw() as u8,
             1 if place < life.len() => life[place] ^= 1 << rng.below(8),
             2 => {
                 let other = &corpus.get(rng.below(corpus.len() as u64) as usize).cloned().unwrap_or_default();
@@ -56,7 +56,7 @@ fn mutate(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
                 life.extend_from_slice(&other[from..]);
             }
             _ => {
-                let piece: Vec<u8> = (0..rng.between(1, 24)).map(|_| rng.next() as u8).collect();
+                let piece: Vec<u8> = (0..rng.between(1, 24)).map(|_| rng.draw() as u8).collect();
                 life.splice(place..place, piece);
             }
         }

@@ -175,7 +175,7 @@ impl World {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
         let hosts = (0..plan.nodes).map(|node| new_host(node, &plan, &mut rng)).collect();
         Self {
-            network: Rng::new(rng.next()),
+            network: Rng::new(rng.draw()),
             plan,
             sabotage,
             now: 0,
@@ -325,7 +325,7 @@ impl World {
         let at = self.now + wait;
         if at < self.plan.heal_ns {
             let until_ns = (at + self.network.between(1, 40) * 1_000_000).min(self.plan.heal_ns);
-            let group = self.network.next();
+            let group = self.network.draw();
             self.plan_at(at, 0, Happening::Partition { until_ns, group });
         }
     }
@@ -685,9 +685,9 @@ impl World {
 
 fn new_host(node: u64, plan: &Plan, rng: &mut Rng) -> Host {
     let threads =
-        (0..plan.threads).map(|_| Thread { rng: Rng::new(rng.next()), left: plan.accesses, access: None, scan: 0 }).collect();
+        (0..plan.threads).map(|_| Thread { rng: Rng::new(rng.draw()), left: plan.accesses, access: None, scan: 0 }).collect();
     let members = (0..plan.nodes as usize).map(|host| plan.node_of(host)).collect();
-    Host::new(plan.node_of(node as usize), members, FIRST_EPOCH, threads, Rng::new(rng.next()))
+    Host::new(plan.node_of(node as usize), members, FIRST_EPOCH, threads, Rng::new(rng.draw()))
 }
 
 /// The host an event happens at.

@@ -42,7 +42,7 @@ const PROGRAMS: [Program; 10] = [
         name: "zstd",
         arguments: &["-q", "-T4", "-12", "-B1MiB", "-c"],
         environment: &[],
-        input_mebibytes: 16,
+        input_mebibytes: 8,
         needs: &[Need::Program("zstd")],
     },
     Program {
@@ -54,7 +54,7 @@ const PROGRAMS: [Program; 10] = [
     },
     Program {
         name: "povray",
-        arguments: &["+Iscene.pov", "+O-", "+FP", "+W160", "+H120", "+WT4", "-D", "-GA"],
+        arguments: &["+Iscene.pov", "+O-", "+FP", "+W240", "+H180", "+WT4", "-D", "-GA"],
         environment: &[],
         input_mebibytes: 0,
         needs: &[Need::Program("povray")],

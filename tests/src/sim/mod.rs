@@ -4,8 +4,10 @@
 
 pub mod checker;
 pub mod host;
+mod network;
 pub mod pager;
 pub mod plan;
+mod program;
 pub mod rng;
 pub mod world;
 

@@ -1,26 +1,25 @@
 //! One run: the agenda, and what each event does to hosts, network and threads.
 //!
-//! Owns the virtual clock. Must not decide what is right: see `checker`.
+//! Owns the virtual clock. Must not decide what is right: see `checker`; frames: `network`; accesses: `program`.
 
 use super::checker::{Truth, check_single_writer};
 use super::host::{Host, Thread};
-use super::pager::{Access, Stamp};
+use super::pager::Stamp;
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use dsm_proto::plant::{self, Plant};
-use dsm_proto::{Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit, limits};
-use dsm_wire::{Epoch, Header, Kind, Message, NodeId, PageNumber, PageRange, VERSION};
+use dsm_proto::{Event, FaultKind, Nanos, OpId, OpResult, PageOp, limits};
+use dsm_wire::{Epoch, Header, Kind, Message, NodeId, PageNumber, PageRange};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 
 /// Virtual time after healing within which everything must be over.
 const LIVENESS_NS: u64 = 30_000_000_000;
-const FIRST_EPOCH: Epoch = Epoch(1);
+pub(super) const FIRST_EPOCH: Epoch = Epoch(1);
 /// While a host is dead and not everybody knows it, copies of what it was home of live on for a while.
 const MOURNING_NS: u64 = 200_000_000;
 const TRAIL_MAX: usize = 1_000_000;
-const FIRST_EXTENT: u64 = 7;
 
 /// A bug planted for the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +83,7 @@ pub struct Failure {
 }
 
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     Deliver { to: usize, from: usize, incarnation: u64, header: Header, stamps: Vec<Stamp> },
     Fault { host: usize, page: PageNumber, kind: FaultKind },
     Effect { host: usize, op: OpId, work: PageOp, rest_ns: u64 },
@@ -99,7 +98,7 @@ enum Happening {
 }
 
 #[derive(Debug)]
-struct Due {
+pub(super) struct Due {
     at: u64,
     order: u64,
     incarnation: u64,
@@ -128,28 +127,28 @@ impl Ord for Due {
 
 /// A discard on its way: pages are closed to threads, then forgotten, then open again.
 #[derive(Clone, Copy, Debug)]
-struct Closing {
-    host: usize,
-    range: PageRange,
-    is_sent: bool,
+pub(super) struct Closing {
+    pub(super) host: usize,
+    pub(super) range: PageRange,
+    pub(super) is_sent: bool,
 }
 
-struct World {
-    plan: Plan,
-    sabotage: Option<Sabotage>,
-    now: u64,
-    agenda: BinaryHeap<Reverse<Due>>,
-    order: u64,
-    hosts: Vec<Host>,
-    truth: Truth,
-    network: Rng,
-    partition: Option<(u64, u64)>,
-    mourning_until: u64,
-    closings: BTreeMap<u64, Closing>,
-    token_last: u64,
-    outcome: Outcome,
-    trail: std::collections::VecDeque<String>,
-    keeps_trail: bool,
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) sabotage: Option<Sabotage>,
+    pub(super) now: u64,
+    pub(super) agenda: BinaryHeap<Reverse<Due>>,
+    pub(super) order: u64,
+    pub(super) hosts: Vec<Host>,
+    pub(super) truth: Truth,
+    pub(super) network: Rng,
+    pub(super) partition: Option<(u64, u64)>,
+    pub(super) mourning_until: u64,
+    pub(super) closings: BTreeMap<u64, Closing>,
+    pub(super) token_last: u64,
+    pub(super) outcome: Outcome,
+    pub(super) trail: std::collections::VecDeque<String>,
+    pub(super) keeps_trail: bool,
 }
 
 /// Runs `plan` to its end.
@@ -234,7 +233,7 @@ impl World {
         self.sabotage == Some(Sabotage::StaleRestart) && matches!(what, Happening::Deliver { .. })
     }
 
-    fn weather(&self) -> Weather {
+    pub(super) fn weather(&self) -> Weather {
         if self.now < self.plan.heal_ns {
             self.plan.weather
         } else {
@@ -246,7 +245,7 @@ impl World {
         }
     }
 
-    fn plan_at(&mut self, at: u64, host: usize, what: Happening) {
+    pub(super) fn plan_at(&mut self, at: u64, host: usize, what: Happening) {
         self.order += 1;
         self.agenda.push(Reverse(Due { at, order: self.order, incarnation: self.hosts[host].incarnation, what }));
     }
@@ -268,7 +267,7 @@ impl World {
         }
     }
 
-    fn note_text(&mut self, text: String) {
+    pub(super) fn note_text(&mut self, text: String) {
         if self.keeps_trail {
             self.trail.push_back(text);
             if self.trail.len() > TRAIL_MAX {
@@ -316,26 +315,8 @@ impl World {
         }
     }
 
-    fn plan_partition(&mut self) {
-        let weather = self.plan.weather;
-        if weather.partitions == 0 {
-            return;
-        }
-        let wait = self.network.between(1, 2_000_000 / weather.partitions) * 1_000_000;
-        let at = self.now + wait;
-        if at < self.plan.heal_ns {
-            let until_ns = (at + self.network.between(1, 40) * 1_000_000).min(self.plan.heal_ns);
-            let group = self.network.draw();
-            self.plan_at(at, 0, Happening::Partition { until_ns, group });
-        }
-    }
-
-    fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.partition.is_some_and(|(until, group)| self.now < until && (group >> (from % 64) & 1) != (group >> (to % 64) & 1))
-    }
-
     /// Carries out everything the node of `host` wants done, as a driver does.
-    fn drain(&mut self, host: usize) -> Result<(), String> {
+    pub(super) fn drain(&mut self, host: usize) -> Result<(), String> {
         while let Some((op, work)) = self.hosts[host].node.poll_page_op() {
             self.begin(host, op, work);
         }
@@ -404,92 +385,6 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: usize, transmit: &Transmit) -> Result<(), String> {
-        let to = self.plan.host_of(transmit.to);
-        let pager = &mut self.hosts[from].pager;
-        let stamps: Vec<Stamp> = transmit.contents.buffers().map(|buffer| pager.peek(buffer)).collect::<Result<_, _>>()?;
-        if !transmit.keeps_buffers {
-            transmit.contents.buffers().try_for_each(|buffer| pager.free(buffer))?;
-        }
-        if to >= self.hosts.len() || to == from {
-            return Err(format!("host {from} sends to host {to}"));
-        }
-        let mut header = Header { version: VERSION, ..Header::default() };
-        transmit.message.encode(&mut header);
-        header.epoch.set(self.hosts[from].epoch.0);
-        header.source.set(self.plan.node_of(from).0);
-        header.destination.set(transmit.to.0);
-        self.outcome.frames += 1;
-        self.route(from, to, header, stamps);
-        Ok(())
-    }
-
-    fn route(&mut self, from: usize, to: usize, header: Header, stamps: Vec<Stamp>) {
-        let weather = self.weather();
-        let incarnation = self.hosts[from].incarnation;
-        let copies = 1 + u64::from(self.network.chance(weather.duplicates));
-        for _ in 0..copies {
-            let late = if self.network.chance(weather.stragglers) { self.network.below(1_000_000_000) } else { 0 };
-            let at = self.now + late + self.network.between(weather.delay_ns_min, weather.delay_ns_max.max(weather.delay_ns_min));
-            if self.network.chance(weather.loss) || self.is_cut(from, to) {
-                continue;
-            }
-            self.plan_at(at, to, Happening::Deliver { to, from, incarnation, header, stamps: stamps.clone() });
-        }
-    }
-
-    fn deliver(&mut self, to: usize, from: usize, incarnation: u64, header: &Header, stamps: &[Stamp]) -> Result<(), String> {
-        if !self.hosts[to].is_up {
-            return Ok(());
-        }
-        // The transport knows one incarnation of each peer; another one has no keys.
-        let is_known = incarnation == 0 && self.hosts[to].incarnation == 0;
-        if !is_known && self.sabotage != Some(Sabotage::StaleRestart) {
-            return self.deliver_stranger(to, from, header);
-        }
-        let frame = self.frame(to, from, header, stamps)?;
-        self.feed(to, frame)
-    }
-
-    /// A host that came back knows nothing and nobody knows it; even so, its frames change nothing.
-    fn deliver_stranger(&mut self, to: usize, from: usize, header: &Header) -> Result<(), String> {
-        if self.hosts[to].epoch == Epoch(header.epoch.get()) {
-            return Ok(());
-        }
-        let frame = self.frame(to, from, header, &[])?;
-        if matches!(frame.message, Message::Grant { .. }) {
-            return Ok(());
-        }
-        self.feed(to, frame)
-    }
-
-    fn frame(&mut self, to: usize, from: usize, header: &Header, stamps: &[Stamp]) -> Result<Frame, String> {
-        let kind = Kind::from_wire(header.kind).ok_or("a kind is not on the wire")?;
-        let message = Message::decode(header, kind).map_err(|error| format!("a frame does not decode: {error:?}"))?;
-        let mut contents = Contents::EMPTY;
-        for stamp in stamps {
-            contents.push(PageContent::Buffer(self.hosts[to].pager.fill(*stamp)));
-        }
-        Ok(Frame { from: self.plan.node_of(from), epoch: Epoch(header.epoch.get()), message, contents })
-    }
-
-    fn feed(&mut self, to: usize, frame: Frame) -> Result<(), String> {
-        let is_old = frame.epoch != self.hosts[to].epoch;
-        let buffers = self.hosts[to].pager.buffers_in_use() - frame.contents.buffers().count();
-        let frames = self.outcome.frames;
-        let before = *self.hosts[to].node.stats();
-        self.hosts[to].node.handle_frame(Nanos(self.now), frame);
-        let after = *self.hosts[to].node.stats();
-        self.drain(to)?;
-        if is_old {
-            let is_untouched = self.outcome.frames == frames && self.hosts[to].pager.buffers_in_use() == buffers;
-            if !is_untouched || after.dropped_epoch != before.dropped_epoch + 1 {
-                return Err(format!("host {to} takes a frame of epoch {} in epoch {}", frame.epoch, self.hosts[to].epoch));
-            }
-        }
-        Ok(())
-    }
-
     fn crash(&mut self) {
         let Some(crash) = self.plan.crash else { return };
         let host = &mut self.hosts[crash.host];
@@ -541,122 +436,7 @@ impl World {
         }
     }
 
-    /// A thread makes its access, or its next one.
-    fn step(&mut self, host: usize, thread: usize) -> Result<(), String> {
-        let Some((page, kind)) = self.next_access(host, thread) else { return Ok(()) };
-        let is_closed = self.closings.values().any(|closing| closing.range.contains(page));
-        let is_new = self.hosts[host].threads[thread].access.is_none();
-        if is_new && is_closed && !self.hosts[host].is_fenced {
-            // The program gave this page back and has not got it anew: no thread of it comes here.
-            self.plan_at(self.now + 50_000, host, Happening::Step { host, thread });
-            return self.send_closings();
-        }
-        self.hosts[host].threads[thread].access = Some((page, kind));
-        let weather = self.weather();
-        if self.hosts[host].rng.chance(weather.vanishing) {
-            self.hosts[host].pager.hide(page);
-        }
-        let access = self.hosts[host].pager.access(page, kind, self.truth.next_stamp());
-        match access {
-            Access::Fault => {
-                self.hosts[host].pager.parked.push((thread, page, kind));
-                let at = self.now + self.hosts[host].rng.between(1, 10_000);
-                self.plan_at(at, host, Happening::Fault { host, page, kind });
-                return Ok(());
-            }
-            Access::Killed => {
-                self.outcome.killed += 1;
-            }
-            Access::Hit(_) if self.hosts[host].is_fenced => {}
-            Access::Hit(stamp) => {
-                let judged = match kind {
-                    FaultKind::Read => self.truth.on_read(page, stamp),
-                    FaultKind::Write => self.truth.on_write(page, stamp),
-                };
-                judged.map_err(|reason| format!("host {host} {kind:?}: {reason}"))?;
-                self.check_page(page)?;
-            }
-        }
-        self.outcome.accesses += 1;
-        self.hosts[host].threads[thread].access = None;
-        self.hosts[host].threads[thread].left -= 1;
-        if !self.hosts[host].is_fenced {
-            self.maybe_discard(host, page)?;
-        }
-        let pause = self.hosts[host].threads[thread].rng.between(100, 200_000);
-        self.plan_at(self.now + pause, host, Happening::Step { host, thread });
-        Ok(())
-    }
-
-    fn next_access(&mut self, host: usize, thread: usize) -> Option<(PageNumber, FaultKind)> {
-        let plan = &self.plan;
-        let first_extent = FIRST_EXTENT + host as u64 / plan.group.max(1) * plan.extents * plan.group.min(1);
-        let thread = self.hosts[host].threads.get_mut(thread)?;
-        if let Some(access) = thread.access {
-            return Some(access);
-        }
-        if thread.left == 0 {
-            return None;
-        }
-        if thread.scan > 0 {
-            thread.scan -= 1;
-            let page = PageNumber(first_extent * 512 + thread.scan % (plan.extents * 512));
-            return Some((PageNumber(page.0 / 512 * 512 + 511 - page.0 % 512), FaultKind::Read));
-        }
-        if thread.rng.chance(plan.scans / 16) {
-            thread.scan = thread.rng.pick(&[3, 20, 40, 150]);
-        }
-        let extent = first_extent + thread.rng.below(plan.extents);
-        let page = PageNumber(extent * 512 + 500 - thread.rng.below(plan.pages));
-        let kind = if thread.rng.chance(plan.writes) { FaultKind::Write } else { FaultKind::Read };
-        Some((page, kind))
-    }
-
-    /// Now and then the program gives pages back: first no thread uses them, then they are forgotten, then they are new.
-    fn maybe_discard(&mut self, host: usize, page: PageNumber) -> Result<(), String> {
-        if !self.network.chance(self.plan.discards) {
-            return self.send_closings();
-        }
-        let first = PageNumber(page.0.saturating_sub(self.network.below(40)));
-        let count = if self.network.chance(200_000) { 1_000_000_000 } else { self.network.between(1, 600) };
-        let range = PageRange::new(first, count);
-        let overlaps = |closing: &Closing| closing.range.first < range.end() && range.first < closing.range.end();
-        if !self.closings.values().any(overlaps) {
-            self.token_last += 1;
-            self.closings.insert(self.token_last, Closing { host, range, is_sent: false });
-        }
-        self.send_closings()
-    }
-
-    fn send_closings(&mut self) -> Result<(), String> {
-        let ready: Vec<(u64, Closing)> =
-            self.closings.iter().filter(|(_, closing)| !closing.is_sent).map(|(token, closing)| (*token, *closing)).collect();
-        for (token, closing) in ready {
-            let in_use = |host: &Host| {
-                !host.is_fenced
-                    && host.threads.iter().any(|thread| thread.access.is_some_and(|(page, _)| closing.range.contains(page)))
-            };
-            if self.hosts.iter().any(in_use) || !self.hosts[closing.host].is_up {
-                continue;
-            }
-            self.closings.insert(token, Closing { is_sent: true, ..closing });
-            self.note_text(format!("discard {} {:?}", closing.host, closing.range));
-            if !self.hosts[closing.host].node.handle_discard(Nanos(self.now), closing.range, token) {
-                return Err("a discard is refused".into());
-            }
-            self.drain(closing.host)?;
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, token: u64) {
-        if let Some(closing) = self.closings.remove(&token) {
-            self.truth.on_discarded(closing.range);
-            self.outcome.discards += 1;
-        }
-    }
-
-    fn check_page(&self, page: PageNumber) -> Result<(), String> {
+    pub(super) fn check_page(&self, page: PageNumber) -> Result<(), String> {
         let living = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_fenced);
         check_single_writer(page, living.map(|(index, host)| (index, &host.pager)))
     }

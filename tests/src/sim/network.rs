@@ -1,0 +1,121 @@
+//! The simulated network: what the weather does to frames, and what a driver does with those that arrive.
+//!
+//! Owns loss, duplicates, delay and partitions. Must not know what a frame means.
+
+use super::pager::Stamp;
+use super::world::{Happening, Sabotage, World};
+use dsm_proto::{Contents, Frame, Nanos, PageContent, Transmit};
+use dsm_wire::{Epoch, Header, Kind, Message, VERSION};
+
+impl World {
+    pub(super) fn plan_partition(&mut self) {
+        let weather = self.plan.weather;
+        if weather.partitions == 0 {
+            return;
+        }
+        let wait = self.network.between(1, 2_000_000 / weather.partitions) * 1_000_000;
+        let at = self.now + wait;
+        if at < self.plan.heal_ns {
+            let until_ns = (at + self.network.between(1, 40) * 1_000_000).min(self.plan.heal_ns);
+            let group = self.network.draw();
+            self.plan_at(at, 0, Happening::Partition { until_ns, group });
+        }
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.partition.is_some_and(|(until, group)| self.now < until && (group >> (from % 64) & 1) != (group >> (to % 64) & 1))
+    }
+
+    pub(super) fn transmit(&mut self, from: usize, transmit: &Transmit) -> Result<(), String> {
+        let to = self.plan.host_of(transmit.to);
+        let pager = &mut self.hosts[from].pager;
+        let stamps: Vec<Stamp> = transmit.contents.buffers().map(|buffer| pager.peek(buffer)).collect::<Result<_, _>>()?;
+        if !transmit.keeps_buffers {
+            transmit.contents.buffers().try_for_each(|buffer| pager.free(buffer))?;
+        }
+        if to >= self.hosts.len() || to == from {
+            return Err(format!("host {from} sends to host {to}"));
+        }
+        let mut header = Header { version: VERSION, ..Header::default() };
+        transmit.message.encode(&mut header);
+        header.epoch.set(self.hosts[from].epoch.0);
+        header.source.set(self.plan.node_of(from).0);
+        header.destination.set(transmit.to.0);
+        self.outcome.frames += 1;
+        self.route(from, to, header, stamps);
+        Ok(())
+    }
+
+    fn route(&mut self, from: usize, to: usize, header: Header, stamps: Vec<Stamp>) {
+        let weather = self.weather();
+        let incarnation = self.hosts[from].incarnation;
+        let copies = 1 + u64::from(self.network.chance(weather.duplicates));
+        for _ in 0..copies {
+            let late = if self.network.chance(weather.stragglers) { self.network.below(1_000_000_000) } else { 0 };
+            let at = self.now + late + self.network.between(weather.delay_ns_min, weather.delay_ns_max.max(weather.delay_ns_min));
+            if self.network.chance(weather.loss) || self.is_cut(from, to) {
+                continue;
+            }
+            self.plan_at(at, to, Happening::Deliver { to, from, incarnation, header, stamps: stamps.clone() });
+        }
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        to: usize,
+        from: usize,
+        incarnation: u64,
+        header: &Header,
+        stamps: &[Stamp],
+    ) -> Result<(), String> {
+        if !self.hosts[to].is_up {
+            return Ok(());
+        }
+        // The transport knows one incarnation of each peer; another one has no keys.
+        let is_known = incarnation == 0 && self.hosts[to].incarnation == 0;
+        if !is_known && self.sabotage != Some(Sabotage::StaleRestart) {
+            return self.deliver_stranger(to, from, header);
+        }
+        let frame = self.frame(to, from, header, stamps)?;
+        self.feed(to, frame)
+    }
+
+    /// A host that came back knows nothing and nobody knows it; even so, its frames change nothing.
+    fn deliver_stranger(&mut self, to: usize, from: usize, header: &Header) -> Result<(), String> {
+        if self.hosts[to].epoch == Epoch(header.epoch.get()) {
+            return Ok(());
+        }
+        let frame = self.frame(to, from, header, &[])?;
+        if matches!(frame.message, Message::Grant { .. }) {
+            return Ok(());
+        }
+        self.feed(to, frame)
+    }
+
+    fn frame(&mut self, to: usize, from: usize, header: &Header, stamps: &[Stamp]) -> Result<Frame, String> {
+        let kind = Kind::from_wire(header.kind).ok_or("a kind is not on the wire")?;
+        let message = Message::decode(header, kind).map_err(|error| format!("a frame does not decode: {error:?}"))?;
+        let mut contents = Contents::EMPTY;
+        for stamp in stamps {
+            contents.push(PageContent::Buffer(self.hosts[to].pager.fill(*stamp)));
+        }
+        Ok(Frame { from: self.plan.node_of(from), epoch: Epoch(header.epoch.get()), message, contents })
+    }
+
+    fn feed(&mut self, to: usize, frame: Frame) -> Result<(), String> {
+        let is_old = frame.epoch != self.hosts[to].epoch;
+        let buffers = self.hosts[to].pager.buffers_in_use() - frame.contents.buffers().count();
+        let frames = self.outcome.frames;
+        let before = *self.hosts[to].node.stats();
+        self.hosts[to].node.handle_frame(Nanos(self.now), frame);
+        let after = *self.hosts[to].node.stats();
+        self.drain(to)?;
+        if is_old {
+            let is_untouched = self.outcome.frames == frames && self.hosts[to].pager.buffers_in_use() == buffers;
+            if !is_untouched || after.dropped_epoch != before.dropped_epoch + 1 {
+                return Err(format!("host {to} takes a frame of epoch {} in epoch {}", frame.epoch, self.hosts[to].epoch));
+            }
+        }
+        Ok(())
+    }
+}

@@ -3,7 +3,7 @@
  * Owns the timing that makes outcomes vary. Must not know which outcomes are allowed: the harness computes that from the
  * same text.
  *
- * usage: litmus --rounds N --layout one|two --seed S [--slot-us U] 'x=1; r0=y | y=1; r1=x'
+ * usage: litmus --rounds N --layout one|two --seed S [--slot-us SHORTEST] 'x=1; r0=y | y=1; r1=x'
  *   locations x y z; registers r0..r7; `x=2` store, `r0=x` load, `r0=x++` lock xadd, `mfence`
  *   layout: the locations of an instance lie on one page, or each on a page of its own
  * prints: `outcome r0=0 r1=1 x=1 y=1 : 1234` for each outcome seen, then `rounds N`
@@ -29,6 +29,7 @@
 #define LOCATIONS 3
 #define REGISTERS 8
 #define OUTCOMES_MAX 512
+#define SLOT_NS_MAX 4000000
 
 enum kind { STORE, LOAD, INCREMENT, FENCE };
 struct operation { enum kind kind; int location, reg; uint64_t value; };
@@ -36,7 +37,7 @@ struct operation { enum kind kind; int location, reg; uint64_t value; };
 static struct operation program[THREADS_MAX][OPERATIONS_MAX];
 static int length[THREADS_MAX], threads, locations, registers, increments;
 static int one_page = 1;
-static uint64_t rounds = 1000, slot_ns = 300000, seed = 1;
+static uint64_t rounds = 1000, slot_ns = 200000, seed = 1;
 
 /* Page 0 of an instance holds all its locations, or x alone. */
 static _Alignas(PAGE) uint8_t cells[BATCH * LOCATIONS * PAGE];
@@ -44,7 +45,7 @@ static _Alignas(PAGE) uint8_t cells[BATCH * LOCATIONS * PAGE];
 static struct { _Alignas(PAGE) uint64_t value[BATCH][REGISTERS]; } seen[THREADS_MAX];
 static uint64_t initial[BATCH][LOCATIONS];
 static struct { _Alignas(PAGE) atomic_ullong arrived; } gate;
-static struct { _Alignas(PAGE) atomic_ullong start_ns, generation; atomic_int over; } batch;
+static struct { _Alignas(PAGE) atomic_ullong start_ns, generation, slot_ns; atomic_int over; } batch;
 
 static struct { uint64_t key, count; } outcomes[OUTCOMES_MAX];
 static int outcome_count;
@@ -68,9 +69,9 @@ static void wait_until(uint64_t time_ns) {
     while (now_ns() < time_ns) {}
 }
 
-/* Mostly nothing or little, sometimes as long as a page takes to cross the network. */
-static void delay(uint64_t *state) {
-    static const uint64_t longest[] = {1, 300, 3000, 30000, 120000, 250000};
+/* Mostly nothing or little, sometimes most of a slot. */
+static void delay(uint64_t *state, uint64_t slot) {
+    uint64_t longest[] = {1, 300, 3000, slot / 10, slot / 3, slot};
     uint64_t most = longest[next_random(state) % 6];
     wait_until(now_ns() + next_random(state) % most);
 }
@@ -87,11 +88,11 @@ static volatile uint64_t *cell(int instance, int location) {
     return (volatile uint64_t *)(cells + at);
 }
 
-static void run_instance(int me, int instance, uint64_t generation, uint64_t *state) {
+static void run_instance(int me, int instance, uint64_t generation, uint64_t slot, uint64_t *state) {
     for (int i = 0; i < length[me]; i++) {
         struct operation *operation = &program[me][i];
         volatile uint64_t *at = cell(instance, operation->location);
-        delay(state);
+        delay(state, slot);
         switch (operation->kind) {
         case STORE: *at = generation * 8 + operation->value; break;
         case LOAD: seen[me].value[instance][operation->reg] = *at; break;
@@ -145,17 +146,24 @@ static void *work(void *argument) {
     for (;;) {
         meet(&turn);
         if (batch.over) return NULL;
-        uint64_t start = batch.start_ns, generation = batch.generation;
+        uint64_t start = batch.start_ns, generation = batch.generation, slot = batch.slot_ns;
+        /* The hosts' clocks differ a little, always the same way: in half of the batches each thread is late by an amount of its own. */
+        uint64_t shift = next_random(&state) % 2 ? next_random(&state) % (2 * slot) : 0;
         for (int instance = 0; instance < BATCH; instance++) {
-            wait_until(start + instance * slot_ns);
-            run_instance(me, instance, generation, &state);
+            wait_until(start + shift + instance * slot);
+            run_instance(me, instance, generation, slot, &state);
         }
         meet(&turn);
         if (me != 0) continue;
+        uint64_t end = start + BATCH * slot, now = now_ns();
         tally(generation);
         if (generation * BATCH >= rounds) batch.over = 1;
         batch.generation = generation + 1;
-        batch.start_ns = now_ns() + 2 * slot_ns;
+        /* Threads that run behind their slots no longer meet: slots as long as the machine needs them. */
+        if (now > end + 4 * slot && slot < SLOT_NS_MAX) slot += slot / 2;
+        else if (now < end + 2 * slot && slot > slot_ns) slot -= slot / 10;
+        batch.slot_ns = slot;
+        batch.start_ns = now_ns() + 2 * slot;
     }
 }
 
@@ -212,6 +220,7 @@ int main(int argc, char **argv) {
     }
     if (threads == 0) fail("no test");
     batch.generation = 1;
+    batch.slot_ns = slot_ns;
     batch.start_ns = now_ns() + 50 * 1000000ull;
     pthread_t thread[THREADS_MAX];
     for (intptr_t i = 0; i < threads; i++)

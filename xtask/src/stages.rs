@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
     /// Least rounds of each live litmus test.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 1500)]
     rounds: u64,
 }
 

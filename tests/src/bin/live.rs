@@ -24,7 +24,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     repeat: u32,
     /// Least rounds of each litmus test.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 1500)]
     rounds: u64,
     /// Operations of each thread of a history.
     #[arg(long, default_value_t = 10_000)]

@@ -29,7 +29,7 @@ const ROUNDS_PER_RUN_MAX: u64 = 20_000;
 /// Times the asked rounds after which an outcome that never came counts as not exercised.
 const PATIENCE: u64 = 10;
 /// Longest one round may take on average before the run counts as hanging.
-const ROUND_LONGEST: Duration = Duration::from_millis(3);
+const ROUND_LONGEST: Duration = Duration::from_millis(12);
 
 /// Each test, its locations on one page and on two.
 #[must_use]

@@ -103,7 +103,6 @@ fn parallel_faults(bed: &mut Bed) -> Result<Vec<Figure>> {
     bed.pin(0, ONE_CORE)?;
     bed.pin(1, last_core().as_str())?;
     let count = bed.samples / PARALLEL_THREADS;
-    // The first threads are placed on alternating hosts: block=1 keeps main alone on the root.
     let threads = PARALLEL_THREADS.to_string();
     let output = bed.faults("parallel", count, &[&threads], ONE_CORE)?.output();
     let one = count as f64 / seconds(&output, "one")?;

@@ -99,7 +99,11 @@ fn main() -> ExitCode {
         Command::Run { cluster, node } => run::run(&cluster, &node),
         Command::Doctor { node, json } => doctor::doctor(node.as_deref(), json).and_then(|(text, healthy)| {
             print(&text)?;
-            if healthy { Ok(()) } else { Err(Failure::new(Exit::Unhealthy, anyhow::anyhow!("something is missing on this host"))) }
+            if healthy {
+                Ok(())
+            } else {
+                Err(Failure::new(Exit::Unhealthy, anyhow::anyhow!("something is missing on this host")))
+            }
         }),
         Command::Status(ask) => {
             let is_json = ask.json;

@@ -5,7 +5,7 @@
 use crate::tally::Tally;
 use crate::{cargo, live, setup, simulate, tidy, walls};
 use anyhow::{Context, Result};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
@@ -95,8 +95,11 @@ fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
 
 /// `cargo test` over the workspace: each test is one result.
 fn unit_tests(tally: &mut Tally) -> Result<()> {
-    let mut child = cargo::command(&["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped()).spawn()?;
+    let mut command = cargo::command(&["test", "--workspace", "--no-fail-fast"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("no output of cargo test")?;
+    let talk = child.stderr.take().context("no stderr of cargo test")?;
+    let listener = std::thread::spawn(move || skips_told(talk));
     let mut seen = Seen::default();
     for line in BufReader::new(output).lines() {
         let line = line?;
@@ -106,7 +109,12 @@ fn unit_tests(tally: &mut Tally) -> Result<()> {
         seen.add_line(&line);
     }
     let status = child.wait()?;
-    tally.pass(seen.passed);
+    let skips = listener.join().map_err(|_| anyhow::anyhow!("the reader of cargo test's stderr panicked"))?;
+    // Cargo counts a test that could not do its work as passed.
+    tally.pass(seen.passed.saturating_sub(skips.len() as u64));
+    for (name, reason) in &skips {
+        tally.skip(name, reason);
+    }
     for name in &seen.failed {
         tally.fail(name, "unit test");
     }
@@ -117,6 +125,17 @@ fn unit_tests(tally: &mut Tally) -> Result<()> {
         tally.fail("cargo test", &format!("{status}: does not build, or a test program died"));
     }
     Ok(())
+}
+
+/// Passes `talk` on to stderr; returns the tests that said there why they cannot run, as `skipped: name: reason`.
+fn skips_told(talk: impl Read) -> Vec<(String, String)> {
+    let mut skips = Vec::new();
+    for line in BufReader::new(talk).lines().map_while(Result::ok) {
+        eprintln!("{line}");
+        let told = line.strip_prefix("skipped: ").and_then(|rest| rest.split_once(": "));
+        skips.extend(told.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
+    }
+    skips
 }
 
 /// What the test programs printed.
@@ -142,6 +161,13 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn skipped_tests_are_named() {
+        let talk = "   Compiling x\nskipped: agents::jobs: /dev/userfaultfd: not found\nskipped nothing\n";
+        let expected = vec![("agents::jobs".to_owned(), "/dev/userfaultfd: not found".to_owned())];
+        assert_eq!(skips_told(talk.as_bytes()), expected);
+    }
 
     #[test]
     fn test_lines_are_counted() {

@@ -238,9 +238,23 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn can_run_jobs(test: &str) -> bool {
     let device = fs::File::options().read(true).write(true).open("/dev/userfaultfd");
     if let Err(error) = &device {
-        eprintln!("SKIPPED {test}: /dev/userfaultfd: {error}");
+        skip(test, &format!("/dev/userfaultfd: {error}"));
     }
     device.is_ok()
+}
+
+/// Whether husks of other users can be started; if not, says so loudly.
+pub fn can_change_user(test: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip(test, "needs root");
+    }
+    is_root
+}
+
+/// Past the test harness, which hides what a passing test prints.
+fn skip(test: &str, reason: &str) {
+    std::io::stderr().write_all(format!("skipped: agents::{test}: {reason}\n").as_bytes()).unwrap();
 }
 
 fn place(name: &str) -> usize {

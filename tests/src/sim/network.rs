@@ -42,8 +42,26 @@ impl World {
         header.source.set(self.plan.node_of(from).0);
         header.destination.set(transmit.to.0);
         self.outcome.frames += 1;
-        self.route(from, to, header, stamps);
+        self.route_parts(from, to, &transmit.message, header, &stamps);
         Ok(())
+    }
+
+    /// As the transport does: a grant of several pages travels as grants of as many pages as fit a datagram, each on its own.
+    fn route_parts(&mut self, from: usize, to: usize, message: &Message, header: Header, stamps: &[Stamp]) {
+        let Message::Grant { request, page, rights, era, content, .. } = *message else {
+            return self.route(from, to, header, stamps.to_vec());
+        };
+        if stamps.len() < 2 {
+            return self.route(from, to, header, stamps.to_vec());
+        }
+        let pages_per_datagram = self.network.between(1, 4) as usize;
+        for (index, part) in stamps.chunks(pages_per_datagram).enumerate() {
+            let page = page.offset((index * pages_per_datagram) as u64);
+            let count = part.len() as u16;
+            let mut header = header;
+            Message::Grant { request, page, rights, era, count, content }.encode(&mut header);
+            self.route(from, to, header, part.to_vec());
+        }
     }
 
     fn route(&mut self, from: usize, to: usize, header: Header, stamps: Vec<Stamp>) {

@@ -1,13 +1,14 @@
 //! Reading ahead: which faults continue a sequence, and how many pages to ask for.
 //!
-//! Owns the streams. Must not know who answers.
+//! Owns the streams, and the requests for several pages whose grants come in parts. Must not know who answers.
 
 use crate::extent::LocalState;
-use crate::face::FaultKind;
-use crate::limits::REQUESTS_AHEAD_MAX;
+use crate::face::{FaultKind, Nanos};
+use crate::limits::{BATCHES_MAX, PART_PATIENCE, REQUESTS_AHEAD_MAX};
 use crate::node::Node;
-use crate::transient::{Fault, Want};
-use dsm_wire::{NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber};
+use crate::transient::{Ask, Fault, Want};
+use alloc::collections::VecDeque;
+use dsm_wire::{NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber, PageRange, RequestId, Rights};
 
 const STREAMS: usize = 8;
 
@@ -55,7 +56,71 @@ impl Streams {
     }
 }
 
+/// A read request for several pages.
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    request: RequestId,
+    range: PageRange,
+    sent_at: Nanos,
+    /// Bit n: page n of the range has not come.
+    pending: u16,
+}
+
+impl Batch {
+    fn bit(&self, page: PageNumber) -> u16 {
+        if self.range.contains(page) { self.pending & 1 << (page.0 - self.range.first.0) } else { 0 }
+    }
+}
+
+/// The requests for several pages sent last. A grant travels in as many frames as the MTU asks for, each a grant of its
+/// own; eras decide whether a late one may still be installed, as for every grant.
+#[derive(Debug, Default)]
+pub struct Batches {
+    recent: VecDeque<Batch>,
+}
+
+impl Batches {
+    /// A request for `count` pages, 2 to 16, has left.
+    pub fn note(&mut self, request: RequestId, first: PageNumber, count: u16, now: Nanos) {
+        if self.recent.len() >= BATCHES_MAX {
+            self.recent.pop_front();
+        }
+        let pending = u16::MAX >> (PAGES_PER_MESSAGE_MAX - count.min(PAGES_PER_MESSAGE_MAX));
+        self.recent.push_back(Batch { request, range: PageRange::new(first, u64::from(count)), sent_at: now, pending });
+    }
+
+    /// Whether `page` was asked for with `request` and has not come; it has now.
+    pub fn take(&mut self, request: RequestId, page: PageNumber) -> bool {
+        let Some(batch) = self.recent.iter_mut().find(|batch| batch.request == request) else { return false };
+        let bit = batch.bit(page);
+        batch.pending &= !bit;
+        if batch.pending == 0 {
+            self.recent.retain(|batch| batch.request != request);
+        }
+        bit != 0
+    }
+
+    /// The request that will bring `page` presently, and when it left.
+    fn bringing(&self, page: PageNumber, now: Nanos) -> Option<(RequestId, Nanos)> {
+        let is_bringing = |batch: &&Batch| batch.bit(page) != 0 && now < batch.sent_at + PART_PATIENCE;
+        self.recent.iter().rev().find(is_bringing).map(|batch| (batch.request, batch.sent_at))
+    }
+}
+
 impl Node {
+    /// Lets a new read want of `page` wait for a request that asked for the page already. False if there is none.
+    pub(crate) fn await_part(&mut self, page: PageNumber, home: NodeId) -> bool {
+        let Some((request, sent_at)) = self.batches.bringing(page, self.now) else { return false };
+        let Some(want) = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut()) else { return false };
+        if want.ask.is_some() || want.fault.kind == FaultKind::Write {
+            return false;
+        }
+        want.fault.request_at = Some(sent_at.max(want.fault.raised_at));
+        want.count = 1;
+        want.ask = Some(Ask { request, rights: Rights::Read, to: home, sent_at, deadline: sent_at + PART_PATIENCE, tries: 0 });
+        true
+    }
+
     /// Pages to ask for with the want of `page`: those that follow, while they are absent here and nothing is in flight for them.
     pub(crate) fn count_to_ask(&mut self, page: PageNumber) -> u16 {
         let Some(want) = self.transients.get(&page).and_then(|transient| transient.want) else { return 1 };

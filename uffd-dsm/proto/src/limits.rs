@@ -47,6 +47,10 @@ pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_micros(200);
 pub const HOLDS_MAX: usize = 1024;
 /// Requests sent ahead of a sequential reader, besides the one it waits for.
 pub const REQUESTS_AHEAD_MAX: u64 = 3;
+/// Requests for several pages of which a part may still come.
+pub const BATCHES_MAX: usize = 64;
+/// How long after its request a part is waited for before the page is asked for alone.
+pub const PART_PATIENCE: Nanos = Nanos::from_micros(500);
 /// A page that stayed at least this long was not bounced.
 pub const HOLD_QUICK_MAX: Nanos = Nanos::from_millis(2);
 
@@ -54,3 +58,4 @@ const _: () = assert!(RTO_MIN.0 > HOLD_WINDOW_MAX.0, "a held page must not look 
 const _: () = assert!(HOLD_QUICK_MAX.0 > HOLD_WINDOW_MAX.0, "a held page still counts as bounced");
 const _: () = assert!(DISCARDS_ACTIVE_MAX <= 64, "the replay window of discards is one word");
 const _: () = assert!(DISCARD_PAGES_IN_FLIGHT_MAX < TRANSIENTS_MAX);
+const _: () = assert!(PART_PATIENCE.0 < RTO_MIN.0, "a missing part is cheaper to ask for than to wait for");

@@ -115,6 +115,9 @@ impl Node {
 
     /// Sends the request for a want, for the first time or again; the id survives retries.
     pub(crate) fn ask(&mut self, page: PageNumber, home: NodeId) {
+        if self.await_part(page, home) {
+            return;
+        }
         let count = self.count_to_ask(page);
         self.ask_for(page, home, count);
         self.ask_ahead(page, count, home);
@@ -133,6 +136,9 @@ impl Node {
             self.counters.retries += 1;
         } else {
             want.count = count;
+            if count > 1 {
+                self.batches.note(request, page, count, self.now);
+            }
         }
         want.fault.request_at = want.fault.request_at.or(Some(self.now));
         let rights = want.ask.map_or(want.fault.kind.rights(), |ask| ask.rights);
@@ -276,7 +282,8 @@ impl Node {
 
     fn on_read_grant(&mut self, request: RequestId, page: PageNumber, era: Era, contents: Contents) {
         let asked = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
-        let is_asked = asked.is_some_and(|ask| ask.request == request);
+        let is_part = self.batches.take(request, page);
+        let is_asked = is_part || asked.is_some_and(|ask| ask.request == request);
         if !is_asked || !self.may_install(page, era) {
             self.counters.dropped_stale += 1;
             self.free(&contents);
@@ -287,6 +294,7 @@ impl Node {
             let next = page.offset(offset as u64);
             let fits = usize::from(kept.len()) == offset && (offset == 0 || self.may_install(next, era));
             if fits {
+                self.batches.take(request, next);
                 kept.push(*content);
             } else if let PageContent::Buffer(buffer) = content {
                 self.emit(Event::FreeBuffer(*buffer));

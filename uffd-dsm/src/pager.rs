@@ -295,9 +295,19 @@ impl Pager {
     /// # Errors
     /// Any refusal of the kernel.
     pub fn protect(&mut self, page: PageNumber) -> Result<(), PagerError> {
-        let range = one(page)?;
+        self.protect_run(one(page)?)
+    }
+
+    /// [`Pager::protect`] for a run of pages, in one call: the processors that run the executor are interrupted once.
+    ///
+    /// # Errors
+    /// Any refusal of the kernel; then some pages of the run may be protected.
+    pub fn protect_run(&mut self, range: PageRange) -> Result<(), PagerError> {
+        if !is_inside(range) {
+            return Err(PagerError::outside(range));
+        }
         let Some(uffd) = &self.uffd else { return Ok(()) };
-        settle("UFFDIO_WRITEPROTECT", page, || uffd.protect(range))
+        settle("UFFDIO_WRITEPROTECT", range.first, || uffd.protect(range))
     }
 
     /// Copies the bytes of `page` out and says whether all are zero. Protect the page first, or its bytes may be torn.

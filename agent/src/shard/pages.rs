@@ -128,9 +128,7 @@ impl Pages {
             PageOp::Install { first, contents, writable } => self.install(first, &contents, writable)?,
             PageOp::Unprotect { page } => self.pager.unprotect(page)?,
             PageOp::ProtectRead { range } => {
-                for page in range.pages() {
-                    self.pager.protect(page)?;
-                }
+                self.pager.protect_run(range)?;
                 return self.read(range);
             }
             PageOp::Read { range } => return self.read(range),

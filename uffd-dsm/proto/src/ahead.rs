@@ -4,7 +4,7 @@
 
 use crate::extent::LocalState;
 use crate::face::{FaultKind, Nanos};
-use crate::limits::{BATCHES_MAX, PART_PATIENCE, REQUESTS_AHEAD_MAX};
+use crate::limits::{BATCHES_MAX, PART_PATIENCE, PATIENCE_MAX, REQUESTS_AHEAD_MAX};
 use crate::node::Node;
 use crate::transient::{Ask, Fault, Want};
 use alloc::collections::VecDeque;
@@ -77,6 +77,8 @@ impl Batch {
 #[derive(Debug, Default)]
 pub struct Batches {
     recent: VecDeque<Batch>,
+    /// A part came last.
+    part_at: Nanos,
 }
 
 impl Batches {
@@ -90,7 +92,8 @@ impl Batches {
     }
 
     /// Whether `page` was asked for with `request` and has not come; it has now.
-    pub fn take(&mut self, request: RequestId, page: PageNumber) -> bool {
+    pub fn take(&mut self, request: RequestId, page: PageNumber, now: Nanos) -> bool {
+        self.part_at = now;
         let Some(batch) = self.recent.iter_mut().find(|batch| batch.request == request) else { return false };
         let bit = batch.bit(page);
         batch.pending &= !bit;
@@ -100,9 +103,11 @@ impl Batches {
         bit != 0
     }
 
-    /// The request that will bring `page` presently, and when it left.
+    /// The request that will bring `page` presently, and when it left: parts have come lately, or it has just left.
     fn bringing(&self, page: PageNumber, now: Nanos) -> Option<(RequestId, Nanos)> {
-        let is_bringing = |batch: &&Batch| batch.bit(page) != 0 && now < batch.sent_at + PART_PATIENCE;
+        let is_bringing = |batch: &&Batch| {
+            batch.bit(page) != 0 && now < batch.sent_at.max(self.part_at) + PART_PATIENCE && now < batch.sent_at + PATIENCE_MAX
+        };
         self.recent.iter().rev().find(is_bringing).map(|batch| (batch.request, batch.sent_at))
     }
 }
@@ -117,7 +122,17 @@ impl Node {
         }
         want.fault.request_at = Some(sent_at.max(want.fault.raised_at));
         want.count = 1;
-        want.ask = Some(Ask { request, rights: Rights::Read, to: home, sent_at, deadline: sent_at + PART_PATIENCE, tries: 0 });
+        want.ask = Some(Ask { request, rights: Rights::Read, to: home, sent_at, deadline: self.now + PART_PATIENCE, tries: 0 });
+        true
+    }
+
+    /// The deadline of a want that waits for a part has come: true if it goes on waiting, because parts are coming.
+    pub(crate) fn waits_on(&mut self, page: PageNumber) -> bool {
+        let bringing = self.batches.bringing(page, self.now).map(|(request, _)| request);
+        let want = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut());
+        let ask = want.and_then(|want| want.ask.as_mut()).filter(|ask| ask.tries == 0 && Some(ask.request) == bringing);
+        let Some(ask) = ask else { return false };
+        ask.deadline = self.now + PART_PATIENCE;
         true
     }
 

@@ -49,8 +49,10 @@ pub const HOLDS_MAX: usize = 1024;
 pub const REQUESTS_AHEAD_MAX: u64 = 3;
 /// Requests for several pages of which a part may still come.
 pub const BATCHES_MAX: usize = 64;
-/// How long after its request a part is waited for before the page is asked for alone.
+/// How long a part is waited for, after its request or the part before it, before the page is asked for alone.
 pub const PART_PATIENCE: Nanos = Nanos::from_micros(500);
+/// How long a part is waited for at most, while others come.
+pub const PATIENCE_MAX: Nanos = Nanos::from_millis(20);
 /// A page that stayed at least this long was not bounced.
 pub const HOLD_QUICK_MAX: Nanos = Nanos::from_millis(2);
 

@@ -151,7 +151,7 @@ impl Node {
 
     pub(crate) fn on_want_due(&mut self, page: PageNumber) {
         let ask = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
-        if ask.is_some_and(|ask| ask.deadline <= self.now) {
+        if ask.is_some_and(|ask| ask.deadline <= self.now) && !self.waits_on(page) {
             match self.home_of(page) {
                 Some(home) => self.ask(page, home),
                 None => self.forget_ask(page),
@@ -282,7 +282,7 @@ impl Node {
 
     fn on_read_grant(&mut self, request: RequestId, page: PageNumber, era: Era, contents: Contents) {
         let asked = self.transients.get(&page).and_then(|transient| transient.want).and_then(|want| want.ask);
-        let is_part = self.batches.take(request, page);
+        let is_part = self.batches.take(request, page, self.now);
         let is_asked = is_part || asked.is_some_and(|ask| ask.request == request);
         if !is_asked || !self.may_install(page, era) {
             self.counters.dropped_stale += 1;
@@ -294,7 +294,7 @@ impl Node {
             let next = page.offset(offset as u64);
             let fits = usize::from(kept.len()) == offset && (offset == 0 || self.may_install(next, era));
             if fits {
-                self.batches.take(request, next);
+                self.batches.take(request, next, self.now);
                 kept.push(*content);
             } else if let PageContent::Buffer(buffer) = content {
                 self.emit(Event::FreeBuffer(*buffer));

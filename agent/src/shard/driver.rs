@@ -7,7 +7,7 @@ use super::pages::Pages;
 use super::{ShardCommand, ShardEvent};
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
-use dsm_wire::{Epoch, NodeId, PAGE_BYTES, Rights};
+use dsm_wire::{Epoch, Message, NodeId, PAGE_BYTES, Rights};
 use nix::sys::eventfd::EventFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -239,6 +239,9 @@ impl Driver {
             Class::Bulk => dsm_transport::Class::Bulk,
         };
         let sent = self.endpoint.send(transport_time(now), transmit.to, &transmit.message, &payload[..count], class);
+        if let Message::Request { .. } = transmit.message {
+            self.figures.record(Span::RequestOut, self.clock.now().since(now).0);
+        }
         if sent.is_err() {
             self.tally.send_refused += 1; // As good as lost on the way: the protocol sends again.
         }
@@ -274,7 +277,6 @@ impl Driver {
             Rights::Write => Span::RemoteWrite,
         };
         self.figures.record(span, total);
-        self.figures.record(Span::RequestOut, request_at.since(stages.raised_at).0);
         if let Some(grant_at) = stages.grant_at {
             self.figures.record(Span::ReplyIn, grant_at.since(request_at).0);
             self.figures.record(Span::Installed, stages.installed_at.since(grant_at).0);

@@ -21,7 +21,7 @@ pub(super) enum Span {
     RemoteWrite,
     /// Fault resolved without a message.
     LocalFault,
-    /// Fault read from the kernel until the request is queued for the network.
+    /// Start of the batch that made a request (the fault is still in the kernel) until the request is queued for the network.
     RequestOut,
     /// Request out until the grant is in.
     ReplyIn,

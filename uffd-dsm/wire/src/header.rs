@@ -133,11 +133,12 @@ pub struct Header {
     pub page: U64,
     /// Request this frame belongs to.
     pub request: U64,
-    /// New for each transmission of one sender to one receiver; finds replays.
+    /// New for each transmission of one sender to one receiver; finds replays. Bit 63: sent from the bulk socket.
     pub sequence: U64,
     /// SipHash-2-4 under the pair key over the first 48 bytes and the payload tag.
     pub header_tag: U64,
-    /// SipHash-2-4 under the publisher's key over space, page, era and bytes; 0 without payload.
+    /// Tag under the publisher's key over space, page, era and bytes: eight interleaved SipHash-2-4 lanes folded by one
+    /// SipHash-2-4 (`tags.rs` of the transport has the definition); 0 without payload.
     pub payload_tag: U64,
 }
 

@@ -3,7 +3,6 @@
 //! Owns one call per function, made safe. Must not decide anything.
 #![expect(unsafe_code, reason = "kernel interfaces without a safe wrapper")]
 
-use dvm_api::local::CpuFeatures;
 use dvm_api::socket::INHERITED;
 use nix::errno::Errno;
 use nix::sys::socket::SockFlag;
@@ -17,7 +16,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 const HWCAP2_FSGSBASE: u64 = 2;
-const OSXSAVE: u32 = 1 << 27;
 const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
 /// `_IO(0xAA, 0x00)` of /dev/userfaultfd.
 const USERFAULTFD_IOC_NEW: u64 = 0xaa00;
@@ -138,28 +136,6 @@ pub fn interface_mtu(socket: BorrowedFd<'_>, name: &str) -> Result<u32, Errno> {
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) })?;
     // SAFETY: the successful SIOCGIFMTU has just written this member of the union.
     Ok(u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
-}
-
-/// Instruction-set features of this host, as [`CpuFeatures`] wants them.
-#[must_use]
-pub fn cpu_features() -> CpuFeatures {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let (one, seven, extended) = (__cpuid(1), __cpuid_count(7, 0), __cpuid(0x8000_0001));
-    let (mut xcr0, mut xsave_bytes) = (0, 0);
-    if one.ecx & OSXSAVE != 0 {
-        let (low, high): (u32, u32);
-        // SAFETY: OSXSAVE says that XGETBV exists; it only reads XCR0.
-        unsafe { std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
-        xcr0 = u64::from(low) | u64::from(high) << 32;
-        xsave_bytes = __cpuid_count(13, 0).ebx;
-    }
-    CpuFeatures {
-        leaf1: [one.ecx, one.edx],
-        leaf7: [seven.ebx, seven.ecx, seven.edx],
-        extended: [extended.ecx, extended.edx],
-        xcr0,
-        xsave_bytes,
-    }
 }
 
 /// Whether the kernel lets user space switch FS by instruction.

@@ -14,10 +14,10 @@ use crate::local::channel::Channel;
 use crate::local::husk::Husk;
 use crate::log::say;
 use crate::net::link::Link;
-use crate::sys::{self, Credentials};
+use crate::sys::Credentials;
 use crate::{clock, cpu};
 use dsm_wire::{NodeId, SpaceId};
-use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, CpuFeatures, JobOpened, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::cell::RefCell;
 use std::fs::File;
@@ -103,7 +103,7 @@ fn prepare(
     notes: tokio::sync::mpsc::Sender<JobNote>,
 ) -> Result<MemberJob, String> {
     check(agent, link, &spec)?;
-    let lacks = cpu::missing(&spec.cpu, &sys::cpu_features());
+    let lacks = cpu::missing(&spec.cpu, &CpuFeatures::of_this_host());
     if !lacks.is_empty() {
         return Err(format!("its processor lacks {}; leave this host out with --hosts", lacks.join(", ")));
     }

@@ -12,7 +12,7 @@ use crate::log::say;
 use crate::net::link::Link;
 use crate::{clock, sys};
 use dsm_wire::NodeId;
-use dvm_api::local::{API_VERSION, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, CpuFeatures, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -96,7 +96,7 @@ fn prepare(
         return Err(refuse(Refusal::Version, reason));
     }
     let members = choose(agent, &request.hosts)?;
-    let lacks = crate::cpu::missing(&request.cpu, &sys::cpu_features());
+    let lacks = crate::cpu::missing(&request.cpu, &CpuFeatures::of_this_host());
     if !lacks.is_empty() {
         return Err(refuse(Refusal::CpuFeature, format!("host {} lacks {}", agent.name(), lacks.join(", "))));
     }

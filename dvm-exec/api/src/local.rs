@@ -4,6 +4,7 @@
 
 use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// Version of this vocabulary; both sides must speak the same.
 pub const API_VERSION: u32 = 1;
@@ -202,6 +203,23 @@ pub struct PageSpan {
     pub first: u64,
     /// Number of pages.
     pub count: u64,
+}
+
+impl CpuFeatures {
+    /// Those of this host. Husks and agents of a job compare them, so both must read them here.
+    #[must_use]
+    pub fn of_this_host() -> Self {
+        const OSXSAVE: u32 = 1 << 27;
+        let (one, seven, extended) = (__cpuid(1), __cpuid_count(7, 0), __cpuid(0x8000_0001));
+        let has_xsave = one.ecx & OSXSAVE != 0;
+        Self {
+            leaf1: [one.ecx, one.edx],
+            leaf7: [seven.ebx, seven.ecx, seven.edx],
+            extended: [extended.ecx, extended.edx],
+            xcr0: if has_xsave { crate::sys::xcr0() } else { 0 },
+            xsave_bytes: if has_xsave { __cpuid_count(13, 0).ebx } else { 0 },
+        }
+    }
 }
 
 impl From<PageRange> for PageSpan {

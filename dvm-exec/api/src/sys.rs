@@ -1,5 +1,7 @@
-//! The one unsafe step of this crate: taking over descriptors the kernel has just made for us.
-#![expect(unsafe_code, reason = "adopting a received descriptor is a promise about its number")]
+//! The unsafe steps of this crate: taking over descriptors the kernel has just made for us, and reading XCR0.
+//!
+//! Owns those steps. Must not know packets, nor who compares features.
+#![expect(unsafe_code, reason = "adopting a received descriptor is a promise about its number; XGETBV has no safe wrapper")]
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -9,4 +11,12 @@ pub(crate) fn adopt(raw: RawFd) -> OwnedFd {
     // that moment and nothing else has seen the number yet; or it is the control socket a husk is started with, which
     // belongs to the husk by agreement and is asked for once (the caller has a flag for that).
     unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// XCR0: the register state the kernel has switched on. Only where CPUID shows OSXSAVE.
+pub(crate) fn xcr0() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the caller has seen OSXSAVE, so XGETBV exists; it only reads XCR0.
+    unsafe { std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    u64::from(low) | u64::from(high) << 32
 }

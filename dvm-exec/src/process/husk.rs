@@ -17,7 +17,7 @@ use crate::exit::Failure;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
-use dvm_api::local::{JobRequest, ToAgent, ToHusk};
+use dvm_api::local::{CpuFeatures, JobRequest, ToAgent, ToHusk};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -245,7 +245,11 @@ fn alone() -> Result<Job, Failure> {
 
 fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
     let agent = Agent::connect(&agent::find_socket(options.socket.as_deref())?)?;
-    let request = JobRequest { hosts: options.hosts.clone(), program: program.path.display().to_string(), cpu: cpu::features() };
+    let request = JobRequest {
+        hosts: options.hosts.clone(),
+        program: program.path.display().to_string(),
+        cpu: CpuFeatures::of_this_host(),
+    };
     let Opened { job, space, device } = agent.open_job(request)?;
     let (view, userfaultfd) = map_view(&space, &device)?;
     agent.hand_over(userfaultfd.as_fd())?;

@@ -26,6 +26,8 @@ use std::sync::mpsc::{self, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+/// How much later than a thread's connection the service connection may be ready.
+const SERVICE_LATEST: Duration = Duration::from_secs(10);
 /// The descriptor a member husk is started with.
 const CONTROL_DESCRIPTOR: i32 = 3;
 
@@ -193,10 +195,15 @@ impl MemberHusk {
         }
     }
 
-    /// The service connection, as soon as it is there. The agent ends this husk if it never comes.
+    /// The service connection, as soon as it is there. The root opens it before any thread's, so it is only late.
     fn service(&self) -> MutexGuard<'_, Option<Sender>> {
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
-        self.served.wait_while(service, |service| service.is_none()).unwrap_or_else(PoisonError::into_inner)
+        let waited = self.served.wait_timeout_while(service, SERVICE_LATEST, |service| service.is_none());
+        let (service, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            self.fail(&format!("the root opened no service connection within {SERVICE_LATEST:?}: is its host overloaded?"));
+        }
+        service
     }
 
     /// Asks the root what is at `address`; its rights hold here when this returns. `None` if the root is gone.

@@ -1,36 +1,11 @@
 //! What this processor and this kernel offer, and small facts about the calling process.
 //!
-//! Owns CPUID, the auxiliary vector, limits and process identity. Must not decide what a lack means.
+//! Owns the auxiliary vector, limits and process identity. Must not decide what a lack means.
 
 use super::call;
-use dvm_api::local::CpuFeatures;
-use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::io::Error;
 
 const HWCAP2_FSGSBASE: u64 = 2;
-const OSXSAVE: u32 = 1 << 27;
-
-/// Instruction-set features of this host.
-#[must_use]
-pub fn features() -> CpuFeatures {
-    let (one, seven) = (__cpuid(1), __cpuid_count(7, 0));
-    let extended = __cpuid(0x8000_0001);
-    let (mut xcr0, mut xsave_bytes) = (0, 0);
-    if one.ecx & OSXSAVE != 0 {
-        let (low, high): (u32, u32);
-        // SAFETY: OSXSAVE says that XGETBV is there; it only reads XCR0.
-        unsafe { std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
-        xcr0 = u64::from(low) | u64::from(high) << 32;
-        xsave_bytes = __cpuid_count(13, 0).ebx;
-    }
-    CpuFeatures {
-        leaf1: [one.ecx, one.edx],
-        leaf7: [seven.ebx, seven.ecx, seven.edx],
-        extended: [extended.ecx, extended.edx],
-        xcr0,
-        xsave_bytes,
-    }
-}
 
 /// Value of an entry of the auxiliary vector, 0 if absent.
 #[must_use]

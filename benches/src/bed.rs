@@ -80,7 +80,12 @@ impl Bed {
     /// Runs a job from host 0, its root pinned; it must succeed.
     pub fn job(&mut self, job: Job, list: &str) -> Result<Finished> {
         self.jobs += 1;
-        let job = Job { directory: self.directory.join(format!("job-{}", self.jobs)), processors: Some(list.into()), ..job };
+        let job = Job {
+            directory: self.directory.join(format!("job-{}", self.jobs)),
+            processors: Some(list.into()),
+            is_watched: false,
+            ..job
+        };
         let finished = job.run(&self.hosts, Instant::now() + RUN_LATEST)?;
         match finished.code() {
             Some(0) => Ok(finished),

@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::reassembly::Reassembly;
 use crate::receive::{Arrival, Delivery, Lent};
 use crate::slots::Slots;
-use crate::sys::{Completion, Ring, RingConfig, SocketOptions, bind, random, set_segment};
+use crate::sys::{Completion, Patience, Ring, RingConfig, SocketOptions, bind, random, set_segment};
 use crate::tags::{SipKey, greeting_key};
 use crate::transmit::Delayed;
 use crate::watches::Watches;
@@ -24,7 +24,6 @@ use dsm_wire::{Epoch, Message, NodeId, PAGE_BYTES, PAGES_PER_MESSAGE_MAX};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 const PRIORITY_URGENT: i32 = 6;
 const PRIORITY_BULK: i32 = 0;
@@ -221,7 +220,7 @@ impl Endpoint {
     }
 
     /// Sends everything that may go and waits for something to happen, until `deadline` at the latest (`None`: as long as it
-    /// takes; the endpoint's own timers bound it). One system call. Does not wait while events are pending.
+    /// takes; the endpoint's own timers bound it); may come back before, with nothing. One system call. Does not wait while events are pending.
     ///
     /// # Errors
     /// [`TransportError::Wait`] when the ring is broken.
@@ -229,13 +228,18 @@ impl Endpoint {
         self.give_back();
         self.handle_timers(now)?;
         let has_more = self.flush(now).map_err(TransportError::Wait)?;
-        let timeout = if has_more || self.has_events() {
-            Some(Duration::ZERO)
+        let patience = if has_more || self.has_events() {
+            Patience::None
         } else {
             let delayed = self.delayed.iter().map(|delayed| delayed.due).min();
-            [deadline, delayed, Some(self.timer_at)].into_iter().flatten().min().map(|at| at.since(now))
+            let due = [deadline, delayed, Some(self.timer_at)].into_iter().flatten().min();
+            match due {
+                Some(at) if at <= now => Patience::None,
+                Some(at) if at < Nanos(u64::MAX) => Patience::Until { now, at },
+                _ => Patience::Forever,
+            }
         };
-        self.ring.enter(timeout).map_err(TransportError::Wait)?;
+        self.ring.enter(patience).map_err(TransportError::Wait)?;
         self.collect().map_err(TransportError::Wait)?;
         self.bulk_left = BULK_BYTES_PER_LOOK;
         Ok(())

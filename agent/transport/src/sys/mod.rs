@@ -9,5 +9,5 @@ mod ring;
 mod socket;
 
 pub(crate) use lanes::sip_lanes;
-pub(crate) use ring::{Completion, Ring, RingConfig};
+pub(crate) use ring::{Completion, Patience, Ring, RingConfig};
 pub(crate) use socket::{SocketOptions, bind, random, set_segment};

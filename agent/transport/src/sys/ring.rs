@@ -4,19 +4,19 @@
 #![expect(unsafe_code, reason = "io_uring submissions point at memory")]
 
 use super::buffers::{BufferRing, SendArena};
-use crate::Class;
 use crate::limits::{BULK_BUFFERS, COMPLETIONS_MAX, SUBMISSIONS_MAX, URGENT_BUFFERS};
+use crate::{Class, Nanos};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
 
 const KIND_SHIFT: u32 = 56;
 const KIND_RECEIVE: u64 = 1;
 const KIND_SEND: u64 = 2;
 const KIND_POLL: u64 = 3;
 const KIND_CANCEL: u64 = 4;
+const KIND_ALARM: u64 = 5;
 const PAYLOAD: u64 = (1 << KIND_SHIFT) - 1;
 
 /// One completed operation.
@@ -27,6 +27,23 @@ pub(crate) enum Completion {
     Sent { slot: u32, error: Option<i32> },
     /// A watched descriptor is ready; `armed` says whether the watch goes on.
     Polled { name: u64, armed: bool, failed: bool },
+}
+
+/// How long [`Ring::enter`] may wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    /// Not at all; makes no system call when the kernel has nothing for us.
+    None,
+    /// Until something happens or this time has come, and at most a little less than that: an alarm set for an earlier time that
+    /// nobody needs any more ends the wait too.
+    Until {
+        /// The present.
+        now: Nanos,
+        /// When to come back.
+        at: Nanos,
+    },
+    /// Until something happens.
+    Forever,
 }
 
 /// What a ring is made of.
@@ -49,6 +66,8 @@ pub(crate) struct Ring {
     rearmed: u64,
     in_flight: usize,
     is_enabled: bool,
+    alarm: Option<Nanos>,
+    alarm_after: Box<types::Timespec>,
 }
 
 // SAFETY: until `enter` first runs the ring is disabled and tied to no thread; afterwards the kernel refuses other threads
@@ -73,7 +92,18 @@ impl Ring {
         ];
         let send = SendArena::new(config.slot_bytes)?;
         io.submitter().register_files(&config.sockets.each_ref().map(AsRawFd::as_raw_fd))?;
-        Ok(Ring { io, receive, send, sockets: config.sockets, armed: [false; 2], rearmed: 0, in_flight: 0, is_enabled: false })
+        Ok(Ring {
+            io,
+            receive,
+            send,
+            sockets: config.sockets,
+            armed: [false; 2],
+            rearmed: 0,
+            in_flight: 0,
+            is_enabled: false,
+            alarm: None,
+            alarm_after: Box::new(types::Timespec::new()),
+        })
     }
 
     /// The socket of `class`.
@@ -137,9 +167,8 @@ impl Ring {
         self.push(&entry)
     }
 
-    /// Submits everything pushed and waits until something besides our own sends completes, for `timeout` at the longest
-    /// (`None`: for ever; zero: does not wait, and makes no system call when the kernel has nothing for us).
-    pub(crate) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Submits everything pushed and waits until something besides our own sends completes, as long as `patience` says.
+    pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<()> {
         if !self.is_enabled {
             self.io.submitter().register_enable_rings()?;
             self.is_enabled = true;
@@ -149,10 +178,8 @@ impl Ring {
                 self.push_receive(class)?;
             }
         }
-        // Sends complete inside the call (MSG_DONTWAIT); one completion more is something that happened.
-        let want = self.in_flight + 1;
-        let result = match timeout {
-            Some(Duration::ZERO) => {
+        let result = match patience {
+            Patience::None => {
                 let queue = self.io.submission();
                 if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
                     return Ok(());
@@ -160,25 +187,52 @@ impl Ring {
                 drop(queue);
                 self.io.submit()
             }
-            Some(timeout) => {
-                let timespec = types::Timespec::from(timeout);
-                self.io.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(&timespec))
+            Patience::Until { now, at } => {
+                self.set_alarm(now, at)?;
+                self.io.submit_and_wait(self.awaited())
             }
-            None => self.io.submit_and_wait(want),
+            Patience::Forever => self.io.submit_and_wait(self.awaited()),
         };
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // Time is up; a signal; or completions must be taken first: in each case the caller looks and comes again.
-                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                // A signal, or completions must be taken first: the caller looks and comes again.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
+    /// Completions to wait for: sends complete inside the call (MSG_DONTWAIT); one more is something that happened.
+    fn awaited(&self) -> usize {
+        self.in_flight + 1
+    }
+
+    /// Sees to it that a completion comes at `at` or before. A wait with a time limit of its own would start and stop a timer of
+    /// the kernel each time; where that leaves a virtual machine it costs 8 us, twice per remote fault. An alarm that stays
+    /// set while later ones come and go costs nothing, and one wake-up too early when it rings.
+    fn set_alarm(&mut self, now: Nanos, at: Nanos) -> io::Result<()> {
+        if self.alarm.is_some_and(|set| set <= at) {
+            return Ok(());
+        }
+        *self.alarm_after = types::Timespec::from(at.since(now));
+        let after: *const types::Timespec = &raw const *self.alarm_after;
+        let name = KIND_ALARM << KIND_SHIFT;
+        let entry = match self.alarm {
+            // Fails only when the alarm has rung just now, and then we come back at once.
+            Some(_) => opcode::TimeoutUpdate::new(name, after)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(KIND_CANCEL << KIND_SHIFT),
+            None => opcode::Timeout::new(after).build().user_data(name),
+        };
+        self.alarm = Some(at);
+        self.push(&entry)
+    }
+
     /// Hands every completion so far to `handle`.
     pub(crate) fn drain(&mut self, mut handle: impl FnMut(Completion)) {
-        let Ring { io, receive, send, armed, rearmed, in_flight, .. } = self;
+        let Ring { io, receive, send, armed, rearmed, in_flight, alarm, .. } = self;
         for entry in io.completion() {
             let payload = entry.user_data() & PAYLOAD;
             match entry.user_data() >> KIND_SHIFT {
@@ -202,6 +256,7 @@ impl Ring {
                 KIND_POLL => {
                     handle(Completion::Polled { name: payload, armed: cqueue::more(entry.flags()), failed: entry.result() < 0 })
                 }
+                KIND_ALARM => *alarm = None,
                 _ => {}
             }
         }
@@ -217,7 +272,8 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         loop {
-            // SAFETY: what the entry points at is a send slot (lent: neither written nor freed before its completion), or nothing.
+            // SAFETY: what the entry points at is a send slot (lent: neither written nor freed before its completion),
+            // the alarm's time (read when it is submitted, kept until the next one), or nothing.
             // Slots, addresses and receive buffers live as long as the ring, or are leaked with it.
             if unsafe { self.io.submission().push(entry) }.is_ok() {
                 return Ok(());

@@ -22,6 +22,12 @@ impl Samples {
         self.0.get((self.0.len() * per_mille / 1000).min(last)).copied().unwrap_or(0)
     }
 
+    /// Takes the samples of another round of the same thing.
+    pub fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+        self.0.sort_unstable();
+    }
+
     /// Number of samples.
     pub fn count(&self) -> usize {
         self.0.len()

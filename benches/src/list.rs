@@ -32,6 +32,8 @@ pub const BENCHES: [Bench; 8] = [
 ];
 
 const ONE_CORE: &str = "0";
+/// Turns in which a figure and its floor are measured.
+const ROUNDS: usize = 5;
 const SCAN_MEBIBYTES: usize = 128;
 const PAGES_PER_MEBIBYTE: usize = 256;
 const TOUCH_PAGES: usize = 262_144;
@@ -44,21 +46,39 @@ fn on_one_core(bed: &Bed) -> Result<()> {
     bed.pin(1, ONE_CORE)
 }
 
-/// UDP round trip plus local fault, on one core.
-fn floor_of_a_fault(bed: &Bed) -> Result<(Samples, Samples)> {
-    let samples = bed.samples.to_string();
+/// Runs `kinds` in turns, a part of the samples in each, so that what else the machine does falls on all of them alike.
+fn in_turns<const N: usize>(bed: &mut Bed, kinds: [&dyn Fn(&mut Bed, usize) -> Result<Samples>; N]) -> Result<[Samples; N]> {
+    let mut all = std::array::from_fn(|_| Samples::default());
+    let count = bed.samples.div_ceil(ROUNDS);
+    for _ in 0..ROUNDS {
+        for (kind, samples) in kinds.iter().zip(&mut all) {
+            samples.merge(kind(bed, count)?);
+        }
+    }
+    Ok(all)
+}
+
+/// 64 bytes there, a page back, blocking, on one core.
+fn udp_round_trip(bed: &mut Bed, count: usize) -> Result<Samples> {
     let server = bed.server(ONE_CORE, "udp-server")?;
     let address = bed.hosts.host(0)?.address.clone();
-    let udp = latencies(&bed.floor(1, ONE_CORE, &["udp-client", &address, &samples])?)?;
+    let udp = latencies(&bed.floor(1, ONE_CORE, &["udp-client", &address, &count.to_string()])?);
     drop(server);
-    let local = latencies(&bed.floor(1, ONE_CORE, &["uffd", &samples])?)?;
-    Ok((udp, local))
+    udp
+}
+
+/// A fault answered by another thread of the same process, on one core.
+fn local_fault(bed: &mut Bed, count: usize) -> Result<Samples> {
+    latencies(&bed.floor(1, ONE_CORE, &["uffd", &count.to_string()])?)
+}
+
+fn remote_fault(bed: &mut Bed, count: usize) -> Result<Samples> {
+    latencies(&bed.faults("read", count, &[], ONE_CORE)?.output())
 }
 
 fn remote_read(bed: &mut Bed) -> Result<Vec<Figure>> {
     on_one_core(bed)?;
-    let (udp, local) = floor_of_a_fault(bed)?;
-    let read = latencies(&bed.faults("read", bed.samples, &[], ONE_CORE)?.output())?;
+    let [read, udp, local] = in_turns(bed, [&remote_fault, &udp_round_trip, &local_fault])?;
     let floor = microseconds(udp.quantile(500) + local.quantile(500));
     let detail = format!("{read}; floor: UDP {udp}, local fault {local}");
     Ok(vec![Figure::new("remote read fault p50, one core (us)", p50(&read), floor, Bar::AtMost(1.5), detail)])

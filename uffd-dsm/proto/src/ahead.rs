@@ -175,7 +175,7 @@ impl Node {
             };
             self.transients.entry(next).or_default().want = Some(Want { fault, count: 1, ask: None, is_raised_again: false });
             self.counters.requests_ahead += 1;
-            self.ask_for(next, home, count);
+            self.ask_for(next, home, count, Rights::Read);
             self.settle(next);
             next = next.offset(u64::from(count));
         }

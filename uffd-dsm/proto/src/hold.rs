@@ -9,9 +9,9 @@
 
 use crate::extent::LocalState;
 use crate::face::{Frame, Nanos};
-use crate::limits::{HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_MAX};
+use crate::limits::{HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_BITS};
 use crate::node::Node;
-use alloc::collections::BTreeMap;
+use crate::recent::Recent;
 use dsm_wire::{Message, PageNumber, Rights};
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,21 +24,18 @@ struct Stay {
 /// The pages that came last, and how they fared.
 #[derive(Debug, Default)]
 pub struct Stays {
-    stays: BTreeMap<PageNumber, Stay>,
+    stays: Recent<Stay, HOLDS_BITS>,
 }
 
 impl Stays {
     fn on_arrival(&mut self, page: PageNumber, now: Nanos) {
-        if self.stays.len() >= HOLDS_MAX && !self.stays.contains_key(&page) {
-            self.stays.pop_first();
-        }
-        self.stays.entry(page).or_default().arrived_at = now;
+        self.stays.entry(page).arrived_at = now;
     }
 
     fn on_departure(&mut self, page: PageNumber, now: Nanos) {
-        let Some(stay) = self.stays.get_mut(&page) else { return };
+        let Some(stay) = self.stays.get_mut(page) else { return };
         if now.since(stay.arrived_at) > HOLD_QUICK_MAX {
-            self.stays.remove(&page);
+            self.stays.forget(page);
             return;
         }
         stay.bounces = stay.bounces.saturating_add(1);
@@ -48,8 +45,8 @@ impl Stays {
     }
 
     /// Until when `page` stays, if that is later than `now`.
-    fn until(&self, page: PageNumber, now: Nanos) -> Option<Nanos> {
-        let stay = self.stays.get(&page)?;
+    fn until(&mut self, page: PageNumber, now: Nanos) -> Option<Nanos> {
+        let stay = self.stays.get_mut(page)?;
         let until = stay.arrived_at + stay.window;
         (until > now).then_some(until)
     }

@@ -43,8 +43,14 @@ pub const HOLD_BOUNCES_MIN: u8 = 3;
 pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(25);
 /// Largest hold window: a few hand-overs' worth, so that a contended lock is slowed by a small factor only.
 pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_micros(200);
-/// Pages whose stays are remembered.
-pub const HOLDS_MAX: usize = 1024;
+/// Pages whose stays are remembered, as a power of two.
+pub const HOLDS_BITS: u32 = 10;
+/// Pages whose habits are remembered, as a power of two.
+pub const MIGRATORY_BITS: u32 = 12;
+/// Reads followed by a write, in a row, that make a page migratory.
+pub const MIGRATORY_STREAK_MIN: u8 = 2;
+/// Reads that are then taken for the beginning of a write, before the next look.
+pub const MIGRATORY_TRUST: u8 = 8;
 /// Requests sent ahead of a sequential reader, besides the one it waits for.
 pub const REQUESTS_AHEAD_MAX: u64 = 3;
 /// Requests for several pages of which a part may still come.

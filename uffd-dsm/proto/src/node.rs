@@ -37,6 +37,7 @@ pub struct Node {
     pub(crate) streams: crate::ahead::Streams,
     pub(crate) batches: crate::ahead::Batches,
     pub(crate) stays: crate::hold::Stays,
+    pub(crate) habits: crate::migratory::Habits,
     pub(crate) counters: Counters,
     request_last: u64,
     /// Messages of one role of this node to another.
@@ -73,6 +74,7 @@ impl Node {
             streams: crate::ahead::Streams::default(),
             batches: crate::ahead::Batches::default(),
             stays: crate::hold::Stays::default(),
+            habits: crate::migratory::Habits::default(),
             counters: Counters::default(),
             request_last: 0,
             loopback: VecDeque::new(),

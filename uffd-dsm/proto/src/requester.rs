@@ -109,7 +109,11 @@ impl Node {
                 }
                 self.start(PageOp::Refresh { page, writable: state == LocalState::Modified }, Follow::Refresh);
             }
-            (LocalState::Shared, FaultKind::Write) | (LocalState::Invalid, _) => self.ask(page, home),
+            (LocalState::Shared, FaultKind::Write) => {
+                self.habits.on_upgrade(page);
+                self.ask(page, home);
+            }
+            (LocalState::Invalid, _) => self.ask(page, home),
         }
     }
 
@@ -118,13 +122,25 @@ impl Node {
         if self.await_part(page, home) {
             return;
         }
+        if self.expects_write(page) {
+            self.ask_for(page, home, 1, Rights::Write);
+            return;
+        }
         let count = self.count_to_ask(page);
-        self.ask_for(page, home, count);
+        self.ask_for(page, home, count, Rights::Read);
         self.ask_ahead(page, count, home);
     }
 
-    /// Sends the request for a want and up to `count - 1` pages after it.
-    pub(crate) fn ask_for(&mut self, page: PageNumber, home: NodeId, count: u16) {
+    /// Whether the want of `page`, if it wants to read and was not asked for yet, is likely to want to write soon.
+    fn expects_write(&mut self, page: PageNumber) -> bool {
+        let Some(want) = self.transients.get(&page).and_then(|transient| transient.want) else { return false };
+        let expects_write = want.ask.is_none() && want.fault.kind == FaultKind::Read && self.habits.on_read(page);
+        self.counters.reads_to_write += u64::from(expects_write);
+        expects_write
+    }
+
+    /// Sends the request for a want and up to `count - 1` pages after it, for what it needs and at least for `rights`.
+    pub(crate) fn ask_for(&mut self, page: PageNumber, home: NodeId, count: u16, rights: Rights) {
         let count = count.min((PAGES_PER_EXTENT - page.index_in_extent() as u64) as u16);
         let local = self.local(page);
         let fresh = self.next_request();
@@ -141,7 +157,7 @@ impl Node {
             }
         }
         want.fault.request_at = want.fault.request_at.or(Some(self.now));
-        let rights = want.ask.map_or(want.fault.kind.rights(), |ask| ask.rights);
+        let rights = want.ask.map_or(want.fault.kind.rights().max(rights), |ask| ask.rights);
         let count = want.count;
         let deadline = self.now + self.peers.get(&home).copied().unwrap_or_default().timeout(tries);
         want.ask = Some(Ask { request, rights, to: home, sent_at: self.now, deadline, tries });

@@ -58,6 +58,8 @@ counters! {
     grants_ahead,
     /// Requests sent ahead of use.
     requests_ahead,
+    /// Reads of migratory pages, asked for to be written.
+    reads_to_write,
     /// Pages taken away from this node.
     pages_taken,
     /// Copies dropped on order.

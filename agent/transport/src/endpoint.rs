@@ -8,14 +8,14 @@ use crate::faults::Dice;
 use crate::framing::{GrantWriter, Layout};
 use crate::handshake::{Identity, Offer};
 use crate::limits::{
-    BULK_BYTES_PER_LOOK, CREDIT_BUFFER_SHARE, CREDIT_WINDOW_MAX, CREDIT_WINDOW_MIN, SMALL_SLOT_BYTES, SOCKET_BUFFER_BYTES,
-    WATCHES_MAX,
+    BULK_BYTES_PER_LOOK, CREDIT_BUFFER_SHARE, CREDIT_WINDOW_MAX, CREDIT_WINDOW_MIN, RECEIVE_BYTES, SMALL_SLOT_BYTES,
+    SOCKET_BUFFER_BYTES, WATCHES_MAX,
 };
 use crate::peer::Peer;
 use crate::reassembly::Reassembly;
 use crate::receive::{Arrival, Delivery, Lent};
 use crate::slots::Slots;
-use crate::sys::{Completion, Patience, Ring, RingConfig, SocketOptions, bind, random, set_segment};
+use crate::sys::{Completion, Patience, Ring, RingConfig, SocketOptions, bind, random, set_joined, set_segment};
 use crate::tags::{SipKey, greeting_key};
 use crate::transmit::Delayed;
 use crate::watches::Watches;
@@ -138,6 +138,10 @@ impl Endpoint {
         let open = |priority| bind(address, &SocketOptions { buffer_bytes: SOCKET_BUFFER_BYTES, priority }).map_err(refused);
         let (urgent, urgent_bytes) = open(PRIORITY_URGENT)?;
         let (bulk, bulk_bytes) = open(PRIORITY_BULK)?;
+        // Where the kernel cannot join, each datagram comes alone.
+        for socket in [&urgent, &bulk] {
+            set_joined(socket).ok();
+        }
         let listening = (urgent.local_addr().map_err(refused)?, bulk.local_addr().map_err(refused)?);
         // Where the kernel cannot cut, each datagram is its own submission. Faults fall on single datagrams.
         let segment = |socket| set_segment(socket, layout.datagram_bytes()).is_ok();
@@ -145,7 +149,7 @@ impl Endpoint {
         let buffers_small = [urgent_bytes, bulk_bytes].iter().filter(|bytes| **bytes < SOCKET_BUFFER_BYTES).count() as u64;
         let page_bytes = layout.train_bytes(1).max(SMALL_SLOT_BYTES);
         let sizes = Slots::sizes(page_bytes, layout.train_bytes(usize::from(PAGES_PER_MESSAGE_MAX)));
-        let ring = Ring::new(RingConfig { sockets: [urgent, bulk], receive_bytes: receive_bytes(layout), slot_bytes: &sizes })
+        let ring = Ring::new(RingConfig { sockets: [urgent, bulk], receive_bytes: RECEIVE_BYTES, slot_bytes: &sizes })
             .map_err(TransportError::Ring)?;
         let publisher = SipKey::from_bytes(random().map_err(TransportError::Random)?);
         let offer = Offer {
@@ -291,7 +295,9 @@ impl Endpoint {
         let mut ended = Vec::new();
         let mut cannot_cut = false;
         ring.drain(|completion| match completion {
-            Completion::Received { class, buffer, length } => arrived[class as usize].push_back(Arrival { buffer, length }),
+            Completion::Received { class, buffer, length } => {
+                arrived[class as usize].push_back(Arrival { buffer, start: 0, end: length, is_last: true });
+            }
             Completion::Sent { slot, error } => {
                 match error {
                     None => {}
@@ -318,11 +324,6 @@ impl Endpoint {
         }
         ended.into_iter().try_for_each(|(fd, name)| self.ring.push_poll(fd, name))
     }
-}
-
-/// Bytes of a receive buffer: a datagram of a peer with the same MTU, or with an ordinary one.
-fn receive_bytes(layout: Layout) -> usize {
-    layout.datagram_bytes().max(dsm_wire::HEADER_BYTES + 2 * PAGE_BYTES).next_multiple_of(64)
 }
 
 /// Credits a peer gets for a socket with a buffer of `bytes` bytes.

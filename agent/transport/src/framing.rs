@@ -5,7 +5,7 @@
 use crate::TransportError;
 use crate::limits::{DATAGRAM_MAX, FRAGMENTS_MAX, MTU_MIN, SEGMENTS_MAX};
 use crate::tags::{SipKey, payload_tag};
-use dsm_wire::{Era, HEADER_BYTES, Header, PAGE_BYTES, PAGES_PER_MESSAGE_MAX, PageNumber, SpaceId};
+use dsm_wire::{Era, HEADER_BYTES, Header, PAGE_BYTES, PAGES_PER_MESSAGE_MAX, PageNumber, PayloadShape, SpaceId};
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
 
@@ -33,7 +33,7 @@ impl Layout {
         let overhead = if address.is_ipv4() { IPV4_UDP_BYTES } else { IPV6_UDP_BYTES };
         let payload = (usize::from(mtu) - overhead).min(DATAGRAM_MAX) - HEADER_BYTES;
         match payload / PAGE_BYTES {
-            0 => Ok(Layout::Fragment(even_fragment(payload))),
+            0 => Ok(Layout::Fragment(largest_fragment(payload))),
             pages => Ok(Layout::Pages(pages.min(usize::from(PAGES_PER_MESSAGE_MAX)))),
         }
     }
@@ -100,11 +100,30 @@ impl Layout {
     }
 }
 
-/// A fragment size that deals a page out into as few pieces as `payload` allows, all but the last equal.
-fn even_fragment(payload: usize) -> usize {
-    let pieces = PAGE_BYTES.div_ceil(payload).min(FRAGMENTS_MAX);
-    let even = PAGE_BYTES.div_ceil(pieces).next_multiple_of(FRAGMENT_ALIGN);
-    even.min(payload)
+/// Bytes of each piece but the last of a page in `pieces` pieces: the receiver knows them from the header alone.
+fn fragment_bytes(pieces: usize) -> usize {
+    PAGE_BYTES.div_ceil(pieces).next_multiple_of(FRAGMENT_ALIGN)
+}
+
+/// The fragment size that deals a page out into as few pieces as `payload` allows.
+fn largest_fragment(payload: usize) -> usize {
+    (2..=FRAGMENTS_MAX).map(fragment_bytes).find(|bytes| *bytes <= payload).unwrap_or(PAGE_BYTES / FRAGMENTS_MAX)
+}
+
+/// Bytes of a datagram that begins with a header of `shape`; `None` if the header does not say. A buffer may hold several
+/// datagrams, which the kernel has joined again (UDP_GRO).
+pub(crate) fn datagram_bytes(shape: PayloadShape) -> Option<usize> {
+    let payload = match shape {
+        PayloadShape::Empty => 0,
+        PayloadShape::Pages(pages) => usize::from(pages) * PAGE_BYTES,
+        PayloadShape::Fragment { index, count } => {
+            let (index, count) = (usize::from(index), usize::from(count));
+            let bytes = fragment_bytes(count.max(1));
+            if index + 1 < count { bytes } else { PAGE_BYTES.checked_sub(bytes * count.checked_sub(1)?)? }
+        }
+        PayloadShape::Handshake => return None,
+    };
+    Some(HEADER_BYTES + payload)
 }
 
 /// What payload tags are made with.
@@ -131,7 +150,7 @@ impl GrantWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dsm_wire::{Kind, PayloadShape};
+    use dsm_wire::Kind;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -144,7 +163,7 @@ mod tests {
             (1500, Layout::Fragment(1408)),
             (1280, Layout::Fragment(1024)),
             (65535, Layout::Pages(15)),
-            (MTU_MIN, Layout::Fragment(276)),
+            (MTU_MIN, Layout::Fragment(256)),
         ] {
             assert_eq!(Layout::new(mtu, HERE).unwrap(), expected, "mtu {mtu}");
         }
@@ -170,6 +189,7 @@ mod tests {
                     let (header, kind, payload) = Header::split(&out[offset..offset + length]).unwrap();
                     let expected = 100 + (carried / PAGE_BYTES) as u64;
                     assert_eq!(header.page.get(), expected, "mtu {mtu}, {count} pages, offset {offset}");
+                    assert_eq!(datagram_bytes(header.shape(kind)), Some(length), "mtu {mtu}, {count} pages, offset {offset}");
                     match header.shape(kind) {
                         PayloadShape::Pages(pages) => assert_eq!(payload.len(), usize::from(pages) * PAGE_BYTES),
                         PayloadShape::Fragment { count, .. } => assert!(usize::from(count) <= FRAGMENTS_MAX),

@@ -59,10 +59,13 @@ pub const URGENT_BUFFERS: u16 = 128;
 /// Receive buffers of the bulk socket (a power of two).
 pub const BULK_BUFFERS: u16 = 64;
 
+/// Bytes of a receive buffer: as many datagrams as the kernel joins.
+pub const RECEIVE_BYTES: usize = 64 << 10;
+
 /// Wanted socket buffers, in bytes.
 pub const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// Credits one peer gets at most, in bytes, per socket.
-pub const CREDIT_WINDOW_MAX: u32 = 256 << 10;
+pub const CREDIT_WINDOW_MAX: u32 = 1024 << 10;
 /// Credits one peer gets at least.
 pub const CREDIT_WINDOW_MIN: u32 = 16 << 10;
 /// The credit window is this part of the socket buffer: several peers fill it at once, and the kernel counts more than the bytes.

@@ -3,6 +3,7 @@
 //! Owns the checks and the loan of the delivered bytes. Must not know what messages mean.
 
 use crate::endpoint::Place;
+use crate::framing::datagram_bytes;
 use crate::reassembly::{Contradiction, PieceOf};
 use crate::tags::{header_tag, payload_tag};
 use crate::transmit::split_sequence;
@@ -11,11 +12,20 @@ use dsm_wire::{
     Era, FLAG_FRAGMENT, HEADER_BYTES, Header, HeaderError, Kind, Message, NodeId, PAGE_BYTES, PageNumber, PayloadShape,
 };
 
-/// A datagram in a receive buffer.
+/// Datagrams in a receive buffer: what is left of it, or one of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) buffer: u16,
-    pub(crate) length: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Nothing of the buffer comes after it.
+    pub(crate) is_last: bool,
+}
+
+impl Arrival {
+    fn bytes(self) -> usize {
+        self.end - self.start
+    }
 }
 
 /// What the caller may be looking at until its next call.
@@ -74,13 +84,13 @@ impl Endpoint {
                     return Some(delivery);
                 }
                 Ok(Accepted::Whole(delivery, page)) => {
-                    self.ring.recycle(class, arrival.buffer);
+                    self.release(class, arrival);
                     self.lent = Lent::Page(page);
                     return Some(delivery);
                 }
-                Ok(Accepted::Consumed) => self.ring.recycle(class, arrival.buffer),
+                Ok(Accepted::Consumed) => self.release(class, arrival),
                 Err(drop) => {
-                    self.ring.recycle(class, arrival.buffer);
+                    self.release(class, arrival);
                     self.count(drop);
                 }
             }
@@ -95,7 +105,7 @@ impl Endpoint {
         }
         match std::mem::replace(&mut self.lent, Lent::Nothing) {
             Lent::Nothing => {}
-            Lent::Buffer(class, arrival) => self.ring.recycle(class, arrival.buffer),
+            Lent::Buffer(class, arrival) => self.release(class, arrival),
             Lent::Page(page) => self.reassembly.give_back(page),
         }
     }
@@ -104,29 +114,53 @@ impl Endpoint {
     pub(crate) fn lent_pages(&self, _delivery: &Delivery) -> &[[u8; PAGE_BYTES]] {
         match &self.lent {
             Lent::Nothing => &[],
-            Lent::Buffer(class, arrival) => {
-                let bytes = self.ring.received(*class, arrival.buffer, arrival.length);
-                bytes.get(HEADER_BYTES..).unwrap_or_default().as_chunks().0
-            }
+            Lent::Buffer(class, arrival) => self.datagram(*class, *arrival).get(HEADER_BYTES..).unwrap_or_default().as_chunks().0,
             Lent::Page(page) => std::slice::from_ref(page),
         }
     }
 
     fn next_arrival(&mut self) -> Option<(Class, Arrival)> {
-        if let Some(arrival) = self.arrived[Class::Urgent as usize].pop_front() {
+        if let Some(arrival) = self.next_datagram(Class::Urgent) {
             return Some((Class::Urgent, arrival));
         }
         if self.bulk_left == 0 {
             return None;
         }
-        let arrival = self.arrived[Class::Bulk as usize].pop_front()?;
-        self.bulk_left = self.bulk_left.saturating_sub(arrival.length.max(HEADER_BYTES));
+        let arrival = self.next_datagram(Class::Bulk)?;
+        self.bulk_left = self.bulk_left.saturating_sub(arrival.bytes().max(HEADER_BYTES));
         Some((Class::Bulk, arrival))
     }
 
+    /// Parts the first datagram from what arrived on the socket of `class`.
+    fn next_datagram(&mut self, class: Class) -> Option<Arrival> {
+        let rest = *self.arrived[class as usize].front()?;
+        let said = match Header::split(self.datagram(class, rest)) {
+            Ok((header, kind, _)) => datagram_bytes(header.shape(kind)),
+            Err(_) => None,
+        };
+        match said.filter(|bytes| *bytes < rest.bytes()) {
+            None => self.arrived[class as usize].pop_front(),
+            Some(bytes) => {
+                let end = rest.start + bytes;
+                self.arrived[class as usize][0].start = end;
+                Some(Arrival { end, is_last: false, ..rest })
+            }
+        }
+    }
+
+    fn datagram(&self, class: Class, arrival: Arrival) -> &[u8] {
+        self.ring.received(class, arrival.buffer, arrival.end).get(arrival.start..).unwrap_or_default()
+    }
+
+    /// Gives the buffer of a datagram back when nothing of it is left.
+    fn release(&mut self, class: Class, arrival: Arrival) {
+        if arrival.is_last {
+            self.ring.recycle(class, arrival.buffer);
+        }
+    }
+
     fn accept(&mut self, now: Nanos, class: Class, arrival: Arrival) -> Result<Accepted, Drop> {
-        let frame = self.ring.received(class, arrival.buffer, arrival.length);
-        let (header, kind, payload) = Header::split(frame).map_err(header_drop)?;
+        let (header, kind, payload) = Header::split(self.datagram(class, arrival)).map_err(header_drop)?;
         let header = *header;
         let shape = header.shape(kind);
         check_length(shape, payload.len())?;
@@ -145,7 +179,7 @@ impl Endpoint {
         self.authenticate(now, from, &header)?;
         self.check_fresh(from, class, sequence)?;
         self.check_payload(from, class, arrival, &header)?;
-        self.on_accepted(now, from, class, sequence, arrival.length, shape != PayloadShape::Empty);
+        self.on_accepted(now, from, class, sequence, arrival.bytes(), shape != PayloadShape::Empty);
         match (message, shape) {
             (None, _) => {
                 self.handle_own(from, kind, &header);
@@ -206,7 +240,7 @@ impl Endpoint {
     fn check_payload(&self, from: NodeId, class: Class, arrival: Arrival, header: &Header) -> Result<(), Drop> {
         let Some(Place::Known(peer)) = self.peers.get(usize::from(from.0)) else { return Err(Drop::UnknownPeer) };
         let session = peer.session.as_ref().ok_or(Drop::NoSession)?;
-        let payload = self.ring.received(class, arrival.buffer, arrival.length).get(HEADER_BYTES..).unwrap_or_default();
+        let payload = self.datagram(class, arrival).get(HEADER_BYTES..).unwrap_or_default();
         let expected = if payload.is_empty() {
             0
         } else {
@@ -250,8 +284,9 @@ impl Endpoint {
             flags: header.flags.get() & (FLAG_FRAGMENT - 1),
             pieces,
         };
-        let frame = self.ring.received(class, arrival.buffer, arrival.length);
-        self.reassembly.add(now, of, index, &frame[HEADER_BYTES..]).map_err(|Contradiction| Drop::Fragment)
+        let piece =
+            self.ring.received(class, arrival.buffer, arrival.end).get(arrival.start + HEADER_BYTES..).unwrap_or_default();
+        self.reassembly.add(now, of, index, piece).map_err(|Contradiction| Drop::Fragment)
     }
 
     fn count(&mut self, drop: Drop) {

@@ -52,7 +52,7 @@ pub const MIGRATORY_STREAK_MIN: u8 = 2;
 /// Reads that are then taken for the beginning of a write, before the next look.
 pub const MIGRATORY_TRUST: u8 = 8;
 /// Requests sent ahead of a sequential reader, besides the one it waits for.
-pub const REQUESTS_AHEAD_MAX: u64 = 3;
+pub const REQUESTS_AHEAD_MAX: u64 = 7;
 /// Requests for several pages of which a part may still come.
 pub const BATCHES_MAX: usize = 64;
 /// How long a part is waited for, after its request or the part before it, before the page is asked for alone.

@@ -10,4 +10,4 @@ mod socket;
 
 pub(crate) use lanes::sip_lanes;
 pub(crate) use ring::{Completion, Patience, Ring, RingConfig};
-pub(crate) use socket::{SocketOptions, bind, random, set_segment};
+pub(crate) use socket::{SocketOptions, bind, random, set_joined, set_segment};

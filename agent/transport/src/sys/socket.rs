@@ -38,6 +38,12 @@ pub(crate) fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<(
     Ok((socket, usize::try_from(received).unwrap_or(0)))
 }
 
+/// Lets the kernel hand over datagrams of one sender joined, those it cut for that sender and those it joined itself; each is
+/// as long as its header says.
+pub(crate) fn set_joined(socket: &UdpSocket) -> io::Result<()> {
+    set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 /// Has the kernel cut longer sends into datagrams of `bytes` bytes (0: not at all).
 pub(crate) fn set_segment(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;

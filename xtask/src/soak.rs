@@ -14,6 +14,10 @@ use std::process::{Command, ExitCode};
 
 /// Seeds per call of the simulator: the grain at which it can be stopped.
 const SEEDS_PER_CALL: u64 = 500;
+/// Runs of a program per call of the live harness.
+const RUNS_PER_CALL: u64 = 5;
+/// Cases that run a program to its end: those are promised to hold every time.
+const COUNTED_CASES: [&str; 2] = ["program-", "ordinary-users-"];
 
 /// How much is promised.
 #[derive(Debug, Clone, clap::Args)]
@@ -89,8 +93,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 fn promises(cases: &[String], options: &Options) -> Vec<Promise> {
     let mut promises = vec![Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL }];
     for case in cases {
-        let wanted = if case.starts_with("litmus-") { 1 } else { options.runs };
-        promises.push(Promise { name: case.clone(), wanted, step: 1 });
+        let is_counted = COUNTED_CASES.iter().any(|prefix| case.starts_with(prefix));
+        let (wanted, step) = if is_counted { (options.runs, RUNS_PER_CALL) } else { (1, 1) };
+        promises.push(Promise { name: case.clone(), wanted, step });
     }
     promises
 }
@@ -102,7 +107,8 @@ fn keep(promise: &Promise, done: u64, options: &Options) -> Result<bool> {
         let (start, count) = (done.to_string(), promise.step.to_string());
         return simulate::add(&mut tally, "sim", &["--seeds", &count, "--start", &start]);
     }
-    let arguments = ["--only", &promise.name, "--rounds", &options.rounds.to_string(), "--seed", &(done * 1000 + 1).to_string()];
+    let (repeat, rounds, seed) = (promise.step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
+    let arguments = ["--only", &promise.name, "--repeat", &repeat, "--rounds", &rounds, "--seed", &seed];
     live::add(&mut tally, &arguments.map(str::to_owned))
 }
 

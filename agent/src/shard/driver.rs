@@ -5,16 +5,17 @@
 use super::figures::{Figures, Span};
 use super::pages::Pages;
 use super::{ShardCommand, ShardEvent};
-use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, PageOp, Transmit};
+use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
 use dsm_wire::{Epoch, Message, NodeId, PAGE_BYTES, Rights};
 use nix::sys::eventfd::EventFd;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use uffd_dsm::limits::INSTALL_PAGES_MAX;
 use uffd_dsm::{Drained, Fault};
 
 const TOKEN_COMMANDS: u32 = 0;
@@ -36,6 +37,8 @@ pub(super) struct Driver {
     pub(super) peers_awaited: BTreeSet<NodeId>,
     pub(super) discards: BTreeMap<u64, Nanos>,
     pub(super) faults: Vec<Fault>,
+    /// Operations the protocol wants that are not yet carried out.
+    pub(super) wanted: VecDeque<(OpId, PageOp)>,
 }
 
 /// What only the driver can count.
@@ -91,15 +94,22 @@ impl Driver {
     }
 
     fn take_batch(&mut self, now: Nanos) -> anyhow::Result<Flow> {
+        let mut pages_waiting = 0;
         while let Some(event) = self.endpoint.next_event(transport_time(now)) {
             match event {
                 TransportEvent::Frame { from, message, pages } => {
+                    let page_count = pages.len();
                     let Some(contents) = self.pages.keep(pages) else {
                         self.tally.dropped_no_buffer += 1;
                         continue;
                     };
                     self.node.handle_frame(now, Frame { from, epoch: self.epoch, message, contents });
-                    self.pump(now)?;
+                    // Parts of one long grant follow each other, and are installed together.
+                    pages_waiting = if page_count > 1 { pages_waiting + page_count } else { 0 };
+                    if !(1..INSTALL_PAGES_MAX).contains(&pages_waiting) {
+                        pages_waiting = 0;
+                        self.pump(now)?;
+                    }
                 }
                 TransportEvent::Ready { token: TOKEN_FAULTS } => self.take_faults(now)?,
                 TransportEvent::Ready { .. } => {
@@ -113,6 +123,9 @@ impl Driver {
                     self.report(ShardEvent::PeerLost { node, reason });
                 }
             }
+        }
+        if pages_waiting > 0 {
+            self.pump(now)?;
         }
         Ok(Flow::Continue)
     }
@@ -191,8 +204,12 @@ impl Driver {
         }
         loop {
             let mut is_idle = true;
-            while let Some((id, op)) = self.node.poll_page_op() {
+            self.wanted.extend(std::iter::from_fn(|| self.node.poll_page_op()));
+            while let Some((id, op)) = self.wanted.pop_front() {
                 is_idle = false;
+                if self.install_run(id, &op)? {
+                    continue;
+                }
                 self.operate(id, op)?;
             }
             while let Some(transmit) = self.node.poll_transmit() {
@@ -211,6 +228,27 @@ impl Driver {
             self.endpoint.unwatch(TOKEN_FAULTS);
         }
         Ok(())
+    }
+
+    /// Carries `op` out together with those after it that install the pages after its own. Returns false, with nothing done, if
+    /// there are none or the kernel would not have them all at once.
+    fn install_run(&mut self, id: OpId, op: &PageOp) -> anyhow::Result<bool> {
+        let count = 1 + Pages::installs_after(op, self.wanted.iter().map(|(_, op)| op));
+        if count == 1 {
+            return Ok(false);
+        }
+        let before = self.clock.now();
+        if !self.pages.install_run(op, self.wanted.iter().take(count - 1).map(|(_, op)| op))? {
+            return Ok(false);
+        }
+        let after = self.clock.now();
+        self.figures.record(Span::PageOperation, after.since(before).0);
+        self.tally.operations += 1;
+        self.node.handle_page_done(after, id, OpResult::Done);
+        for (id, _) in self.wanted.drain(..count - 1).collect::<Vec<_>>() {
+            self.node.handle_page_done(after, id, OpResult::Done);
+        }
+        Ok(true)
     }
 
     fn operate(&mut self, id: OpId, op: PageOp) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use dvm_api::peer::SpaceMember;
 use figures::Figures;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pages::Pages;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -152,6 +152,7 @@ impl ShardHandle {
             peers_awaited: BTreeSet::new(),
             discards: BTreeMap::new(),
             faults: Vec::new(),
+            wanted: VecDeque::new(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", config.space))

@@ -5,6 +5,7 @@
 use dsm_proto::{BufferId, Contents, Nanos, OpId, OpResult, PageContent, PageOp};
 use dsm_wire::{PageNumber, PageRange};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use uffd_dsm::limits::INSTALL_PAGES_MAX;
 use uffd_dsm::{Deferred, Drained, Fault, PageBuffer, PageBytes, PagePool, PageSource, Pager, PagerError, PagerStats};
 
 /// Buffers of one shard: 256 MiB of pages on their way.
@@ -110,6 +111,58 @@ impl Pages {
                 self.pager.detach_view();
                 self.execute(now, id, op)
             }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many of the operations that `follow` continue the read-only install `op`, within what one call takes.
+    pub(super) fn installs_after<'a>(op: &PageOp, follow: impl Iterator<Item = &'a PageOp>) -> usize {
+        let PageOp::Install { first, contents, writable: false } = op else { return 0 };
+        let mut end = usize::from(contents.len());
+        let continues = |next: &&PageOp| match next {
+            PageOp::Install { first: at, contents: more, writable: false } => {
+                let fits = *at == first.offset(end as u64);
+                end += usize::from(more.len());
+                fits && end <= INSTALL_PAGES_MAX
+            }
+            _ => false,
+        };
+        follow.take_while(continues).count()
+    }
+
+    /// Installs the pages of `op` and of those that continue it (see [`Pages::installs_after`]) in one call. Returns false if the
+    /// kernel is busy or the view is gone: then each is to be carried out alone. Some may be installed by then; nobody can have
+    /// written to them, so that their bytes may be put there again.
+    ///
+    /// # Errors
+    /// What the pager cannot do at all.
+    pub(super) fn install_run<'a>(
+        &mut self,
+        op: &'a PageOp,
+        follow: impl Iterator<Item = &'a PageOp>,
+    ) -> Result<bool, PagerError> {
+        let mut sources = [PageSource::Zero; INSTALL_PAGES_MAX];
+        let mut buffers = [None; INSTALL_PAGES_MAX];
+        let mut count = 0;
+        let mut run = None;
+        for part in std::iter::once(op).chain(follow) {
+            let PageOp::Install { first, contents, .. } = part else { continue };
+            run.get_or_insert(*first);
+            for content in contents.as_slice() {
+                if let PageContent::Buffer(buffer) = content {
+                    sources[count] = PageSource::Bytes(self.pool.bytes(PageBuffer(buffer.0)));
+                    buffers[count] = Some(*buffer);
+                }
+                count += 1;
+            }
+        }
+        let Some(first) = run else { return Ok(false) };
+        match self.pager.install(first, &sources[..count], false) {
+            Ok(()) => {
+                buffers.into_iter().flatten().for_each(|buffer| self.free(buffer));
+                Ok(true)
+            }
+            Err(PagerError::Busy { .. } | PagerError::ViewGone) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -11,8 +11,8 @@ const SHARD_REALTIME: libc::c_int = 1;
 const SHARD_NICE: libc::c_int = -20;
 
 /// Lets the calling thread go before every ordinary one: a fault waits for it, and it seldom has more to do than a few
-/// microseconds. A nice value alone is not enough: it counts only among threads of the same session or cgroup (measured: a shard
-/// waited 64 us p50 and 3.5 ms p99 for a busy thread of a program, real time brings both to a few microseconds).
+/// microseconds. A nice value alone is not enough: it counts only among threads of the same session or cgroup (beside busy
+/// threads of a program a page operation took 342 us p99, with real time 28: docs/measurements.md).
 ///
 /// # Errors
 /// EACCES or EPERM without CAP_SYS_NICE; the shard then runs at the caller's priority.

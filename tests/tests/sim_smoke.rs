@@ -28,6 +28,22 @@ fn seeds_pass() {
     check(&(0..SEEDS).collect::<Vec<_>>());
 }
 
+/// Counters that stay zero in runs whose nodes are sound and whose frames are whole.
+const NEVER: [&str; 3] = ["dropped_nonsense", "dropped_full", "dropped_stranger"];
+
+#[test]
+fn every_path_of_the_protocol_is_walked() {
+    let names: Vec<&str> = dsm_proto::Counters::default().iter().map(|(name, _)| name).collect();
+    let mut sums = vec![0; names.len()];
+    for seed in 0..SEEDS / 2 {
+        let outcome = run(&Plan::of(seed, None), None, false).expect("the seed passes");
+        sums.iter_mut().zip(&outcome.counters).for_each(|(sum, value)| *sum += value);
+    }
+    let unwalked: Vec<&str> =
+        names.into_iter().zip(&sums).filter(|(name, sum)| **sum == 0 && !NEVER.contains(name)).map(|(name, _)| name).collect();
+    assert!(unwalked.is_empty(), "no seed reaches {unwalked:?}");
+}
+
 #[test]
 fn seeds_that_failed_once_pass() {
     let text = include_str!("../regressions/sim-seeds.txt");

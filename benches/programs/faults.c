@@ -1,16 +1,19 @@
 /* What faults on pages of another host cost, measured from inside the program.
  *
  * Owns the access patterns. Must not know that its threads are on different hosts: it says only which thread does what. With
- * `dvm-exec --place rr` over two hosts the main thread is on one and the first thread it makes on the other.
+ * `dvm-exec --place rr` over two hosts the main thread is on one and all that `start_there` makes on the other.
  *
- * usage: faults read|write|ticket|parallel|scan|touch COUNT [THREADS]
- *   read      the other thread reads COUNT pages that main wrote, in random order: one latency each
- *   write     the same pages are read by both, then written by the other: one latency each
- *   ticket    COUNT hand-offs of a ticket lock between the two: time from release to acquisition
- *   parallel  THREADS threads read COUNT pages each at once: seconds for all of them, after one thread did the same alone
- *   scan      the other thread reads COUNT pages in order: seconds; with THREADS 2, twice
- *   touch     main touches COUNT fresh pages: seconds
- * prints `latency NS` lines or `seconds NAME S`
+ * usage: faults read|write|ticket|parallel|scan|beside|touch COUNT [NUMBER]
+ *   read      the other thread reads COUNT pages that main wrote, in random order: one `latency` each
+ *   write     the same pages are read by both, then written by the other: one `latency` each
+ *   ticket    a ticket lock goes COUNT times from one to the other: one `latency` each, from the releasing store to the moment
+ *             the other sees its turn; hand-offs that stay on one side are not counted
+ *   parallel  NUMBER threads read COUNT pages each at once: `all`, from the first start to the last end
+ *   scan      the other thread reads COUNT pages in order NUMBER times: `scan-1`, `scan-2`, ...
+ *   beside    COUNT pages are read as in `read`: one `latency` each; NUMBER pages are scanned: `scan-alone`; NUMBER more are
+ *             scanned while another thread reads on: `scan-beside`, and one `beside` for each of its reads
+ *   touch     main touches COUNT fresh pages: `touch`
+ * prints lines `NAME NANOSECONDS`
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -28,11 +31,12 @@
 #define THREADS_MAX 64
 
 static const char *mode;
-static uint64_t count, threads = 8;
+static uint64_t count, number = 1;
 static volatile uint8_t *pages;
-static uint64_t *latency, *order;
-static struct { _Alignas(PAGE) atomic_int ready, go, alone; } sync_page;
-static struct { _Alignas(PAGE) atomic_ullong next, serving, released_ns; } lock;
+static uint64_t *order, *latency[2], latencies[2];
+static struct { _Alignas(PAGE) atomic_int ready, go, done; } sync_page;
+static struct { _Alignas(PAGE) struct { uint64_t start, end; } of[THREADS_MAX]; } spans;
+static struct { _Alignas(PAGE) atomic_ullong next, serving; } lock;
 
 static uint64_t now_ns(void) {
     struct timespec time;
@@ -40,7 +44,9 @@ static uint64_t now_ns(void) {
     return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
 
-static uint64_t *array(uint64_t bytes) {
+static void print(const char *name, uint64_t nanoseconds) { printf("%s %llu\n", name, (unsigned long long)nanoseconds); }
+
+static void *array(uint64_t bytes) {
     void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) exit(2);
     return block;
@@ -58,110 +64,187 @@ static void shuffle(uint64_t *numbers, uint64_t length) {
     }
 }
 
-static void print_latencies(void) {
-    for (uint64_t i = 0; i < count; i++) printf("latency %llu\n", (unsigned long long)latency[i]);
-}
-
-/* The thread on the other host touches its own memory first, so that only the measured pages fault. */
-static void *other(void *argument) {
-    int is_write = strcmp(mode, "write") == 0, rounds = strcmp(mode, "scan") == 0 ? (int)threads : 1;
+/* A thread touches its own memory first, so that only the measured pages fault. */
+static uint64_t fetch(volatile uint64_t *numbers, uint64_t length) {
     uint64_t sum = 0;
-    (void)argument;
-    for (uint64_t i = 0; i < count; i++) latency[i] = 0;
-    for (uint64_t i = 0; i < count; i++) sum += order[i];
-    if (is_write) for (uint64_t i = 0; i < count; i++) sum += pages[i * PAGE];
-    if (strcmp(mode, "scan") == 0) {
-        for (int round = 0; round < rounds; round++) {
-            uint64_t start = now_ns();
-            for (uint64_t i = 0; i < count; i++) sum += pages[i * PAGE];
-            printf("seconds scan-%d %.6f\n", round + 1, (now_ns() - start) / 1e9);
-        }
-        return (void *)(uintptr_t)sum;
-    }
-    for (uint64_t i = 0; i < count; i++) {
-        volatile uint8_t *at = pages + order[i] * PAGE;
-        uint64_t start = now_ns();
-        if (is_write) *at = 2;
-        else sum += *at;
-        latency[i] = now_ns() - start;
-    }
-    return (void *)(uintptr_t)sum;
+    for (uint64_t i = 0; i < length; i++) sum += numbers[i];
+    return sum;
 }
 
-static void *ticket(void *argument) {
-    uint64_t me = (uintptr_t)argument;
-    for (uint64_t i = 0; i < count; i++) latency[i * 2 + me] = 0;
-    sync_page.ready++;
-    while (sync_page.ready < 2) usleep(100);
-    for (uint64_t i = 0; i < count / 2; i++) {
-        uint64_t mine = lock.next++;
-        while (lock.serving != mine) __builtin_ia32_pause();
-        uint64_t now = now_ns();
-        if (mine > 0) latency[mine] = now - lock.released_ns;
-        lock.released_ns = now_ns();
-        lock.serving = mine + 1;
-    }
-    return NULL;
-}
-
-static void *parallel(void *argument) {
-    uint64_t me = (uintptr_t)argument, sum = 0;
-    sync_page.ready++;
-    while (!sync_page.go) usleep(100);
-    for (uint64_t i = 0; i < count; i++) sum += pages[(me * count + order[i]) * PAGE];
-    return (void *)(uintptr_t)sum;
+static void clear(uint64_t *numbers, uint64_t length) {
+    for (uint64_t i = 0; i < length; i++) numbers[i] = 0;
 }
 
 static void *companion(void *argument) { return argument; }
 
-/* Each worker has a companion that ends at once: of threads placed in turn over two hosts, all workers are on the other one. */
-static void run_parallel(const char *name, uint64_t first, uint64_t number) {
-    pthread_t thread[THREADS_MAX], idle;
-    sync_page.ready = sync_page.go = 0;
-    for (uint64_t i = 0; i < number; i++) {
-        pthread_create(&thread[i], NULL, parallel, (void *)(first + i));
-        pthread_create(&idle, NULL, companion, NULL);
-        pthread_join(idle, NULL);
-    }
-    while (sync_page.ready < (int)number) usleep(100);
+/* Of threads placed in turn over two hosts, this one goes to the other host: its companion, which ends at once, takes our turn. */
+static pthread_t start_there(void *(*body)(void *), uint64_t argument) {
+    pthread_t thread, idle;
+    if (pthread_create(&thread, NULL, body, (void *)(uintptr_t)argument) != 0) exit(2);
+    if (pthread_create(&idle, NULL, companion, NULL) != 0) exit(2);
+    pthread_join(idle, NULL);
+    return thread;
+}
+
+static uint64_t timed_read(uint64_t page) {
     uint64_t start = now_ns();
+    (void)pages[page * PAGE];
+    return now_ns() - start;
+}
+
+static void *read_all(void *argument) {
+    clear(latency[0], count);
+    fetch(order, count);
+    for (uint64_t i = 0; i < count; i++) latency[0][i] = timed_read(order[i]);
+    latencies[0] = count;
+    return argument;
+}
+
+static void *write_all(void *argument) {
+    clear(latency[0], count);
+    fetch(order, count);
+    for (uint64_t i = 0; i < count; i++) (void)pages[i * PAGE];
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t start = now_ns();
+        pages[order[i] * PAGE] = 2;
+        latency[0][i] = now_ns() - start;
+    }
+    latencies[0] = count;
+    return argument;
+}
+
+static uint64_t timed_scan(uint64_t first, uint64_t length) {
+    uint64_t start = now_ns();
+    for (uint64_t i = 0; i < length; i++) (void)pages[(first + i) * PAGE];
+    return now_ns() - start;
+}
+
+static void *scan(void *argument) {
+    for (uint64_t round = 1; round <= number; round++) {
+        uint64_t time = timed_scan(0, count);
+        char name[32];
+        snprintf(name, sizeof name, "scan-%llu", (unsigned long long)round);
+        print(name, time);
+    }
+    return argument;
+}
+
+/* A word of `serving`: the ticket (31 bits), who released it (1), and when (32, nanoseconds). One store releases, and the next
+ * knows from whom and since when without another shared byte. */
+static void *ticket(void *argument) {
+    uint64_t me = (uintptr_t)argument, half = (count + 1) / 2, seen = 0;
+    clear(latency[me], half);
+    sync_page.ready++;
+    while (sync_page.ready < 2) usleep(100);
+    while (!sync_page.done) {
+        uint64_t mine = atomic_fetch_add(&lock.next, 1), word;
+        while ((word = atomic_load_explicit(&lock.serving, memory_order_acquire)) >> 33 != mine) __builtin_ia32_pause();
+        uint32_t now = now_ns();
+        if (mine > 0 && (word >> 32 & 1) != me) latency[me][seen++] = (uint32_t)(now - (uint32_t)word);
+        if (seen == half) sync_page.done = 1;
+        uint64_t free = (mine + 1) << 33 | me << 32 | (uint32_t)now_ns();
+        atomic_store_explicit(&lock.serving, free, memory_order_release);
+    }
+    latencies[me] = seen;
+    return NULL;
+}
+
+static void *parallel(void *argument) {
+    uint64_t me = (uintptr_t)argument;
+    fetch(order, count);
+    spans.of[me].end = 0;
+    sync_page.ready++;
+    while (!sync_page.go) usleep(100);
+    uint64_t start = now_ns();
+    for (uint64_t i = 0; i < count; i++) (void)pages[(me * count + order[i]) * PAGE];
+    spans.of[me].start = start;
+    spans.of[me].end = now_ns();
+    return NULL;
+}
+
+static void run_parallel(void) {
+    pthread_t thread[THREADS_MAX];
+    uint64_t start = UINT64_MAX, end = 0;
+    for (uint64_t i = 0; i < number; i++) thread[i] = start_there(parallel, i);
+    while (sync_page.ready < (int)number) usleep(100);
     sync_page.go = 1;
-    for (uint64_t i = 0; i < number; i++) pthread_join(thread[i], NULL);
-    printf("seconds %s %.6f\n", name, (now_ns() - start) / 1e9);
+    for (uint64_t i = 0; i < number; i++) {
+        pthread_join(thread[i], NULL);
+        if (spans.of[i].start < start) start = spans.of[i].start;
+        if (spans.of[i].end > end) end = spans.of[i].end;
+    }
+    print("all", end - start);
+}
+
+static void *scan_alone(void *argument) {
+    print("scan-alone", timed_scan((uintptr_t)argument, number));
+    return NULL;
+}
+
+static void *scan_beside(void *argument) {
+    while (!sync_page.ready) sched_yield();
+    sync_page.go = 1;
+    uint64_t time = timed_scan((uintptr_t)argument, number);
+    sync_page.done = 1;
+    print("scan-beside", time);
+    return NULL;
+}
+
+/* Reads on from page `count` of the order while the scan goes on; has as many pages as the scan, which it cannot outrun. */
+static void *read_beside(void *argument) {
+    uint64_t seen = 0;
+    clear(latency[1], number);
+    fetch(order + count, number);
+    sync_page.ready = 1;
+    while (!sync_page.go) sched_yield();
+    while (!sync_page.done && seen < number) {
+        latency[1][seen] = timed_read(order[count + seen]);
+        seen++;
+    }
+    latencies[1] = seen;
+    return argument;
+}
+
+static void run_beside(void) {
+    pthread_join(start_there(read_all, 0), NULL);
+    pthread_join(start_there(scan_alone, count + number), NULL);
+    pthread_t reader = start_there(read_beside, 0), scanner = start_there(scan_beside, count + 2 * number);
+    pthread_join(scanner, NULL);
+    pthread_join(reader, NULL);
 }
 
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     mode = argv[1];
     count = strtoull(argv[2], NULL, 10);
-    if (argc > 3) threads = strtoull(argv[3], NULL, 10);
-    if (count == 0 || threads == 0 || threads + 1 > THREADS_MAX) return 2;
-    uint64_t total = strcmp(mode, "parallel") == 0 ? count * (threads + 1) : count;
-    pages = (uint8_t *)array(total * PAGE);
+    if (argc > 3) number = strtoull(argv[3], NULL, 10);
+    int is_beside = strcmp(mode, "beside") == 0, is_parallel = strcmp(mode, "parallel") == 0;
+    if (count == 0 || number == 0 || (is_parallel && number > THREADS_MAX)) return 2;
+    uint64_t total = is_parallel ? count * number : is_beside ? count + 3 * number : count;
+    pages = array(total * PAGE);
     if (strcmp(mode, "touch") == 0) {
         uint64_t start = now_ns();
         for (uint64_t i = 0; i < count; i++) pages[i * PAGE] = 1;
-        printf("seconds touch %.6f\n", (now_ns() - start) / 1e9);
+        print("touch", now_ns() - start);
         return 0;
     }
-    latency = array((count + 1) * 16);
-    order = array(count * 8);
-    shuffle(order, count);
+    uint64_t shuffled = is_beside ? count + number : count;
+    for (int i = 0; i < 2; i++) latency[i] = array(shuffled * 8);
+    order = array(shuffled * 8);
+    shuffle(order, shuffled);
     /* Not zero, or they would not travel. */
     for (uint64_t i = 0; i < total; i++) pages[i * PAGE] = 1;
-    pthread_t thread;
-    if (strcmp(mode, "parallel") == 0) {
-        run_parallel("one", 0, 1);
-        run_parallel("all", 1, threads);
-    } else if (strcmp(mode, "ticket") == 0) {
-        pthread_create(&thread, NULL, ticket, (void *)1);
+    if (is_parallel) run_parallel();
+    else if (is_beside) run_beside();
+    else if (strcmp(mode, "ticket") == 0) {
+        pthread_t thread = start_there(ticket, 1);
         ticket(NULL);
         pthread_join(thread, NULL);
-        print_latencies();
-    } else {
-        pthread_create(&thread, NULL, other, NULL);
-        pthread_join(thread, NULL);
-        if (strcmp(mode, "scan") != 0) print_latencies();
-    }
+    } else if (strcmp(mode, "scan") == 0) pthread_join(start_there(scan, 0), NULL);
+    else if (strcmp(mode, "read") == 0) pthread_join(start_there(read_all, 0), NULL);
+    else if (strcmp(mode, "write") == 0) pthread_join(start_there(write_all, 0), NULL);
+    else return 2;
+    for (int i = 0; i < 2; i++)
+        for (uint64_t j = 0; j < latencies[i]; j++) print(is_beside && i == 1 ? "beside" : "latency", latency[i][j]);
     return 0;
 }

@@ -2,9 +2,15 @@
  *
  * Owns blocking sockets and one userfaultfd. Must not know anything of dvm.
  *
- * usage: floors udp-server | udp-client ADDRESS COUNT     64 bytes there, 4,096 back: one latency each
- *        floors tcp-server | tcp-client ADDRESS MEBIBYTES  one connection, the client receives: seconds
- *        floors uffd COUNT                                 a missing page filled by another thread: one latency each
+ * usage: floors udp-server
+ *        floors udp-client ADDRESS COUNT            64 bytes there, 4,096 back: one `latency` each
+ *        floors uffd COUNT                          a missing page filled by another thread: one `latency` each
+ *        floors uffd-serial ADDRESS COUNT THREADS   THREADS threads touch COUNT missing pages each at once; one thread takes a
+ *                                                   fault, fetches its page from the UDP server, blocking, fills it, and only
+ *                                                   then takes the next: `all`, from the first start to the last end
+ *        floors tcp-server
+ *        floors tcp-client ADDRESS MEBIBYTES        one connection, the client receives: `tcp`
+ * prints lines `NAME NANOSECONDS`
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,12 +32,15 @@
 
 #define PAGE 4096
 #define PORT 7799
+#define THREADS_MAX 64
 
 static uint64_t now_ns(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
+
+static void print(const char *name, uint64_t nanoseconds) { printf("%s %llu\n", name, (unsigned long long)nanoseconds); }
 
 static void fail(const char *what) {
     perror(what);
@@ -65,16 +74,25 @@ static _Noreturn void udp_server(void) {
     }
 }
 
-static int udp_client(const char *server, uint64_t count) {
+static int connected(int kind, const char *server) {
     struct sockaddr_in address = address_of(server);
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
-    static char buffer[PAGE];
+    int fd = socket(AF_INET, kind, 0);
     if (connect(fd, (void *)&address, sizeof address) != 0) fail("connect");
+    return fd;
+}
+
+static void fetch(int fd, char *page) {
+    if (send(fd, page, 64, 0) != 64) fail("send");
+    if (recv(fd, page, PAGE, 0) != PAGE) fail("recv");
+}
+
+static int udp_client(const char *server, uint64_t count) {
+    int fd = connected(SOCK_DGRAM, server);
+    static char page[PAGE];
     for (uint64_t i = 0; i < count; i++) {
         uint64_t start = now_ns();
-        if (send(fd, buffer, 64, 0) != 64) fail("send");
-        if (recv(fd, buffer, sizeof buffer, 0) != PAGE) fail("recv");
-        printf("latency %llu\n", (unsigned long long)(now_ns() - start));
+        fetch(fd, page);
+        print("latency", now_ns() - start);
     }
     return 0;
 }
@@ -94,49 +112,88 @@ static _Noreturn void tcp_server(void) {
 }
 
 static int tcp_client(const char *server, uint64_t mebibytes) {
-    struct sockaddr_in address = address_of(server);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = connected(SOCK_STREAM, server);
     static char buffer[1 << 18];
-    if (connect(fd, (void *)&address, sizeof address) != 0) fail("connect");
     uint64_t start = now_ns(), left = mebibytes << 20;
     while (left > 0) {
         ssize_t got = recv(fd, buffer, sizeof buffer < left ? sizeof buffer : left, 0);
         if (got <= 0) fail("recv");
         left -= got;
     }
-    printf("seconds tcp %.6f\n", (now_ns() - start) / 1e9);
+    print("tcp", now_ns() - start);
     return 0;
 }
 
-static int uffd;
+static int uffd, home = -1;
+static volatile char *block;
 
-static _Noreturn void *fill(void *argument) {
+/* The agent: without a home every page is the same. */
+static _Noreturn void *answer(void *argument) {
     static _Alignas(PAGE) char source[PAGE] = {1};
     (void)argument;
     for (;;) {
         struct uffd_msg message;
         if (read(uffd, &message, sizeof message) != sizeof message) continue;
+        if (home >= 0) fetch(home, source);
         struct uffdio_copy copy = {
             .dst = message.arg.pagefault.address & ~(uint64_t)(PAGE - 1), .src = (uintptr_t)source, .len = PAGE};
         if (ioctl(uffd, UFFDIO_COPY, &copy) != 0) fail("UFFDIO_COPY");
     }
 }
 
-static int local_faults(uint64_t count) {
+/* Makes the block of missing pages and its agent. */
+static void watch(uint64_t pages) {
     uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
     struct uffdio_api api = {.api = UFFD_API};
     if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) != 0) fail("userfaultfd");
-    volatile char *block = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    block = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct uffdio_register registration = {
-        .range = {.start = (uintptr_t)block, .len = count * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+        .range = {.start = (uintptr_t)block, .len = pages * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
     if (ioctl(uffd, UFFDIO_REGISTER, &registration) != 0) fail("UFFDIO_REGISTER");
     pthread_t thread;
-    pthread_create(&thread, NULL, fill, NULL);
+    if (pthread_create(&thread, NULL, answer, NULL) != 0) fail("pthread_create");
+}
+
+static _Noreturn void local_faults(uint64_t count) {
+    watch(count);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t start = now_ns();
-        if (block[i * PAGE] != 1) return 1;
-        printf("latency %llu\n", (unsigned long long)(now_ns() - start));
+        (void)block[i * PAGE];
+        print("latency", now_ns() - start);
     }
+    fflush(stdout);
+    _exit(0);
+}
+
+static uint64_t share;
+static pthread_barrier_t barrier;
+static struct { uint64_t start, end; } spans[THREADS_MAX];
+
+static void *touch(void *argument) {
+    uint64_t me = (uintptr_t)argument;
+    pthread_barrier_wait(&barrier);
+    spans[me].start = now_ns();
+    for (uint64_t i = 0; i < share; i++) (void)block[(me * share + i) * PAGE];
+    spans[me].end = now_ns();
+    return NULL;
+}
+
+static _Noreturn void serial_faults(const char *server, uint64_t count, uint64_t threads) {
+    pthread_t thread[THREADS_MAX];
+    uint64_t start = UINT64_MAX, end = 0;
+    if (threads == 0 || threads > THREADS_MAX) exit(2);
+    home = connected(SOCK_DGRAM, server);
+    share = count;
+    watch(count * threads);
+    pthread_barrier_init(&barrier, NULL, threads);
+    for (uint64_t i = 0; i < threads; i++)
+        if (pthread_create(&thread[i], NULL, touch, (void *)(uintptr_t)i) != 0) fail("pthread_create");
+    for (uint64_t i = 0; i < threads; i++) {
+        pthread_join(thread[i], NULL);
+        if (spans[i].start < start) start = spans[i].start;
+        if (spans[i].end > end) end = spans[i].end;
+    }
+    print("all", end - start);
     fflush(stdout);
     _exit(0);
 }
@@ -146,7 +203,9 @@ int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "tcp-server") == 0) tcp_server();
     if (argc == 4 && strcmp(argv[1], "udp-client") == 0) return udp_client(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 4 && strcmp(argv[1], "tcp-client") == 0) return tcp_client(argv[2], strtoull(argv[3], NULL, 10));
-    if (argc == 3 && strcmp(argv[1], "uffd") == 0) return local_faults(strtoull(argv[2], NULL, 10));
+    if (argc == 3 && strcmp(argv[1], "uffd") == 0) local_faults(strtoull(argv[2], NULL, 10));
+    if (argc == 5 && strcmp(argv[1], "uffd-serial") == 0)
+        serial_faults(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
     fprintf(stderr, "usage: see the head of floors.c\n");
     return 2;
 }

@@ -29,10 +29,10 @@ pub struct Bed {
     jobs: usize,
 }
 
-/// A floor's server, ended when dropped.
-pub struct Server(Child);
+/// A process beside what is measured, ended when dropped.
+pub struct Beside(Child);
 
-impl Drop for Server {
+impl Drop for Beside {
     fn drop(&mut self) {
         if self.0.kill().is_ok() {
             // Reaped, or gone by itself.
@@ -109,10 +109,10 @@ impl Bed {
     }
 
     /// Starts a server of `floors` on host 0 and waits until it is ready.
-    pub fn server(&self, list: &str, kind: &str) -> Result<Server> {
+    pub fn server(&self, list: &str, kind: &str) -> Result<Beside> {
         let mut child = self.pinned(0, list, &[kind])?.stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
         let stdout = child.stdout.take().context("no output")?;
-        let server = Server(child);
+        let server = Beside(child);
         let mut line = String::new();
         // The server prints before it can block, or dies and closes the pipe.
         BufReader::new(stdout).read_line(&mut line)?;
@@ -132,16 +132,17 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The `latency NS` lines of an output.
-pub fn latencies(output: &str) -> Result<Samples> {
-    let values: Vec<u64> = output.lines().filter_map(|line| line.strip_prefix("latency ")?.parse().ok()).collect();
-    ensure!(!values.is_empty(), "no latency printed");
-    Ok(Samples::new(values))
+/// Keeps a list of processors busy.
+pub fn busy(list: &str) -> Result<Beside> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", list, "sh", "-c", "while :; do :; done"]).stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(Beside(command.spawn().context("cannot start a busy process")?))
 }
 
-/// The number of a `seconds NAME S` line.
-pub fn seconds(output: &str, name: &str) -> Result<f64> {
-    let start = format!("seconds {name} ");
-    let line = output.lines().find_map(|line| line.strip_prefix(&start)).with_context(|| format!("no `{start}`"))?;
-    line.parse().with_context(|| format!("`{line}` is no number"))
+/// The numbers of all lines `NAME NANOSECONDS` of an output.
+pub fn times(output: &str, name: &str) -> Result<Samples> {
+    let lines = output.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let values: Vec<u64> = lines.filter_map(|number| number.parse().ok()).collect();
+    ensure!(!values.is_empty(), "no `{name}` printed");
+    Ok(Samples::new(values))
 }

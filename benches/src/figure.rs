@@ -4,8 +4,11 @@
 
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
-/// Latencies of one thing, sorted, in nanoseconds.
+const SECONDS_ABOVE_NS: u64 = 10_000_000;
+
+/// Repeated measurements of one thing, sorted: nanoseconds where nothing else is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Samples(Vec<u64>);
 
@@ -16,10 +19,20 @@ impl Samples {
         Self(values)
     }
 
+    /// One measurement of a time.
+    pub fn of(time: Duration) -> Self {
+        Self(vec![u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)])
+    }
+
     /// The value that `per_mille` of a thousand samples do not exceed; 0 without samples.
     pub fn quantile(&self, per_mille: usize) -> u64 {
         let last = self.0.len().saturating_sub(1);
         self.0.get((self.0.len() * per_mille / 1000).min(last)).copied().unwrap_or(0)
+    }
+
+    /// The median.
+    pub fn median(&self) -> u64 {
+        self.quantile(500)
     }
 
     /// Takes the samples of another round of the same thing.
@@ -91,16 +104,18 @@ impl fmt::Display for Figure {
     }
 }
 
+/// In seconds if the median is above 10 ms.
 impl fmt::Display for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} samples, p50 {:.1} p99 {:.1} max {:.1} us",
-            self.count(),
-            microseconds(self.quantile(500)),
-            microseconds(self.quantile(990)),
-            microseconds(self.quantile(1000))
-        )
+        let [p50, p99, most] = [500, 990, 1000].map(|at| self.quantile(at));
+        let count = self.count();
+        if p50 > SECONDS_ABOVE_NS {
+            let [p50, p99, most] = [p50, p99, most].map(seconds);
+            write!(f, "{count} samples, p50 {p50:.3} p99 {p99:.3} max {most:.3} s")
+        } else {
+            let [p50, p99, most] = [p50, p99, most].map(microseconds);
+            write!(f, "{count} samples, p50 {p50:.1} p99 {p99:.1} max {most:.1} us")
+        }
     }
 }
 
@@ -108,6 +123,11 @@ impl fmt::Display for Samples {
 #[expect(clippy::cast_precision_loss, reason = "latencies of hours do not occur")]
 pub fn microseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1000.0
+}
+
+/// Nanoseconds as seconds.
+pub fn seconds(nanoseconds: u64) -> f64 {
+    microseconds(nanoseconds) / 1e6
 }
 
 #[cfg(test)]
@@ -118,7 +138,10 @@ mod tests {
     fn quantiles_and_bars() {
         let samples = Samples::new((1..=1000).rev().collect());
         assert_eq!([500, 990, 1000].map(|at| samples.quantile(at)), [501, 991, 1000]);
-        assert_eq!(Samples::default().quantile(500), 0);
+        assert_eq!(Samples::default().median(), 0);
+        assert_eq!(Samples::new(vec![9, 1, 5]).median(), 5);
+        assert_eq!(Samples::new(vec![2000]).to_string(), "1 samples, p50 2.0 p99 2.0 max 2.0 us");
+        assert_eq!(Samples::of(Duration::from_secs(2)).to_string(), "1 samples, p50 2.000 p99 2.000 max 2.000 s");
         let figure = |measured, bar| Figure::new("x", measured, 2.0, bar, String::new());
         assert!(figure(3.0, Bar::AtMost(1.5)).holds());
         assert!(!figure(3.1, Bar::AtMost(1.5)).holds());

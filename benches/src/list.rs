@@ -1,14 +1,14 @@
 //! The figures that are promised, and how each is measured.
 //!
 //! Owns the bars. Must not know how programs are run: [`crate::bed`] does. The hosts share one machine: both are pinned to
-//! processor 0 where a figure says "one core".
+//! processor 0 where a figure says "one core"; else the root's host has processor 0 and the other one processor 1.
 
-use crate::bed::{Bed, latencies, processors, seconds};
-use crate::figure::{Bar, Figure, Samples, microseconds};
+use crate::bed::{Bed, busy, processors, times};
+use crate::figure::{Bar, Figure, Samples, microseconds, seconds};
 use anyhow::{Context, Result, ensure};
 use dvm_hosts::{Finished, Job};
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// One entry of the list.
@@ -20,25 +20,32 @@ pub struct Bench {
 }
 
 /// All of them.
-pub const BENCHES: [Bench; 8] = [
+pub const BENCHES: [Bench; 9] = [
     Bench { name: "remote-read", run: remote_read },
     Bench { name: "remote-read-home-busy", run: remote_read_home_busy },
     Bench { name: "write-miss", run: write_miss },
     Bench { name: "ticket-lock", run: ticket_lock },
     Bench { name: "parallel-faults", run: parallel_faults },
+    Bench { name: "read-beside-bulk", run: read_beside_bulk },
     Bench { name: "scan", run: scan },
     Bench { name: "first-touch", run: first_touch },
     Bench { name: "povray", run: povray },
 ];
 
+/// The processor of the root's host, and of both on one core.
 const ONE_CORE: &str = "0";
+const ANY_CORE: &str = "0-63";
 /// Turns in which a figure and its floor are measured.
 const ROUNDS: usize = 5;
+/// The same for measurements of seconds.
+const LONG_ROUNDS: usize = 3;
 const SCAN_MEBIBYTES: usize = 128;
+const BULK_MEBIBYTES: usize = 64;
 const PAGES_PER_MEBIBYTE: usize = 256;
 const TOUCH_PAGES: usize = 262_144;
 const PARALLEL_THREADS: usize = 8;
-const SCENE: &str = include_str!("../../tests/programs/scene.pov");
+const SCENE: &str = include_str!("../programs/scene.pov");
+const NATIVE_LATEST: Duration = Duration::from_secs(120);
 
 /// Both hosts and the root on one processor.
 fn on_one_core(bed: &Bed) -> Result<()> {
@@ -46,159 +53,218 @@ fn on_one_core(bed: &Bed) -> Result<()> {
     bed.pin(1, ONE_CORE)
 }
 
-/// Runs `kinds` in turns, a part of the samples in each, so that what else the machine does falls on all of them alike.
-fn in_turns<const N: usize>(bed: &mut Bed, kinds: [&dyn Fn(&mut Bed, usize) -> Result<Samples>; N]) -> Result<[Samples; N]> {
+/// Each host on its own processor.
+fn on_two_cores(bed: &Bed) -> Result<()> {
+    bed.pin(0, ONE_CORE)?;
+    bed.pin(1, &last_core())
+}
+
+/// Measures figure and floor in turns, so that what else the machine does falls on all of them alike.
+fn in_turns<const N: usize>(
+    bed: &mut Bed,
+    rounds: usize,
+    mut round: impl FnMut(&mut Bed) -> Result<[Samples; N]>,
+) -> Result<[Samples; N]> {
     let mut all = std::array::from_fn(|_| Samples::default());
-    let count = bed.samples.div_ceil(ROUNDS);
-    for _ in 0..ROUNDS {
-        for (kind, samples) in kinds.iter().zip(&mut all) {
-            samples.merge(kind(bed, count)?);
+    for _ in 0..rounds {
+        for (samples, part) in all.iter_mut().zip(round(bed)?) {
+            samples.merge(part);
         }
     }
     Ok(all)
 }
 
+/// Samples of one round.
+fn part(bed: &Bed) -> usize {
+    bed.samples.div_ceil(ROUNDS)
+}
+
 /// 64 bytes there, a page back, blocking, on one core.
-fn udp_round_trip(bed: &mut Bed, count: usize) -> Result<Samples> {
-    let server = bed.server(ONE_CORE, "udp-server")?;
+fn udp_round_trip(bed: &Bed) -> Result<Samples> {
+    let _server = bed.server(ONE_CORE, "udp-server")?;
     let address = bed.hosts.host(0)?.address.clone();
-    let udp = latencies(&bed.floor(1, ONE_CORE, &["udp-client", &address, &count.to_string()])?);
-    drop(server);
-    udp
+    times(&bed.floor(1, ONE_CORE, &["udp-client", &address, &part(bed).to_string()])?, "latency")
 }
 
 /// A fault answered by another thread of the same process, on one core.
-fn local_fault(bed: &mut Bed, count: usize) -> Result<Samples> {
-    latencies(&bed.floor(1, ONE_CORE, &["uffd", &count.to_string()])?)
+fn local_fault(bed: &Bed) -> Result<Samples> {
+    times(&bed.floor(1, ONE_CORE, &["uffd", &part(bed).to_string()])?, "latency")
 }
 
-fn remote_fault(bed: &mut Bed, count: usize) -> Result<Samples> {
-    latencies(&bed.faults("read", count, &[], ONE_CORE)?.output())
+/// Latencies of a round of `faults` in one of its modes.
+fn latencies(bed: &mut Bed, mode: &str) -> Result<Samples> {
+    let count = part(bed);
+    let finished = bed.faults(mode, count, &[], ONE_CORE)?;
+    all_remote(&finished, count)?;
+    times(&finished.output(), "latency")
+}
+
+/// What is measured went over the wire: a thread on the wrong host, or a page that came ahead of its use, would not show.
+fn all_remote(finished: &Finished, measured: usize) -> Result<()> {
+    let remote = counter(finished, "faults_remote")?;
+    ensure!(remote >= measured as u64, "{remote} remote faults where {measured} were to be measured");
+    Ok(())
 }
 
 fn remote_read(bed: &mut Bed) -> Result<Vec<Figure>> {
     on_one_core(bed)?;
-    let [read, udp, local] = in_turns(bed, [&remote_fault, &udp_round_trip, &local_fault])?;
-    let floor = microseconds(udp.quantile(500) + local.quantile(500));
+    let [read, udp, local] = in_turns(bed, ROUNDS, |bed| Ok([latencies(bed, "read")?, udp_round_trip(bed)?, local_fault(bed)?]))?;
+    let floor = microseconds(udp.median() + local.median());
     let detail = format!("{read}; floor: UDP {udp}, local fault {local}");
     Ok(vec![Figure::new("remote read fault p50, one core (us)", p50(&read), floor, Bar::AtMost(1.5), detail)])
 }
 
 fn remote_read_home_busy(bed: &mut Bed) -> Result<Vec<Figure>> {
-    bed.pin(0, ONE_CORE)?;
-    bed.pin(1, last_core().as_str())?;
-    let idle = latencies(&bed.faults("read", bed.samples, &[], ONE_CORE)?.output())?;
-    let mut hog = Command::new("taskset")
-        .args(["-c", ONE_CORE, "sh", "-c", "while :; do :; done"])
-        .stdout(Stdio::null())
-        .spawn()
-        .context("cannot start a busy process")?;
-    let busy = bed.faults("read", bed.samples, &[], ONE_CORE);
-    hog.kill().context("cannot end the busy process")?;
-    hog.wait().context("cannot end the busy process")?;
-    let busy = latencies(&busy?.output())?;
+    on_two_cores(bed)?;
+    let [idle, busy] = in_turns(bed, ROUNDS, |bed| {
+        let idle = latencies(bed, "read")?;
+        let _hog = busy(ONE_CORE)?;
+        Ok([idle, latencies(bed, "read")?])
+    })?;
     let detail = format!("busy: {busy}; idle: {idle}");
     Ok(vec![Figure::new("remote read fault p50, home's core busy (us)", p50(&busy), p50(&idle), Bar::AtMost(2.0), detail)])
 }
 
 fn write_miss(bed: &mut Bed) -> Result<Vec<Figure>> {
     on_one_core(bed)?;
-    let read = latencies(&bed.faults("read", bed.samples, &[], ONE_CORE)?.output())?;
-    let write = latencies(&bed.faults("write", bed.samples, &[], ONE_CORE)?.output())?;
+    let [write, read] = in_turns(bed, ROUNDS, |bed| Ok([latencies(bed, "write")?, latencies(bed, "read")?]))?;
     let detail = format!("write: {write}; read: {read}");
     Ok(vec![Figure::new("write miss with one sharer p50 (us)", p50(&write), p50(&read), Bar::AtMost(2.0), detail)])
 }
 
 fn ticket_lock(bed: &mut Bed) -> Result<Vec<Figure>> {
-    bed.pin(0, ONE_CORE)?;
-    bed.pin(1, last_core().as_str())?;
-    let write = latencies(&bed.faults("write", bed.samples, &[], ONE_CORE)?.output())?;
-    let ticket = latencies(&bed.faults("ticket", bed.samples, &[], ONE_CORE)?.output())?;
-    let detail = format!("hand-off: {ticket}; write miss: {write}");
+    on_two_cores(bed)?;
+    let [ticket, write] = in_turns(bed, ROUNDS, |bed| Ok([latencies(bed, "ticket")?, latencies(bed, "write")?]))?;
+    let detail = format!("hand-off to the other host: {ticket}; write miss: {write}");
     Ok(vec![Figure::new("ticket lock hand-off p50 (us)", p50(&ticket), p50(&write), Bar::AtMost(3.0), detail)])
 }
 
+/// The floor is an agent that serves one fault after the other, its faulting threads on the same host and processor as ours.
 #[expect(clippy::cast_precision_loss, reason = "counts of pages")]
 fn parallel_faults(bed: &mut Bed) -> Result<Vec<Figure>> {
-    bed.pin(0, ONE_CORE)?;
-    bed.pin(1, last_core().as_str())?;
-    let count = bed.samples / PARALLEL_THREADS;
-    let threads = PARALLEL_THREADS.to_string();
-    let output = bed.faults("parallel", count, &[&threads], ONE_CORE)?.output();
-    let one = count as f64 / seconds(&output, "one")?;
-    let all = (count * PARALLEL_THREADS) as f64 / seconds(&output, "all")?;
-    let detail = format!("{PARALLEL_THREADS} threads, {count} pages each; alone first");
-    Ok(vec![Figure::new("faults/s of 8 threads at once", all, one, Bar::AtLeast(1.3), detail)])
+    on_two_cores(bed)?;
+    let pages = bed.samples.div_ceil(PARALLEL_THREADS);
+    let total = pages * PARALLEL_THREADS;
+    let (count, threads) = (pages.to_string(), PARALLEL_THREADS.to_string());
+    let [ours, serial] = in_turns(bed, ROUNDS, |bed| {
+        let finished = bed.faults("parallel", pages, &[&threads], ONE_CORE)?;
+        all_remote(&finished, total)?;
+        let _server = bed.server(ONE_CORE, "udp-server")?;
+        let address = bed.hosts.host(0)?.address.clone();
+        let floor = bed.floor(1, &last_core(), &["uffd-serial", &address, &count, &threads])?;
+        Ok([times(&finished.output(), "all")?, times(&floor, "all")?])
+    })?;
+    let rate = |times: &Samples| total as f64 / seconds(times.median());
+    let detail = format!("{PARALLEL_THREADS} threads, {pages} pages each: {ours}; a serial blocking agent: {serial}");
+    Ok(vec![Figure::new("faults/s of 8 threads at once", rate(&ours), rate(&serial), Bar::AtLeast(1.3), detail)])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of messages")]
-fn scan(bed: &mut Bed) -> Result<Vec<Figure>> {
-    bed.pin(0, ONE_CORE)?;
-    bed.pin(1, last_core().as_str())?;
-    let pages = SCAN_MEBIBYTES * PAGES_PER_MEBIBYTE;
-    let server = bed.server(ONE_CORE, "tcp-server")?;
-    let address = bed.hosts.host(0)?.address.clone();
-    let tcp = seconds(&bed.floor(1, &last_core(), &["tcp-client", &address, &SCAN_MEBIBYTES.to_string()])?, "tcp")?;
-    drop(server);
-    let once = bed.faults("scan", pages, &["1"], ONE_CORE)?;
-    let twice = bed.faults("scan", pages, &["2"], ONE_CORE)?;
-    let rate = |time: f64| SCAN_MEBIBYTES as f64 / time;
-    let first = seconds(&once.output(), "scan-1")?;
-    let messages = |finished: &Finished| finished.statistics.as_ref().map_or(0, |figures| figures.counter("frames_out"));
-    let (one, two) = (messages(&once), messages(&twice));
-    ensure!(one > 0, "the job reports no frames_out: nothing to compare");
-    let detail = format!("{SCAN_MEBIBYTES} MiB over one TCP connection in {tcp:.3} s, scanned in {first:.3} s");
-    let again = format!("frames of the job with one scan and with two; second scan {:.3} s", seconds(&twice.output(), "scan-2")?);
+fn read_beside_bulk(bed: &mut Bed) -> Result<Vec<Figure>> {
+    on_two_cores(bed)?;
+    let bulk = (BULK_MEBIBYTES * PAGES_PER_MEBIBYTE).to_string();
+    let [beside, idle, shared, alone] = in_turns(bed, ROUNDS, |bed| {
+        let output = bed.faults("beside", part(bed), &[&bulk], ONE_CORE)?.output();
+        Ok([times(&output, "beside")?, times(&output, "latency")?, times(&output, "scan-beside")?, times(&output, "scan-alone")?])
+    })?;
+    let reads = format!("beside: {beside}; idle: {idle}");
+    let scans = format!("{BULK_MEBIBYTES} MiB, with a reader: {shared}; alone: {alone}");
+    let (with_reader, without) = (rate(BULK_MEBIBYTES, &shared), rate(BULK_MEBIBYTES, &alone));
     Ok(vec![
-        Figure::new("sequential remote scan (MiB/s)", rate(first), rate(tcp), Bar::AtLeast(0.4), detail),
-        Figure::new("frames with a second scan", two as f64, one as f64, Bar::AtMost(1.0), again),
+        Figure::new("remote read fault p50 beside a bulk transfer (us)", p50(&beside), p50(&idle), Bar::AtMost(2.0), reads),
+        Figure::new("bulk transfer beside a reader (MiB/s)", with_reader, without, Bar::AtLeast(0.5), scans),
+    ])
+}
+
+/// The second figure compares contents received by two jobs that differ in their second scan alone: all other pages that go
+/// over the wire are the same, so one page fetched again shows.
+#[expect(clippy::cast_precision_loss, reason = "counts of pages")]
+fn scan(bed: &mut Bed) -> Result<Vec<Figure>> {
+    on_two_cores(bed)?;
+    let pages = SCAN_MEBIBYTES * PAGES_PER_MEBIBYTE;
+    let [first, tcp, second, once, twice] = in_turns(bed, ROUNDS, |bed| {
+        let tcp = {
+            let _server = bed.server(ONE_CORE, "tcp-server")?;
+            let address = bed.hosts.host(0)?.address.clone();
+            times(&bed.floor(1, &last_core(), &["tcp-client", &address, &SCAN_MEBIBYTES.to_string()])?, "tcp")?
+        };
+        let [once, twice] = [bed.faults("scan", pages, &["1"], ONE_CORE)?, bed.faults("scan", pages, &["2"], ONE_CORE)?];
+        let [one, two] = [counter(&once, "pages_in")?, counter(&twice, "pages_in")?].map(|count| Samples::new(vec![count]));
+        Ok([times(&once.output(), "scan-1")?, tcp, times(&twice.output(), "scan-2")?, one, two])
+    })?;
+    let detail = format!("{SCAN_MEBIBYTES} MiB scanned: {first}; over one TCP connection: {tcp}");
+    let [once, twice] = [once.median(), twice.median()];
+    let again = format!("pages of the whole job with two scans of {pages}: {twice}, with one: {once}; second scan: {second}");
+    let (ours, floor) = (rate(SCAN_MEBIBYTES, &first), rate(SCAN_MEBIBYTES, &tcp));
+    Ok(vec![
+        Figure::new("sequential remote scan (MiB/s)", ours, floor, Bar::AtLeast(0.4), detail),
+        Figure::new("pages received with a second scan", twice as f64, once as f64, Bar::AtMost(1.0), again),
     ])
 }
 
 fn first_touch(bed: &mut Bed) -> Result<Vec<Figure>> {
-    bed.pin(0, "0-63")?;
+    bed.pin(0, ANY_CORE)?;
+    bed.pin(1, ANY_CORE)?;
     let pages = TOUCH_PAGES.to_string();
-    let mut native = Command::new(bed.program("faults"));
-    let output = dvm_hosts::output_within(native.args(["touch", &pages]), Duration::from_secs(60))?;
-    let floor = seconds(&String::from_utf8_lossy(&output.stdout), "touch")?;
-    let ours = seconds(&bed.faults("touch", TOUCH_PAGES, &[], "0-63")?.output(), "touch")?;
-    let detail = "1 GiB of fresh private memory".into();
-    Ok(vec![Figure::new("first touch (s)", ours, floor, Bar::AtMost(1.5), detail)])
+    let [ours, native] = in_turns(bed, LONG_ROUNDS, |bed| {
+        let mut native = Command::new(bed.program("faults"));
+        let output = dvm_hosts::output_within(native.args(["touch", &pages]), NATIVE_LATEST)?;
+        let native = times(&String::from_utf8_lossy(&output.stdout), "touch")?;
+        let ours = bed.faults("touch", TOUCH_PAGES, &[], ANY_CORE)?.output();
+        Ok([times(&ours, "touch")?, native])
+    })?;
+    let detail = format!("1 GiB of fresh private memory: {ours}; native: {native}");
+    let [ours, native] = [&ours, &native].map(|times| seconds(times.median()));
+    Ok(vec![Figure::new("first touch (s)", ours, native, Bar::AtMost(1.5), detail)])
 }
 
 fn povray(bed: &mut Bed) -> Result<Vec<Figure>> {
     ensure!(processors() >= 2, "needs two processors");
+    on_two_cores(bed)?;
     let directory = bed.hosts.scratch()?;
     fs::write(directory.join("scene.pov"), SCENE)?;
     let scene = format!("+I{}", directory.join("scene.pov").display());
     let arguments = |threads: &str| {
-        [scene.clone(), "+O-".into(), "+FP".into(), "+W480".into(), "+H360".into(), format!("+WT{threads}"), "-D".into()]
+        let threads = format!("+WT{threads}");
+        [scene.as_str(), "+O-", "+FP", "+W640", "+H480", "-A", "-D", &threads].map(str::to_owned)
     };
-    let native = |cores: &str, threads: &str| -> Result<f64> {
+    let native = |cores: &str, threads: &str| -> Result<Samples> {
         let mut command = Command::new("taskset");
         command.args(["-c", cores, "/usr/bin/povray"]).args(arguments(threads));
         let started = Instant::now();
-        let output = dvm_hosts::output_within(&mut command, Duration::from_secs(120))?;
+        let output = dvm_hosts::output_within(&mut command, NATIVE_LATEST)?;
         ensure!(output.status.success(), "native povray ended with {}", output.status);
-        Ok(started.elapsed().as_secs_f64())
+        Ok(Samples::of(started.elapsed()))
     };
-    let (one_native, two_native) = (native("0", "1")?, native("0,1", "2")?);
-    bed.pin(0, "0")?;
-    bed.pin(1, "1")?;
     let job =
         |threads: &str, hosts: &str| Job::new("/usr/bin/povray", "").options(["--hosts", hosts]).arguments(arguments(threads));
-    let one = bed.job(job("1", "h0"), "0")?.elapsed.as_secs_f64();
-    let two = bed.job(job("2", "h0,h1"), "0")?.elapsed.as_secs_f64();
-    let detail = format!("native: {one_native:.2} s on one core, {two_native:.2} s on two");
-    let gain = format!("{two:.2} s on two hosts of one core each");
+    let [one_native, one, two_native, two, faults] = in_turns(bed, LONG_ROUNDS, |bed| {
+        let (one_native, two_native) = (native("0", "1")?, native("0,1", "2")?);
+        let one = bed.job(job("1", "h0"), ONE_CORE)?;
+        let two = bed.job(job("2", "h0,h1"), ONE_CORE)?;
+        let faults = Samples::new(vec![counter(&two, "faults_remote")?]);
+        Ok([one_native, Samples::of(one.elapsed), two_native, Samples::of(two.elapsed), faults])
+    })?;
+    let ones = format!("native on one core: {one_native}; one host: {one}");
+    let twos = format!("native on two cores: {two_native}; two hosts of one core: {two}, {} remote faults", faults.median());
+    let [one_native, one, two_native, two] = [&one_native, &one, &two_native, &two].map(|times| seconds(times.median()));
     Ok(vec![
-        Figure::new("povray on one host (s)", one, one_native, Bar::AtMost(1.1), detail),
-        Figure::new("povray's gain from a second host", one_native / two, one_native / two_native, Bar::AtLeast(0.85), gain),
+        Figure::new("povray on one host (s)", one, one_native, Bar::AtMost(1.1), ones),
+        Figure::new("povray's gain from a second host", one_native / two, one_native / two_native, Bar::AtLeast(0.85), twos),
     ])
 }
 
 fn p50(samples: &Samples) -> f64 {
-    microseconds(samples.quantile(500))
+    microseconds(samples.median())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "mebibytes")]
+fn rate(mebibytes: usize, times: &Samples) -> f64 {
+    mebibytes as f64 / seconds(times.median())
+}
+
+/// A counter of the whole job.
+fn counter(finished: &Finished, name: &str) -> Result<u64> {
+    Ok(finished.statistics.as_ref().context("the job left no statistics")?.counter(name))
 }
 
 /// The second processor, or the only one.

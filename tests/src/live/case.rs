@@ -24,6 +24,10 @@ pub struct Case {
     pub run: Run,
 }
 
+/// Why a case found, once it ran, that this machine cannot run it: it is skipped, not failed.
+#[derive(Debug)]
+pub struct Lacking(pub String);
+
 /// The body of a case.
 pub type Run = Box<dyn Fn(&mut Bed<'_>) -> Result<String>>;
 
@@ -33,6 +37,14 @@ pub enum Need {
     /// An installed program.
     Program(&'static str),
 }
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Lacking {}
 
 impl Case {
     /// A case on `hosts` hosts with the usual deadline.

@@ -6,7 +6,8 @@
 //! * [`case`]: what a case is and what it needs.
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
-//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`].
+//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
+//!   [`stages`].
 
 pub mod bed;
 pub mod case;
@@ -18,6 +19,7 @@ pub mod memory_model;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod stages;
 pub mod users;
 
 use case::Case;
@@ -25,11 +27,18 @@ use case::Case;
 /// Every case, those with equal numbers of hosts together.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    let mut cases: Vec<Case> =
-        [programs::cases(), users::cases(), refusals::cases(), litmus::cases(), histories::cases(), failures::cases()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let mut cases: Vec<Case> = [
+        programs::cases(),
+        users::cases(),
+        refusals::cases(),
+        litmus::cases(),
+        histories::cases(),
+        failures::cases(),
+        stages::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     cases.sort_by_key(|case| case.hosts);
     cases
 }

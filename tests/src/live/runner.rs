@@ -4,7 +4,7 @@
 //! not know what a case does.
 
 use super::bed::{Bed, Effort, Workshop, left_behind};
-use super::case::Case;
+use super::case::{Case, Lacking};
 use anyhow::{Context, Result, bail, ensure};
 use dvm_hosts::{Binaries, Config, LocalHosts, leftovers};
 use serde::Serialize;
@@ -61,8 +61,7 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
         if plan.stop.load(Ordering::Relaxed) {
             runner.fail(&case.name, "interrupted".into());
         } else if let Some(reason) = absent.clone().or_else(|| case.lacks()) {
-            println!("skipped {}: {reason}", case.name);
-            runner.totals.skipped.push((case.name.clone(), reason));
+            runner.skip(&case.name, reason);
         } else {
             runner.repeat(case);
         }
@@ -106,6 +105,7 @@ impl Runner<'_> {
             let started = Instant::now();
             match self.once(case, turn) {
                 Ok(said) => println!("ok {}{} ({said})", case.name, self.turn(turn)),
+                Err(error) if error.is::<Lacking>() => return self.skip(&case.name, error.to_string()),
                 Err(error) => {
                     let logs = self.logs();
                     self.hosts = None;
@@ -120,6 +120,11 @@ impl Runner<'_> {
 
     fn turn(&self, turn: u32) -> String {
         if self.plan.repeat > 1 { format!(" {turn}/{} ", self.plan.repeat) } else { String::new() }
+    }
+
+    fn skip(&mut self, name: &str, reason: String) {
+        println!("skipped {name}: {reason}");
+        self.totals.skipped.push((name.to_owned(), reason));
     }
 
     fn fail(&mut self, name: &str, reason: String) {

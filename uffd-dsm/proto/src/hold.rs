@@ -1,9 +1,10 @@
 //! The hold window: a page that is torn to and fro stays a little where it is, so that its threads get on.
 //!
-//! Owns the decision to delay a hand-over. Must not delay a lone hand-over, a reader, or a drop of a read copy.
+//! Owns the decision to delay what ends a writer's stay: a hand-over, or the order to become read-only for a reader. Must not
+//! delay a page that is not torn to and fro, nor the drop of a read copy.
 //!
 //! ```text
-//!   quick hand-overs in a row   0  1  2  3    4    5    6    7 …
+//!   quick stays in a row        0  1  2  3    4    5    6    7 …
 //!   window of the next stay     0  0  0  25   50   100  200  200 us      (one slow stay: back to 0)
 //! ```
 
@@ -59,9 +60,17 @@ impl Stays {
 impl Node {
     /// Whether the order in `frame` has to wait for the page's window; if so, the timer is to be armed.
     pub(crate) fn is_held_back(&mut self, page: PageNumber, frame: &Frame) -> bool {
-        let Message::Forward { rights: Rights::Write, era, .. } = frame.message else { return false };
-        let local = self.local(page);
-        if local.state != LocalState::Modified || era <= local.era {
+        let local_era = self.local(page).era;
+        match frame.message {
+            Message::Forward { rights: Rights::Write, era, .. } => era > local_era && self.must_stay(page),
+            Message::Forward { rights: Rights::Read, era, .. } => era == local_era && self.must_stay(page),
+            _ => false,
+        }
+    }
+
+    /// Whether `page` is written here and its window is open; if so, the timer is to be armed.
+    pub(crate) fn must_stay(&mut self, page: PageNumber) -> bool {
+        if self.local(page).state != LocalState::Modified {
             return false;
         }
         let Some(until) = self.stays.until(page, self.now) else { return false };
@@ -86,7 +95,7 @@ impl Node {
         self.stays.on_arrival(page, self.now);
     }
 
-    /// The page was handed over.
+    /// The page was handed over, or made read-only for a reader.
     pub(crate) fn note_departure(&mut self, page: PageNumber) {
         self.stays.on_departure(page, self.now);
     }

@@ -108,6 +108,9 @@ impl Node {
     }
 
     fn on_read_for_forward(&mut self, page: PageNumber, request: RequestId, era: Era, home: NodeId, contents: Contents) {
+        if self.local(page).state == LocalState::Modified {
+            self.note_departure(page);
+        }
         self.set_local(page, Local { state: LocalState::Shared, era });
         self.grant_read(request, page, era, contents);
         self.send(home, Message::Downgraded { request, page, era });

@@ -109,7 +109,8 @@ impl Node {
         let reader = asked.request.requester();
         let local = self.local(page);
         let is_here = local.era == word.era() && matches!(local.state, LocalState::Shared | LocalState::Modified);
-        if self.operations.is_on(page) && (is_here || word.owner() == self.me) {
+        let waits = if self.operations.is_on(page) { is_here || word.owner() == self.me } else { is_here && self.must_stay(page) };
+        if waits && reader != self.me {
             let Asked { request, rights, count, copy } = asked;
             let message = Message::Request { request, page, rights, count, copy };
             self.defer(page, Frame { from: reader, epoch: self.epoch, message, contents: Contents::EMPTY });
@@ -184,6 +185,9 @@ impl Node {
     pub(crate) fn on_batch_read(&mut self, range: PageRange, request: RequestId, era: Era, contents: Contents) {
         let reader = request.requester();
         for page in range.pages() {
+            if self.local(page).state == LocalState::Modified {
+                self.note_departure(page);
+            }
             let local = crate::extent::Local { state: LocalState::Shared, era };
             self.set_local(page, local);
         }

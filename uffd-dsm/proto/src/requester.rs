@@ -247,13 +247,14 @@ impl Node {
         let local = self.local(page);
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
             Some(Form::Split(..) | Form::Remote(..)) => {}
-            Some(Form::Lost) => {
-                // Nobody uses the page here any more: the grantor need not keep it.
+            Some(Form::Lost | Form::Whole(_)) => {
+                // Nobody uses the page here any more, or a discard has put an end to it since this was first sent: the grantor need
+                // not keep it.
                 self.refuse(&contents);
                 self.confirm(from, request, page, era);
                 return;
             }
-            Some(Form::Unknown | Form::Whole(_)) | None => {
+            Some(Form::Unknown) | None => {
                 self.refuse(&contents);
                 return;
             }

@@ -5,7 +5,7 @@
 
 use crate::files::on;
 use crate::instance::{LocalHosts, User};
-use crate::process::{self, cpu_time};
+use crate::process::{self, Census, cpu_time};
 use crate::statistics::Statistics;
 use crate::{Error, Result};
 use nix::sys::signal::Signal;
@@ -21,8 +21,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(10);
-/// Pause after a look at all processes, as a multiple of what the look took.
-const LOOK_SHARE: u32 = 20;
 /// How long a killed job may take to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -49,7 +47,7 @@ pub struct Job {
     pub stdin: Option<PathBuf>,
     /// Directory for its output files; made, and given to the user.
     pub directory: PathBuf,
-    /// Whether the CPU time of its processes is looked at while it runs, which costs the machine a twentieth of a processor.
+    /// Whether the CPU time of its processes is looked at while it runs, which costs the machine a little of a processor.
     pub is_watched: bool,
 }
 
@@ -60,8 +58,8 @@ pub struct Running<'a> {
     child: Child,
     directory: PathBuf,
     started: Instant,
-    /// When to look at CPU times again; never for a job that is not watched.
-    look_at: Option<Instant>,
+    /// Whose CPU times are looked at; none for a job that is not watched.
+    census: Option<Census>,
     /// Most CPU time seen of each process of each host.
     seen: Vec<BTreeMap<i32, Duration>>,
 }
@@ -144,6 +142,7 @@ impl Job {
                 command
             }
         };
+        let census = self.is_watched.then(|| Census::begin(hosts.hosts().iter().map(|host| host.namespace.as_str())));
         let child = command
             .arg("--socket")
             .arg(self.socket.as_ref().unwrap_or(&hosts.host(self.root)?.socket))
@@ -167,7 +166,7 @@ impl Job {
             child,
             directory: directory.clone(),
             started: Instant::now(),
-            look_at: self.is_watched.then(Instant::now),
+            census,
             seen: vec![BTreeMap::new(); hosts.hosts().len()],
         })
     }
@@ -235,18 +234,12 @@ impl Running<'_> {
 
     /// CPU time grows until a process goes; the last look before that is what counts.
     fn sample(&mut self) {
-        let began = Instant::now();
-        if self.look_at.is_none_or(|at| began < at) {
-            return;
-        }
-        for (index, seen) in self.seen.iter_mut().enumerate() {
-            for process in self.hosts.processes(index).unwrap_or_default() {
-                if let (false, Some(time)) = (process.name == "dvm-agent", cpu_time(process.pid)) {
-                    seen.insert(process.pid, time);
-                }
+        let Some(census) = &mut self.census else { return };
+        for (pid, index) in census.count() {
+            if let Some(time) = cpu_time(pid) {
+                self.seen[index].insert(pid, time);
             }
         }
-        self.look_at = Some(Instant::now() + began.elapsed() * LOOK_SHARE);
     }
 
     fn kill(&mut self) -> Result<()> {

@@ -4,7 +4,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -37,6 +37,40 @@ pub struct Process {
 pub(crate) fn in_namespace(namespace: &str) -> Vec<Process> {
     let Ok(wanted) = fs::metadata(Path::new("/run/netns").join(namespace)) else { return Vec::new() };
     all().filter(|pid| lives_in(*pid, &wanted)).filter_map(describe).collect()
+}
+
+/// The processes that came to live in some namespaces. A look asks the kernel only about processes it does not know yet: asking
+/// about all of them every few milliseconds keeps a processor busy.
+#[derive(Debug)]
+pub(crate) struct Census {
+    namespaces: Vec<Option<fs::Metadata>>,
+    before: BTreeSet<i32>,
+    residents: BTreeMap<i32, usize>,
+}
+
+impl Census {
+    /// Processes of the namespaces with these names that are born from now on.
+    pub(crate) fn begin<'a>(namespaces: impl Iterator<Item = &'a str>) -> Self {
+        let namespaces = namespaces.map(|name| fs::metadata(Path::new("/run/netns").join(name)).ok()).collect();
+        Self { namespaces, before: all().collect(), residents: BTreeMap::new() }
+    }
+
+    /// The living processes that were born since and live in one of the namespaces, with its index.
+    pub(crate) fn count(&mut self) -> Vec<(i32, usize)> {
+        let mut living = Vec::new();
+        for pid in all().filter(|pid| !self.before.contains(pid)) {
+            let known = self.residents.get(&pid).copied();
+            if let Some(index) = known.or_else(|| self.place(pid)) {
+                self.residents.insert(pid, index);
+                living.push((pid, index));
+            }
+        }
+        living
+    }
+
+    fn place(&self, pid: i32) -> Option<usize> {
+        self.namespaces.iter().position(|wanted| wanted.as_ref().is_some_and(|wanted| lives_in(pid, wanted)))
+    }
 }
 
 fn all() -> impl Iterator<Item = i32> {

@@ -35,6 +35,10 @@ struct CommandLine {
     /// Write the same figures to this file as JSON.
     #[arg(long)]
     stat_json: Option<PathBuf>,
+    /// Measure also how long faults take to reach the agent and threads to run again: on each host every fault and every
+    /// switch of a thread then writes a record. They are shown by --stat and --stat-json.
+    #[arg(long)]
+    stages: bool,
     /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
     #[arg(long)]
     socket: Option<PathBuf>,
@@ -75,6 +79,7 @@ fn run(line: CommandLine) -> Failure {
         threads_per_host: line.threads_per_host,
         stat: line.stat,
         stat_json: line.stat_json,
+        has_stages: line.stages,
         socket: line.socket,
         is_local_test: line.local_test,
         stack_limit,

@@ -114,6 +114,7 @@ fn prepare(
         members: spec.members.iter().copied().map(NodeId).collect(),
         uid: spec.uid,
         program: spec.program.chars().take(PROGRAM_BYTES_MAX).collect(),
+        has_stages: spec.has_stages,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -348,7 +349,8 @@ impl MemberJob {
             }
             ToAgent::JoinJob { .. } if !self.progress.has_joined => self.join().await,
             ToAgent::ViewReady => {
-                self.part.attach(descriptors)?;
+                let husk = self.husk.as_ref().map_or(0, |husk| husk.pid());
+                self.part.attach(descriptors, husk)?;
                 self.tell(&ToHusk::ViewAccepted).await?;
                 self.job.husk.send_replace(self.channel.clone());
                 self.progress.has_view = true;

@@ -72,6 +72,8 @@ pub struct Job {
     pub uid: u32,
     /// The program's name.
     pub program: String,
+    /// Whether the kernel's part in the stages of its faults is measured, too.
+    pub has_stages: bool,
     /// When it began here.
     pub started: Instant,
     /// Its task's inbox.

@@ -6,7 +6,7 @@ use super::{Inbox, Job, JobNote, Tasks};
 use crate::agent::Agent;
 use crate::limits::{DISCARDS_PENDING_MAX, REAP_DEADLINE, STATISTICS_DEADLINE};
 use crate::log::say;
-use crate::shard::{ShardCommand, ShardConfig, ShardEvent, ShardHandle};
+use crate::shard::{ShardCommand, ShardConfig, ShardEvent, ShardHandle, Watch};
 use dsm_wire::{Epoch, NodeId, PageNumber, PageRange};
 use dvm_api::local::{HostStatistics, PageSpan};
 use dvm_api::peer::SpaceMember;
@@ -136,18 +136,28 @@ impl Part {
         self.shard.send(ShardCommand::AddPeers(others));
     }
 
-    /// Gives the husk's userfaultfd to the shard.
+    /// Gives the husk's userfaultfd to the shard, and watches the faults of process `husk` if the job asked for it: now, while
+    /// the husk waits for the answer and makes no threads.
     ///
     /// # Errors
     /// When there is not exactly one, or the view is attached already.
-    pub fn attach(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    pub fn attach(&mut self, descriptors: Vec<OwnedFd>, husk: i32) -> Result<(), String> {
         let [userfaultfd] = <[OwnedFd; 1]>::try_from(descriptors)
             .map_err(|all| format!("ViewReady came with {} descriptors instead of 1", all.len()))?;
         if std::mem::replace(&mut self.has_view, true) {
             return Err("ViewReady came twice".to_owned());
         }
-        self.shard.send(ShardCommand::AttachView(userfaultfd));
+        let watch = if self.job.has_stages { self.watch(husk) } else { Watch::Off };
+        self.shard.send(ShardCommand::AttachView { userfaultfd, watch });
         Ok(())
+    }
+
+    fn watch(&self, husk: i32) -> Watch {
+        Watch::open(husk).unwrap_or_else(|error| {
+            let space = self.job.space;
+            say(&self.agent.counters, format_args!("space {space}: runs without the stages delivered and resumed: {error}"));
+            Watch::Refused
+        })
     }
 
     /// Passes a husk's discard on.

@@ -108,6 +108,7 @@ fn prepare(
         members,
         uid: caller.credentials.uid,
         program: request.program.chars().take(PROGRAM_BYTES_MAX).collect(),
+        has_stages: request.has_stages,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -215,6 +216,7 @@ impl RootJob {
             program: self.job.program.clone(),
             cpu: request.cpu,
             job_key: self.key,
+            has_stages: self.job.has_stages,
         };
         let mut opening = JoinSet::new();
         for link in self.links.iter().map(Rc::clone) {
@@ -396,7 +398,7 @@ impl RootJob {
     async fn on_husk(&mut self, packet: ToAgent, descriptors: Vec<OwnedFd>) -> Result<Option<i32>, String> {
         match packet {
             ToAgent::ViewReady => {
-                self.part.attach(descriptors)?;
+                self.part.attach(descriptors, self.caller.pid)?;
                 self.channel.send(&ToHusk::ViewAccepted, &[]).await.map_err(|error| error.to_string())?;
                 self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
             }

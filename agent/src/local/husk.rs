@@ -61,6 +61,12 @@ impl Husk {
         }
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.borrow().id().cast_signed()
+    }
+
     /// Waits until the process has exited; says how. The process stays a zombie no longer.
     pub async fn exited(&self) -> String {
         // Readable for ever once it has exited; an error would mean the same as a lost husk.

@@ -4,7 +4,9 @@
 
 use super::figures::{Figures, Span};
 use super::pages::Pages;
+use super::stages::{Stages, Watch};
 use super::{ShardCommand, ShardEvent};
+use crate::clock::monotonic_ns;
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
 use dsm_wire::{Epoch, Message, NodeId, PAGE_BYTES, Rights};
@@ -13,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use uffd_dsm::limits::INSTALL_PAGES_MAX;
 use uffd_dsm::{Drained, Fault};
@@ -33,6 +34,7 @@ pub(super) struct Driver {
     pub(super) wake: Arc<EventFd>,
     pub(super) events: UnboundedSender<ShardEvent>,
     pub(super) figures: Figures,
+    pub(super) stages: Stages,
     pub(super) tally: Tally,
     pub(super) peers_awaited: BTreeSet<NodeId>,
     pub(super) discards: BTreeMap<u64, Nanos>,
@@ -51,17 +53,19 @@ pub(super) struct Tally {
     operations_put_off: u64,
 }
 
-/// Nanoseconds since the shard began.
+/// Nanoseconds since the shard began, at this time of CLOCK_MONOTONIC: what the kernel stamps compares exactly.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(Instant);
+pub(super) struct Clock {
+    origin_ns: u64,
+}
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self(Instant::now())
+        Self { origin_ns: monotonic_ns() }
     }
 
     fn now(self) -> Nanos {
-        Nanos(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Nanos(monotonic_ns().saturating_sub(self.origin_ns))
     }
 }
 
@@ -87,7 +91,10 @@ impl Driver {
                 self.node.handle_timeout(now);
             }
             self.pump(now)?;
-            let deadline = [self.node.poll_timeout(), self.pages.due()].into_iter().flatten().min();
+            if self.stages.wants_reading(now) {
+                self.stages.read(self.clock.now(), &mut self.figures);
+            }
+            let deadline = [self.node.poll_timeout(), self.pages.due(), self.stages.due()].into_iter().flatten().min();
             self.endpoint.wait(transport_time(self.clock.now()), deadline.map(transport_time))?;
             self.tally.batches += 1;
         }
@@ -133,6 +140,10 @@ impl Driver {
     fn take_faults(&mut self, now: Nanos) -> anyhow::Result<()> {
         loop {
             let drained = self.pages.drain_faults(&mut self.faults)?;
+            if self.stages.is_on() {
+                let read_at = self.clock.now();
+                self.faults.iter().for_each(|fault| self.stages.note_read(read_at, fault.thread, fault.page));
+            }
             for fault in std::mem::take(&mut self.faults) {
                 let kind = if fault.write { FaultKind::Write } else { FaultKind::Read };
                 self.node.handle_fault(now, fault.page, kind);
@@ -159,7 +170,7 @@ impl Driver {
                     }
                     self.on_peers_changed();
                 }
-                Ok(ShardCommand::AttachView(userfaultfd)) => self.attach_view(now, userfaultfd)?,
+                Ok(ShardCommand::AttachView { userfaultfd, watch }) => self.attach_view(now, userfaultfd, watch)?,
                 Ok(ShardCommand::Discard { tag, range }) => {
                     anyhow::ensure!(
                         self.node.handle_discard(now, range, tag),
@@ -169,6 +180,7 @@ impl Driver {
                     self.pump(now)?;
                 }
                 Ok(ShardCommand::Statistics { tag }) => {
+                    self.stages.read(self.clock.now(), &mut self.figures);
                     let statistics = self.figures.report(&self.host, self.counters());
                     self.report(ShardEvent::Statistics { tag, statistics });
                 }
@@ -178,7 +190,8 @@ impl Driver {
         }
     }
 
-    fn attach_view(&mut self, now: Nanos, userfaultfd: OwnedFd) -> anyhow::Result<()> {
+    fn attach_view(&mut self, now: Nanos, userfaultfd: OwnedFd, watch: Watch) -> anyhow::Result<()> {
+        self.stages = Stages::new(watch, self.clock.origin_ns);
         self.pages.attach_view(userfaultfd)?;
         let fault_fd = self.pages.fault_fd().expect("a view was attached just now");
         self.endpoint.watch(fault_fd, TOKEN_FAULTS)?;
@@ -292,7 +305,10 @@ impl Driver {
 
     fn on_event(&mut self, now: Nanos, event: ProtocolEvent) {
         match event {
-            ProtocolEvent::FaultResolved { kind, stages, .. } => self.record_fault(kind, &stages),
+            ProtocolEvent::FaultResolved { page, kind, stages } => {
+                self.stages.note_installed(stages.installed_at, page, stages.request_at.is_some());
+                self.record_fault(kind, &stages);
+            }
             ProtocolEvent::DiscardDone { token } => {
                 if let Some(begun) = self.discards.remove(&token) {
                     self.figures.record(Span::Discard, now.since(begun).0);
@@ -334,7 +350,7 @@ impl Driver {
             ("pages_installed_zero", pager.zero_pages),
             ("pages_installed_bytes", pager.copied_pages),
         ];
-        let named = self.node.stats().iter().chain(self.endpoint.counters().named()).chain(own);
+        let named = self.node.stats().iter().chain(self.endpoint.counters().named()).chain(own).chain(self.stages.counters());
         named.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 

@@ -21,25 +21,31 @@ pub(super) enum Span {
     RemoteWrite,
     /// Fault resolved without a message.
     LocalFault,
+    /// Thread's fault until the shard has read the event of it. Only if the job asked for it.
+    Delivered,
     /// Start of the batch that made a request (the fault is still in the kernel) until the request is queued for the network.
     RequestOut,
     /// Request out until the grant is in.
     ReplyIn,
     /// Grant in until the page is mapped and its threads are woken.
     Installed,
+    /// Installed until the thread runs, for one that had left its processor. Only if the job asked for it.
+    Resumed,
     /// One page operation of the pager.
     PageOperation,
     /// A discard, from order to completion.
     Discard,
 }
 
-const SPANS: [(Span, &str); 8] = [
+const SPANS: [(Span, &str); 10] = [
     (Span::RemoteRead, "fault_remote_read_ns"),
     (Span::RemoteWrite, "fault_remote_write_ns"),
     (Span::LocalFault, "fault_local_ns"),
+    (Span::Delivered, "stage_delivered_ns"),
     (Span::RequestOut, "stage_request_out_ns"),
     (Span::ReplyIn, "stage_reply_in_ns"),
     (Span::Installed, "stage_installed_ns"),
+    (Span::Resumed, "stage_resumed_ns"),
     (Span::PageOperation, "page_operation_ns"),
     (Span::Discard, "discard_ns"),
 ];

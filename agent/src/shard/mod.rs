@@ -5,7 +5,9 @@
 
 mod driver;
 mod figures;
+mod matching;
 mod pages;
+mod stages;
 mod sys;
 
 use anyhow::Context;
@@ -18,6 +20,7 @@ use dvm_api::peer::SpaceMember;
 use figures::Figures;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pages::Pages;
+use stages::Stages;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,6 +29,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 use uffd_dsm::{Backing, Pager};
+
+pub use stages::Watch;
 
 /// What a shard needs to start.
 #[derive(Debug, Clone)]
@@ -56,7 +61,12 @@ pub enum ShardCommand {
     /// Where the other members listen; handshakes start.
     AddPeers(Vec<SpaceMember>),
     /// Serve the faults of this userfaultfd.
-    AttachView(OwnedFd),
+    AttachView {
+        /// The husk's.
+        userfaultfd: OwnedFd,
+        /// What else is recorded of the husk's faults.
+        watch: Watch,
+    },
     /// Forget these pages everywhere; answered by [`ShardEvent::Completed`].
     Discard {
         /// Comes back.
@@ -148,6 +158,7 @@ impl ShardHandle {
             wake: Arc::clone(&wake),
             events,
             figures: Figures::new(),
+            stages: Stages::default(),
             tally: Tally::default(),
             peers_awaited: BTreeSet::new(),
             discards: BTreeMap::new(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 1;
+pub const API_VERSION: u32 = 2;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -122,6 +122,8 @@ pub struct JobRequest {
     pub program: String,
     /// The caller's CPU features; member hosts lacking one refuse.
     pub cpu: CpuFeatures,
+    /// Whether the kernel's part in the stages of faults is measured, too: every fault and switch then leaves a record.
+    pub has_stages: bool,
 }
 
 /// Instruction-set features a program may use, as CPUID leaves 1, 7.0, 7.1, 0x8000_0001 and XCR0 give them.

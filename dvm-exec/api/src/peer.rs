@@ -145,6 +145,8 @@ pub struct SpaceSpec {
     pub cpu: CpuFeatures,
     /// Key of the husk-to-husk message codes.
     pub job_key: [u8; 16],
+    /// Whether the kernel's part in the stages of faults is measured, too.
+    pub has_stages: bool,
 }
 
 /// Where a member of a space listens for frames.

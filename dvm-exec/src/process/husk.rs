@@ -39,6 +39,8 @@ pub struct Options {
     pub stat: bool,
     /// Write figures as JSON there.
     pub stat_json: Option<PathBuf>,
+    /// Measure the kernel's part in the stages of faults, too.
+    pub has_stages: bool,
     /// The agent's socket.
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
@@ -249,6 +251,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         hosts: options.hosts.clone(),
         program: program.path.display().to_string(),
         cpu: CpuFeatures::of_this_host(),
+        has_stages: options.has_stages,
     };
     let Opened { job, space, device } = agent.open_job(request)?;
     let (view, userfaultfd) = map_view(&space, &device)?;

@@ -109,7 +109,8 @@ impl Node {
         let reader = asked.request.requester();
         let local = self.local(page);
         let is_here = local.era == word.era() && matches!(local.state, LocalState::Shared | LocalState::Modified);
-        let waits = if self.operations.is_on(page) { is_here || word.owner() == self.me } else { is_here && self.must_stay(page) };
+        let waits =
+            if self.operations.is_on(page) { is_here || word.owner() == self.me } else { is_here && self.must_stay(page) };
         if waits && reader != self.me {
             let Asked { request, rights, count, copy } = asked;
             let message = Message::Request { request, page, rights, count, copy };

@@ -90,7 +90,7 @@ fn on_hosts(options: &Options, hosts: &LocalHosts, interrupt: &Interrupt) -> Res
     say(&format!("native run: {}", line(&job)));
     let native = run_natively(&job, &scratch)?;
     interrupt.check()?;
-    say(&format!("over {} hosts: dvm-exec --place {} -- {}", options.hosts, options.place, line(&job)));
+    say(&format!("over {} hosts: dvm-exec --stages --place {} -- {}", options.hosts, options.place, line(&job)));
     let finished = job.start(hosts)?.wait(Instant::now() + DEADLINE, interrupt.flag())?;
     interrupt.check()?;
     ended_well(&finished)?;
@@ -108,7 +108,7 @@ fn job(options: &Options, input: &Path, scratch: &Path) -> Job {
     } else {
         ("/usr/bin/pigz", vec!["-p".to_owned(), threads, "-n".into(), "-c".into()])
     };
-    let mut job = Job::new(program, scratch.join("job")).options(["--place", &options.place]).arguments(arguments);
+    let mut job = Job::new(program, scratch.join("job")).options(["--stages", "--place", &options.place]).arguments(arguments);
     job.stdin = Some(input.to_path_buf());
     job
 }

@@ -16,7 +16,7 @@ const SHARD_NICE: libc::c_int = -20;
 ///
 /// # Errors
 /// EACCES or EPERM without CAP_SYS_NICE; the shard then runs at the caller's priority.
-pub(super) fn raise_priority() -> Result<(), Errno> {
+pub(in crate::shard) fn raise_priority() -> Result<(), Errno> {
     let this_thread = 0;
     let parameter = libc::sched_param { sched_priority: SHARD_REALTIME };
     // SAFETY: the pointer is to a live sched_param, which the kernel reads; 0 means the calling thread, which exists.

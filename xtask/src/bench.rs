@@ -14,7 +14,8 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
     for lack in setup::prepare(setup::FOR_TEST)? {
         eprintln!("setup: {lack}");
     }
-    let mut command = Command::new(cargo::build(&["dvm-agent", "dvm-exec", "dvm-benches"])?.join("dvm-benches"));
+    cargo::build(&["dvm-agent", "dvm-exec"])?;
+    let mut command = Command::new(cargo::build(&["dvm-benches"])?.join("dvm-benches"));
     command.args(arguments);
     cargo::hand_over(command)
 }

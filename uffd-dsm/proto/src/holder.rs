@@ -158,6 +158,12 @@ impl Node {
             self.free(&contents);
             return;
         }
+        if to == self.me {
+            // One role of this node to another: that is never lost, and the bytes go with it.
+            let grant = Message::Grant { request, page, rights: Rights::Write, era, count: 1, content };
+            self.send_contents(to, grant, contents, false);
+            return;
+        }
         let deadline = self.now + self.timeout(to, 0);
         let held = Held { request, to, era, content, contents, deadline, tries: 0 };
         let old = self.transients.entry(page).or_default().held.replace(held);
@@ -171,8 +177,7 @@ impl Node {
     fn transmit_held(&mut self, page: PageNumber, held: &Held) {
         let Held { request, era, content, .. } = *held;
         let grant = Message::Grant { request, page, rights: Rights::Write, era, count: 1, content };
-        let keeps_buffers = held.to != self.me;
-        self.send_contents(held.to, grant, held.contents, keeps_buffers);
+        self.send_contents(held.to, grant, held.contents, true);
     }
 
     fn send_held(&mut self, page: PageNumber) {

@@ -34,8 +34,8 @@ pub(crate) enum Completion {
 pub(crate) enum Patience {
     /// Not at all; makes no system call when the kernel has nothing for us.
     None,
-    /// Until something happens or this time has come, and at most a little less than that: an alarm set for an earlier time that
-    /// nobody needs any more ends the wait too.
+    /// Until something happens or this time has come; an alarm set for an earlier time, which nobody may need any more, ends the
+    /// wait too.
     Until {
         /// The present.
         now: Nanos,

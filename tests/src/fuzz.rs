@@ -6,8 +6,8 @@
 use crate::sim::pager::Pager;
 use dsm_proto::{Config, Contents, Event, FaultKind, Frame, Nanos, Node, OpId, PageContent, PageOp};
 use dsm_wire::{
-    Epoch, Era, ExtentNumber, GrantContent, Header, Kind, Message, NodeId, PageNumber, PageRange, RequestId, Rights, SpaceId,
-    VERSION,
+    Epoch, Era, ExtentNumber, GrantContent, Header, Kind, Line, Message, NodeId, PageNumber, PageRange, RequestId, Rights,
+    SpaceId, VERSION,
 };
 use std::collections::VecDeque;
 
@@ -81,7 +81,7 @@ impl Life<'_> {
             0..=2 => {
                 let kind = if action & 16 == 0 { FaultKind::Read } else { FaultKind::Write };
                 let page = self.page();
-                self.node.handle_fault(now, page, kind);
+                self.node.handle_fault(now, page, kind, Line(action >> 2));
             }
             3 => self.node.handle_timeout(Nanos(self.now + 50_000_000)),
             4 => {
@@ -145,9 +145,16 @@ impl Life<'_> {
         };
         let extent = ExtentNumber(page.0 / 512);
         match self.byte() % 13 {
-            0 => Message::Request { request, page, rights, count, copy: (bits & 128 != 0).then_some(era) },
+            0 => Message::Request {
+                request,
+                page,
+                rights,
+                count,
+                copy: (bits & 128 != 0).then_some(era),
+                line: Line(bits as u8 & 63),
+            },
             1 => Message::Grant { request, page, rights, era, count, content },
-            2 => Message::Forward { request, page, rights, era },
+            2 => Message::Forward { request, page, rights, era, line: Line(bits as u8 & 63) },
             3 => Message::Invalidate { request, page, era },
             4 => Message::InvalidateAck { request, page, era },
             5 => Message::Done { request, page, era },

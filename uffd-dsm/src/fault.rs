@@ -3,13 +3,15 @@
 //! Owns the decoding of userfaultfd messages. Must not decide what a fault means: the kind is a hint, the page's own state
 //! decides (a page may have changed between the message and its answer).
 
-use dsm_wire::PageNumber;
+use dsm_wire::{Line, PageNumber};
 
 /// A thread of the executor waits for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The page.
     pub page: PageNumber,
+    /// Where in the page; line 0 if the kernel was not asked to say (UFFD_FEATURE_EXACT_ADDRESS).
+    pub line: Line,
     /// Whether it wants to write (a hint).
     pub write: bool,
     /// Whether the bytes are there and only the mapping is missing (a hint).
@@ -43,6 +45,7 @@ pub(crate) fn decode(message: &[u8; MESSAGE_BYTES]) -> Option<Fault> {
     let thread = u64::from_ne_bytes(words[3]) as u32;
     (message[0] == EVENT_PAGEFAULT).then_some(Fault {
         page: PageNumber::containing(address),
+        line: Line::containing(address),
         write: flags & (FLAG_WRITE | FLAG_WP) != 0,
         minor: flags & FLAG_MINOR != 0,
         thread,
@@ -62,7 +65,8 @@ mod tests {
             message[8..16].copy_from_slice(&flags.to_ne_bytes());
             message[16..24].copy_from_slice(&0x7654_3210_u64.to_ne_bytes());
             message[24..28].copy_from_slice(&77_u32.to_ne_bytes());
-            let expected = expected.map(|(write, minor)| Fault { page: PageNumber(0x7_6543), write, minor, thread: 77 });
+            let expected =
+                expected.map(|(write, minor)| Fault { page: PageNumber(0x7_6543), line: Line(8), write, minor, thread: 77 });
             assert_eq!(decode(&message), expected, "{event:#x} {flags:#x}");
         }
         check(0x12, 0, Some((false, false)));

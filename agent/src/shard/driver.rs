@@ -146,7 +146,7 @@ impl Driver {
             }
             for fault in std::mem::take(&mut self.faults) {
                 let kind = if fault.write { FaultKind::Write } else { FaultKind::Read };
-                self.node.handle_fault(now, fault.page, kind);
+                self.node.handle_fault(now, fault.page, kind, fault.line);
                 self.pump(now)?;
             }
             if drained == Drained::Empty {

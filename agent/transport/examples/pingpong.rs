@@ -4,7 +4,7 @@
 //! Owns the measurement. Both sides on one core, then on two. Prints one line per figure.
 
 use dsm_transport::{Class, Endpoint, EndpointConfig, Event, FaultPlan, Nanos};
-use dsm_wire::{Epoch, Era, GrantContent, Message, NodeId, PAGE_BYTES, PageNumber, RequestId, Rights, SpaceId};
+use dsm_wire::{Epoch, Era, GrantContent, Line, Message, NodeId, PAGE_BYTES, PageNumber, RequestId, Rights, SpaceId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -208,8 +208,14 @@ fn stream(asker: &mut Endpoint, clock: &impl Fn() -> Nanos) -> (Vec<u64>, f64) {
 }
 
 fn ask(asker: &mut Endpoint, now: Nanos, id: u64, count: u16) {
-    let message =
-        Message::Request { request: RequestId(id), page: PageNumber(id % 4096), rights: Rights::Read, count, copy: None };
+    let message = Message::Request {
+        request: RequestId(id),
+        page: PageNumber(id % 4096),
+        rights: Rights::Read,
+        count,
+        copy: None,
+        line: Line::default(),
+    };
     asker.send(now, NodeId(1), &message, &[], Class::Urgent).expect("one request at a time");
 }
 

@@ -9,7 +9,7 @@ use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use dsm_proto::plant::{self, Plant};
 use dsm_proto::{Event, FaultKind, Nanos, OpId, OpResult, PageOp, limits};
-use dsm_wire::{Epoch, Header, Kind, Message, NodeId, PageNumber, PageRange};
+use dsm_wire::{Epoch, Header, Kind, Line, Message, NodeId, PageNumber, PageRange};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
@@ -280,7 +280,9 @@ impl World {
         match what {
             Happening::Deliver { to, from, incarnation, header, stamps } => self.deliver(to, from, incarnation, &header, &stamps),
             Happening::Fault { host, page, kind } => {
-                self.hosts[host].node.handle_fault(Nanos(self.now), page, kind);
+                // Half of the pages are shared truly, half because they are one page.
+                let line = Line((page.0 % 2 * host as u64 % u64::from(Line::COUNT)) as u8);
+                self.hosts[host].node.handle_fault(Nanos(self.now), page, kind, line);
                 self.drain(host)
             }
             Happening::Effect { host, op, work, rest_ns } => self.effect(host, op, &work, rest_ns),

@@ -8,7 +8,7 @@ use crate::limits::{BATCHES_MAX, PART_PATIENCE, PATIENCE_MAX, REQUESTS_AHEAD_MAX
 use crate::node::Node;
 use crate::transient::{Ask, Fault, Want};
 use alloc::collections::VecDeque;
-use dsm_wire::{NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber, PageRange, RequestId, Rights};
+use dsm_wire::{Line, NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber, PageRange, RequestId, Rights};
 
 const STREAMS: usize = 8;
 
@@ -167,6 +167,7 @@ impl Node {
             }
             let fault = Fault {
                 kind: FaultKind::Read,
+                line: Line::default(),
                 raised_at: self.now,
                 request_at: None,
                 grant_at: None,

@@ -4,22 +4,24 @@
 //! delay a page that is not torn to and fro, nor the drop of a read copy.
 //!
 //! ```text
-//!   quick stays in a row        0  1  2  3    4    5    6    7 …
-//!   window of the next stay     0  0  0  25   50   100  200  200 us      (one slow stay: back to 0)
+//!   quick stays in a row        0  1  2  3    4    5    6    7    8    9    10 …
+//!   window of the next stay     0  0  0  25   50   100  200  400  800  1600 1600 us      (one slow stay: back to 0)
 //! ```
 
 use crate::extent::LocalState;
 use crate::face::{Frame, Nanos};
-use crate::limits::{HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_BITS};
+use crate::limits::{HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_WINDOW_FALSE_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_BITS};
 use crate::node::Node;
 use crate::recent::Recent;
-use dsm_wire::{Message, PageNumber, Rights};
+use dsm_wire::{Line, Message, PageNumber, Rights};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Stay {
     arrived_at: Nanos,
     bounces: u8,
     window: Nanos,
+    /// Where in the page the thread stopped for which it came.
+    line: Line,
 }
 
 /// The pages that came last, and how they fared.
@@ -29,8 +31,10 @@ pub struct Stays {
 }
 
 impl Stays {
-    fn on_arrival(&mut self, page: PageNumber, now: Nanos) {
-        self.stays.entry(page).arrived_at = now;
+    fn on_arrival(&mut self, page: PageNumber, line: Line, now: Nanos) {
+        let stay = self.stays.entry(page);
+        stay.arrived_at = now;
+        stay.line = line;
     }
 
     fn on_departure(&mut self, page: PageNumber, now: Nanos) {
@@ -41,14 +45,16 @@ impl Stays {
         }
         stay.bounces = stay.bounces.saturating_add(1);
         if stay.bounces >= HOLD_BOUNCES_MIN {
-            stay.window = Nanos(stay.window.0 * 2).clamp(HOLD_WINDOW_MIN, HOLD_WINDOW_MAX);
+            stay.window = Nanos(stay.window.0 * 2).clamp(HOLD_WINDOW_MIN, HOLD_WINDOW_FALSE_MAX);
         }
     }
 
-    /// Until when `page` stays, if that is later than `now`.
-    fn until(&mut self, page: PageNumber, now: Nanos) -> Option<Nanos> {
+    /// Until when `page` stays though another node wants `line`, if that is later than `now`. Where both want the same line one
+    /// likely waits for what the other does there, as with a lock: it is slowed by a small factor only.
+    fn until(&mut self, page: PageNumber, line: Line, now: Nanos) -> Option<Nanos> {
         let stay = self.stays.get_mut(page)?;
-        let until = stay.arrived_at + stay.window;
+        let window = if stay.line == line { stay.window.min(HOLD_WINDOW_MAX) } else { stay.window };
+        let until = stay.arrived_at + window;
         (until > now).then_some(until)
     }
 
@@ -62,18 +68,18 @@ impl Node {
     pub(crate) fn is_held_back(&mut self, page: PageNumber, frame: &Frame) -> bool {
         let local_era = self.local(page).era;
         match frame.message {
-            Message::Forward { rights: Rights::Write, era, .. } => era > local_era && self.must_stay(page),
-            Message::Forward { rights: Rights::Read, era, .. } => era == local_era && self.must_stay(page),
+            Message::Forward { rights: Rights::Write, era, line, .. } => era > local_era && self.must_stay(page, line),
+            Message::Forward { rights: Rights::Read, era, line, .. } => era == local_era && self.must_stay(page, line),
             _ => false,
         }
     }
 
-    /// Whether `page` is written here and its window is open; if so, the timer is to be armed.
-    pub(crate) fn must_stay(&mut self, page: PageNumber) -> bool {
+    /// Whether `page` is written here and its window is open to a node that wants `line`; if so, the timer is to be armed.
+    pub(crate) fn must_stay(&mut self, page: PageNumber, line: Line) -> bool {
         if self.local(page).state != LocalState::Modified {
             return false;
         }
-        let Some(until) = self.stays.until(page, self.now) else { return false };
+        let Some(until) = self.stays.until(page, line, self.now) else { return false };
         let transient = self.transients.entry(page).or_default();
         if transient.hold_until.is_none() {
             self.counters.holds += 1;
@@ -91,8 +97,8 @@ impl Node {
     }
 
     /// The page came, to be written.
-    pub(crate) fn note_arrival(&mut self, page: PageNumber) {
-        self.stays.on_arrival(page, self.now);
+    pub(crate) fn note_arrival(&mut self, page: PageNumber, line: Line) {
+        self.stays.on_arrival(page, line, self.now);
     }
 
     /// The page was handed over, or made read-only for a reader.
@@ -106,31 +112,34 @@ mod tests {
     use super::*;
 
     const PAGE: PageNumber = PageNumber(7);
+    const HERE: Line = Line(3);
+    const THERE: Line = Line(4);
 
-    fn bounce(stays: &mut Stays, count: u64, stay: Nanos) -> Option<Nanos> {
+    fn bounce(stays: &mut Stays, count: u64, stay: Nanos, line: Line) -> Option<Nanos> {
         let mut now = Nanos::from_millis(5);
         for _ in 0..count {
-            stays.on_arrival(PAGE, now);
+            stays.on_arrival(PAGE, HERE, now);
             now = now + stay;
             stays.on_departure(PAGE, now);
         }
-        stays.on_arrival(PAGE, now);
-        stays.until(PAGE, now).map(|until| until.since(now))
+        stays.on_arrival(PAGE, HERE, now);
+        stays.until(PAGE, line, now).map(|until| until.since(now))
     }
 
     #[test]
     fn a_window_opens_after_three_quick_stays_and_is_bounded() {
         let quick = Nanos::from_micros(30);
-        assert_eq!(bounce(&mut Stays::default(), 0, quick), None);
-        assert_eq!(bounce(&mut Stays::default(), 2, quick), None);
-        assert_eq!(bounce(&mut Stays::default(), 3, quick), Some(HOLD_WINDOW_MIN));
-        assert_eq!(bounce(&mut Stays::default(), 50, quick), Some(HOLD_WINDOW_MAX));
+        assert_eq!(bounce(&mut Stays::default(), 0, quick, HERE), None);
+        assert_eq!(bounce(&mut Stays::default(), 2, quick, THERE), None);
+        assert_eq!(bounce(&mut Stays::default(), 3, quick, HERE), Some(HOLD_WINDOW_MIN));
+        assert_eq!(bounce(&mut Stays::default(), 50, quick, HERE), Some(HOLD_WINDOW_MAX));
+        assert_eq!(bounce(&mut Stays::default(), 50, quick, THERE), Some(HOLD_WINDOW_FALSE_MAX));
     }
 
     #[test]
     fn a_slow_stay_closes_the_window() {
         let mut stays = Stays::default();
-        bounce(&mut stays, 9, Nanos::from_micros(30));
-        assert_eq!(bounce(&mut stays, 1, Nanos::from_millis(3)), None);
+        bounce(&mut stays, 9, Nanos::from_micros(30), HERE);
+        assert_eq!(bounce(&mut stays, 1, Nanos::from_millis(3), THERE), None);
     }
 }

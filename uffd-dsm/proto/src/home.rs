@@ -12,11 +12,11 @@ use crate::plant::{Plant, is};
 use crate::transient::{Asked, Deal, Phase, Then, Waiter};
 use alloc::vec::Vec;
 use dsm_fast::{Directory, Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
-use dsm_wire::{Era, GrantContent, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
+use dsm_wire::{Era, GrantContent, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
 
 impl Node {
     pub(crate) fn on_request(&mut self, page: PageNumber, frame: Frame) {
-        let Message::Request { request, rights, count, copy, .. } = frame.message else { return };
+        let Message::Request { request, rights, count, copy, line, .. } = frame.message else { return };
         if request.requester() != frame.from {
             self.counters.dropped_nonsense += 1;
             return;
@@ -48,7 +48,7 @@ impl Node {
             self.counters.dropped_full += 1;
             return;
         }
-        let asked = Asked { request, rights, count, copy };
+        let asked = Asked { request, rights, count, copy, line };
         if self.entry(page).word.is_busy() {
             self.enqueue(page, asked);
         } else {
@@ -85,10 +85,10 @@ impl Node {
         let Entry { word, .. } = self.entry(page);
         let reader = asked.request.requester();
         match (word.state(), asked.rights) {
-            (State::Fresh, _) => self.grant_fresh(page, asked.request),
+            (State::Fresh, _) => self.grant_fresh(page, asked),
             (State::Owned, _) if word.owner() == reader => self.counters.dropped_stale += 1,
             (State::Owned | State::Shared, Rights::Read) => self.serve_read(page, asked),
-            (State::Owned, Rights::Write) => self.forward_write(page, asked.request, word.owner()),
+            (State::Owned, Rights::Write) => self.forward_write(page, asked, word.owner()),
             (State::Shared, Rights::Write) => self.serve_shared_write(page, asked),
             (State::Lost, _) => {
                 self.change(page, Step::Joined(reader));
@@ -98,9 +98,10 @@ impl Node {
     }
 
     /// Nobody has the page: the requester gets it, zero, to write.
-    fn grant_fresh(&mut self, page: PageNumber, request: RequestId) {
+    fn grant_fresh(&mut self, page: PageNumber, asked: Asked) {
+        let Asked { request, line, .. } = asked;
         let Some(era) = self.lock(page) else { return };
-        self.deal(page, Deal { request, era, phase: Phase::Granted { provider: self.me }, deadline: None, tries: 0 });
+        self.deal(page, Deal { request, line, era, phase: Phase::Granted { provider: self.me }, deadline: None, tries: 0 });
         self.hold(page, request, era, GrantContent::Zero, Contents::EMPTY);
     }
 
@@ -109,11 +110,14 @@ impl Node {
         let reader = asked.request.requester();
         let local = self.local(page);
         let is_here = local.era == word.era() && matches!(local.state, LocalState::Shared | LocalState::Modified);
-        let waits =
-            if self.operations.is_on(page) { is_here || word.owner() == self.me } else { is_here && self.must_stay(page) };
+        let waits = if self.operations.is_on(page) {
+            is_here || word.owner() == self.me
+        } else {
+            is_here && self.must_stay(page, asked.line)
+        };
         if waits && reader != self.me {
-            let Asked { request, rights, count, copy } = asked;
-            let message = Message::Request { request, page, rights, count, copy };
+            let Asked { request, rights, count, copy, line } = asked;
+            let message = Message::Request { request, page, rights, count, copy, line };
             self.defer(page, Frame { from: reader, epoch: self.epoch, message, contents: Contents::EMPTY });
         } else if is_here && reader != self.me {
             self.read_batch(page, asked);
@@ -125,13 +129,17 @@ impl Node {
             if !is(Plant::ForgottenSharer) {
                 self.change(page, Step::Joined(reader));
             }
-            self.send(word.owner(), Message::Forward { request: asked.request, page, rights: Rights::Read, era: word.era() });
+            self.send(
+                word.owner(),
+                Message::Forward { request: asked.request, page, rights: Rights::Read, era: word.era(), line: asked.line },
+            );
         } else {
             if self.lock(page).is_none() {
                 return;
             }
             let deal = Deal {
                 request: asked.request,
+                line: asked.line,
                 era: word.era(),
                 phase: Phase::Downgrade { owner: word.owner() },
                 deadline: None,
@@ -215,9 +223,10 @@ impl Node {
         }
     }
 
-    fn forward_write(&mut self, page: PageNumber, request: RequestId, provider: NodeId) {
+    fn forward_write(&mut self, page: PageNumber, asked: Asked, provider: NodeId) {
+        let Asked { request, line, .. } = asked;
         let Some(era) = self.lock(page) else { return };
-        self.deal(page, Deal { request, era, phase: Phase::Granted { provider }, deadline: None, tries: 0 });
+        self.deal(page, Deal { request, line, era, phase: Phase::Granted { provider }, deadline: None, tries: 0 });
         self.send_deal(page);
     }
 
@@ -231,7 +240,7 @@ impl Node {
         let pending = self.members_of(sharers).filter(|node| *node != writer && *node != spared).collect();
         let then = if is_upgrade { Then::Upgrade } else { Then::Forward(word.owner()) };
         let phase = Phase::Acks { pending, then };
-        self.deal(page, Deal { request: asked.request, era, phase, deadline: None, tries: 0 });
+        self.deal(page, Deal { request: asked.request, line: asked.line, era, phase, deadline: None, tries: 0 });
         self.send_deal(page);
         self.proceed(page);
     }
@@ -255,7 +264,17 @@ impl Node {
             State::Owned => Vec::from([word.owner()]),
         };
         let Some(era) = self.lock(page) else { return false };
-        self.deal(page, Deal { request: job, era, phase: Phase::Acks { pending, then: Then::Forget }, deadline: None, tries: 0 });
+        self.deal(
+            page,
+            Deal {
+                request: job,
+                line: Line::default(),
+                era,
+                phase: Phase::Acks { pending, then: Then::Forget },
+                deadline: None,
+                tries: 0,
+            },
+        );
         self.send_deal(page);
         self.proceed(page);
         self.settle(page);
@@ -271,11 +290,11 @@ impl Node {
     /// Sends what the transaction of `page` waits for an answer to, for the first time or again.
     fn send_deal(&mut self, page: PageNumber) {
         let Some(deal) = self.transients.get(&page).and_then(|transient| transient.deal.as_ref()) else { return };
-        let (request, era) = (deal.request, deal.era);
+        let (request, era, line) = (deal.request, deal.era, deal.line);
         let slowest = match &deal.phase {
             Phase::Downgrade { owner } => {
                 let owner = *owner;
-                self.send(owner, Message::Forward { request, page, rights: Rights::Read, era });
+                self.send(owner, Message::Forward { request, page, rights: Rights::Read, era, line });
                 owner
             }
             Phase::Acks { pending, .. } => {
@@ -287,7 +306,7 @@ impl Node {
             }
             Phase::Granted { provider } => {
                 let provider = *provider;
-                self.send(provider, Message::Forward { request, page, rights: Rights::Write, era });
+                self.send(provider, Message::Forward { request, page, rights: Rights::Write, era, line });
                 provider
             }
         };

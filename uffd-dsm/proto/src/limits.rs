@@ -41,8 +41,11 @@ pub const RTO_MAX: Nanos = Nanos::from_millis(1000);
 pub const HOLD_BOUNCES_MIN: u8 = 3;
 /// First hold window.
 pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(25);
-/// Largest hold window: a few hand-overs' worth, so that a contended lock is slowed by a small factor only.
+/// Largest hold window where both nodes want the same line: a few hand-overs' worth, so that a contended lock is slowed by a small
+/// factor only.
 pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_micros(200);
+/// Largest hold window where they want different lines: so long that the hand-overs cost little beside it.
+pub const HOLD_WINDOW_FALSE_MAX: Nanos = Nanos::from_micros(1600);
 /// Pages whose stays are remembered, as a power of two.
 pub const HOLDS_BITS: u32 = 10;
 /// Pages whose habits are remembered, as a power of two.
@@ -62,8 +65,8 @@ pub const PATIENCE_MAX: Nanos = Nanos::from_millis(20);
 /// A page that stayed at least this long was not bounced.
 pub const HOLD_QUICK_MAX: Nanos = Nanos::from_millis(2);
 
-const _: () = assert!(RTO_MIN.0 > HOLD_WINDOW_MAX.0, "a held page must not look lost");
-const _: () = assert!(HOLD_QUICK_MAX.0 > HOLD_WINDOW_MAX.0, "a held page still counts as bounced");
+const _: () = assert!(RTO_MIN.0 > HOLD_WINDOW_FALSE_MAX.0, "a held page must not look lost");
+const _: () = assert!(HOLD_QUICK_MAX.0 > HOLD_WINDOW_FALSE_MAX.0, "a held page still counts as bounced");
 const _: () = assert!(DISCARDS_ACTIVE_MAX <= 64, "the replay window of discards is one word");
 const _: () = assert!(DISCARD_PAGES_IN_FLIGHT_MAX < TRANSIENTS_MAX);
 const _: () = assert!(PART_PATIENCE.0 < RTO_MIN.0, "a missing part is cheaper to ask for than to wait for");

@@ -14,7 +14,7 @@ use crate::transient::Transient;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use dsm_wire::{Epoch, ExtentNumber, Message, NodeId, PageNumber, PageRange, RequestId};
+use dsm_wire::{Epoch, ExtentNumber, Line, Message, NodeId, PageNumber, PageRange, RequestId};
 
 /// One host's part in the coherence of one space.
 #[derive(Debug)]
@@ -84,14 +84,14 @@ impl Node {
         }
     }
 
-    /// A thread stopped at `page`. Ends in an operation that wakes it, sooner or later.
-    pub fn handle_fault(&mut self, now: Nanos, page: PageNumber, kind: FaultKind) {
+    /// A thread stopped at `line` of `page`. Ends in an operation that wakes it, sooner or later.
+    pub fn handle_fault(&mut self, now: Nanos, page: PageNumber, kind: FaultKind, line: Line) {
         self.now = now;
         match kind {
             FaultKind::Read => self.counters.faults_read += 1,
             FaultKind::Write => self.counters.faults_write += 1,
         }
-        self.on_fault(page, kind);
+        self.on_fault(page, kind, line);
         self.run();
     }
 
@@ -260,7 +260,7 @@ impl Node {
         }
         match frame.message {
             Message::Grant { .. } => self.on_grant(frame),
-            Message::Forward { request, page, rights, era } => self.on_forward(frame.from, request, page, rights, era),
+            Message::Forward { request, page, rights, era, .. } => self.on_forward(frame.from, request, page, rights, era),
             Message::Invalidate { request, page, era } => self.on_invalidate(frame.from, request, page, era),
             Message::Request { .. }
             | Message::InvalidateAck { .. }

@@ -9,7 +9,9 @@ use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use crate::transient::{Ask, Fault, Want};
 use alloc::vec::Vec;
-use dsm_wire::{Era, ExtentNumber, GrantContent, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
+use dsm_wire::{
+    Era, ExtentNumber, GrantContent, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights,
+};
 
 /// First wait before a refused request is sent again.
 const RETRY_DELAY: Nanos = Nanos::from_micros(100);
@@ -17,8 +19,8 @@ const RETRY_DELAY: Nanos = Nanos::from_micros(100);
 const FULL_NEIGHBOUR: usize = PAGES_PER_EXTENT as usize * 7 / 8;
 
 impl Node {
-    pub(crate) fn on_fault(&mut self, page: PageNumber, kind: FaultKind) {
-        let fault = Fault { kind, raised_at: self.now, request_at: None, grant_at: None, retries: 0, is_ahead: false };
+    pub(crate) fn on_fault(&mut self, page: PageNumber, kind: FaultKind, line: Line) {
+        let fault = Fault { kind, line, raised_at: self.now, request_at: None, grant_at: None, retries: 0, is_ahead: false };
         if !is_in_space(page) {
             self.counters.dropped_nonsense += 1;
             return;
@@ -158,11 +160,11 @@ impl Node {
         }
         want.fault.request_at = want.fault.request_at.or(Some(self.now));
         let rights = want.ask.map_or(want.fault.kind.rights().max(rights), |ask| ask.rights);
-        let count = want.count;
+        let (count, line) = (want.count, want.fault.line);
         let deadline = self.now + self.peers.get(&home).copied().unwrap_or_default().timeout(tries);
         want.ask = Some(Ask { request, rights, to: home, sent_at: self.now, deadline, tries });
         let copy = (rights == Rights::Write && local.state == LocalState::Shared).then_some(local.era);
-        self.send(home, Message::Request { request, page, rights, count, copy });
+        self.send(home, Message::Request { request, page, rights, count, copy, line });
     }
 
     pub(crate) fn on_want_due(&mut self, page: PageNumber) {
@@ -331,8 +333,9 @@ impl Node {
         self.set_local(page, Local { state: LocalState::Modified, era });
         self.free_held_before(page, era);
         self.confirm(grantor, request, page, era);
+        let line = self.transients.get(&page).and_then(|transient| transient.want).map(|want| want.fault.line);
         self.resolve(page, FaultKind::Write);
-        self.note_arrival(page);
+        self.note_arrival(page, line.unwrap_or_default());
     }
 
     pub(crate) fn on_read_accepted(&mut self, range: PageRange, era: Era) {

@@ -13,12 +13,14 @@
 use crate::face::{Contents, FaultKind, Frame, Nanos};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use dsm_wire::{Era, GrantContent, NodeId, RequestId, Rights};
+use dsm_wire::{Era, GrantContent, Line, NodeId, RequestId, Rights};
 
 /// A fault on its way through this node.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub kind: FaultKind,
+    /// Where in the page.
+    pub line: Line,
     pub raised_at: Nanos,
     pub request_at: Option<Nanos>,
     pub grant_at: Option<Nanos>,
@@ -66,6 +68,8 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Deal {
     pub request: RequestId,
+    /// Where in the page the requester's thread stopped.
+    pub line: Line,
     /// Era of Forward, Invalidate and grant.
     pub era: Era,
     pub phase: Phase,
@@ -111,6 +115,7 @@ pub struct Asked {
     pub rights: Rights,
     pub count: u16,
     pub copy: Option<Era>,
+    pub line: Line,
 }
 
 /// All of a page that is in flight.

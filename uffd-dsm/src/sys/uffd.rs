@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use dsm_wire::{PAGE_BYTES, PageNumber, PageRange};
 use linux_raw_sys::general::{
-    UFFD_API, UFFD_FEATURE_MINOR_SHMEM, UFFD_FEATURE_MISSING_SHMEM, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_THREAD_ID,
-    UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFDIO_COPY_MODE_WP, UFFDIO_REGISTER_MODE_MINOR, UFFDIO_REGISTER_MODE_MISSING,
-    UFFDIO_REGISTER_MODE_WP, uffdio_api, uffdio_continue, uffdio_copy, uffdio_poison, uffdio_range, uffdio_register,
-    uffdio_writeprotect, uffdio_zeropage,
+    UFFD_API, UFFD_FEATURE_EXACT_ADDRESS, UFFD_FEATURE_MINOR_SHMEM, UFFD_FEATURE_MISSING_SHMEM, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+    UFFD_FEATURE_THREAD_ID, UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFDIO_COPY_MODE_WP, UFFDIO_REGISTER_MODE_MINOR,
+    UFFDIO_REGISTER_MODE_MISSING, UFFDIO_REGISTER_MODE_WP, uffdio_api, uffdio_continue, uffdio_copy, uffdio_poison, uffdio_range,
+    uffdio_register, uffdio_writeprotect, uffdio_zeropage,
 };
 use nix::errno::Errno;
 
@@ -93,6 +93,7 @@ impl Uffd {
         let mut features = UFFD_FEATURE_PAGEFAULT_FLAG_WP
             | UFFD_FEATURE_MISSING_SHMEM
             | UFFD_FEATURE_THREAD_ID
+            | UFFD_FEATURE_EXACT_ADDRESS
             | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
         if watching.minor {
             features |= UFFD_FEATURE_MINOR_SHMEM;

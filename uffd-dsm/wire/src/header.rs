@@ -8,6 +8,7 @@
 //! 40 sequence(8)      48 header_tag(8)            56 payload_tag(8)
 //! ```
 
+use crate::names::Line;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -31,6 +32,7 @@ const FRAGMENT_INDEX_SHIFT: u16 = 4;
 const COUNT_SHIFT: u16 = 8;
 const FRAGMENT_COUNT_SHIFT: u16 = 12;
 const NIBBLE: u16 = 0xf;
+const LINE_HIGH: u16 = 0b11;
 
 /// What a frame is for. The number is the wire value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,7 +117,8 @@ pub struct Header {
     pub version: u8,
     /// A [`Kind`].
     pub kind: u8,
-    /// FLAG_* bits; bits 4-7 fragment index, 8-11 page count less one, 12-15 fragment count less one.
+    /// FLAG_* bits; bits 4-7 fragment index, 8-11 page count less one, 12-15 fragment count less one. Request and
+    /// Forward: bits 4-7 and 12-13 wanted line.
     pub flags: U16,
     /// Fingerprint of the cluster's configuration.
     pub cluster: U32,
@@ -216,6 +219,20 @@ impl Header {
         let flags = self.flags.get();
         (flags & FLAG_FRAGMENT != 0)
             .then_some((flags >> FRAGMENT_INDEX_SHIFT & NIBBLE, (flags >> FRAGMENT_COUNT_SHIFT & NIBBLE) + 1))
+    }
+
+    /// Names the line of the page that is wanted; in frames without pages only, which need no piece.
+    pub fn set_line(&mut self, line: Line) {
+        let line = u16::from(line.0);
+        let place = (line & NIBBLE) << FRAGMENT_INDEX_SHIFT | (line >> 4 & LINE_HIGH) << FRAGMENT_COUNT_SHIFT;
+        self.flags = U16::new(self.flags.get() | place);
+    }
+
+    /// The line of the page that is wanted.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        let flags = self.flags.get();
+        Line((flags >> FRAGMENT_INDEX_SHIFT & NIBBLE | (flags >> FRAGMENT_COUNT_SHIFT & LINE_HIGH) << 4) as u8)
     }
 
     /// Whether all of `bits` are set.

@@ -15,7 +15,7 @@ pub use header::{
 };
 pub use message::{GrantContent, Message, MessageError, Rights};
 pub use names::{
-    Epoch, Era, ExtentNumber, NodeId, PAGE_BYTES, PAGE_SHIFT, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, SpaceId,
+    Epoch, Era, ExtentNumber, Line, NodeId, PAGE_BYTES, PAGE_SHIFT, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, SpaceId,
 };
 
 /// Most pages one message may carry or ask for.

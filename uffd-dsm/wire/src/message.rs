@@ -4,7 +4,7 @@
 //! nor addressing, sequence numbers and tags, which the transport fills in.
 
 use crate::header::{FLAG_COPY, FLAG_WRITE, FLAG_ZERO, Header, Kind};
-use crate::names::{Era, ExtentNumber, NodeId, PageNumber, PageRange, RequestId};
+use crate::names::{Era, ExtentNumber, Line, NodeId, PageNumber, PageRange, RequestId};
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 const PAGE_BITS: u32 = 52;
@@ -36,6 +36,8 @@ pub enum Message {
         count: u16,
         /// Era of the copy the requester holds, if it holds one.
         copy: Option<Era>,
+        /// Where in the page the thread stopped.
+        line: Line,
     },
     /// Gives `rights` on `count` pages from `page`, all of era `era`.
     Grant {
@@ -62,6 +64,8 @@ pub enum Message {
         rights: Rights,
         /// Era of the grant to give.
         era: Era,
+        /// Where in the page the requester's thread stopped.
+        line: Line,
     },
     /// Orders a holder to drop its copy.
     Invalidate {
@@ -199,6 +203,9 @@ impl Message {
         header.kind = self.kind() as u8;
         let fields = self.fields();
         header.flags = Header::flags_with_count(fields.bits, fields.count);
+        if let Message::Request { line, .. } | Message::Forward { line, .. } = self {
+            header.set_line(*line);
+        }
         header.page = U64::new(fields.page);
         header.page_version = U32::new(fields.version);
         header.request = U64::new(fields.request.0);
@@ -219,13 +226,13 @@ impl Message {
         Ok(match kind {
             Kind::Request => {
                 let count = count(header, rights)?;
-                Message::Request { request, page, rights, count, copy: header.has(FLAG_COPY).then_some(era) }
+                Message::Request { request, page, rights, count, copy: header.has(FLAG_COPY).then_some(era), line: header.line() }
             }
             Kind::Grant => {
                 let count = count(header, rights)?;
                 Message::Grant { request, page, rights, era, count, content: grant_content(header, rights)? }
             }
-            Kind::Forward => Message::Forward { request, page, rights, era },
+            Kind::Forward => Message::Forward { request, page, rights, era, line: header.line() },
             Kind::Invalidate => Message::Invalidate { request, page, era },
             Kind::InvalidateAck => Message::InvalidateAck { request, page, era },
             Kind::Done => Message::Done { request, page, era },
@@ -247,7 +254,7 @@ impl Message {
 
     fn fields(&self) -> Fields {
         match *self {
-            Message::Request { request, page, rights, count, copy } => Fields {
+            Message::Request { request, page, rights, count, copy, .. } => Fields {
                 bits: write_bit(rights) | if copy.is_some() { FLAG_COPY } else { 0 },
                 count,
                 page: page.0,
@@ -262,7 +269,7 @@ impl Message {
                 };
                 Fields { bits: write_bit(rights) | content, count, page: page.0, version: era.0, request }
             }
-            Message::Forward { request, page, rights, era } => {
+            Message::Forward { request, page, rights, era, .. } => {
                 Fields { bits: write_bit(rights), ..Fields::of(request, page.0, era.0) }
             }
             Message::Invalidate { request, page, era }

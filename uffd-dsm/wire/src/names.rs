@@ -36,6 +36,24 @@ name!(/// Membership epoch: a frame of another epoch is dropped.
 name!(/// Version of a page: raised by its home at every write grant and discard.
     Era(u32));
 
+/// A cache line of a page, 0 to 63: 64 bytes that threads share truly, while the rest of the page is shared only because it is one
+/// page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line(pub u8);
+
+impl Line {
+    /// Lines of a page.
+    pub const COUNT: u8 = (PAGE_BYTES / LINE_BYTES) as u8;
+
+    /// The line that contains byte `address`.
+    #[must_use]
+    pub const fn containing(address: u64) -> Self {
+        Self((address as usize % PAGE_BYTES / LINE_BYTES) as u8)
+    }
+}
+
+const LINE_BYTES: usize = 64;
+
 /// A page of a space: its byte address divided by [`PAGE_BYTES`]. Always below 2^52.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageNumber(pub u64);

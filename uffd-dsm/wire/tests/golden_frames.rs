@@ -3,8 +3,8 @@
 //! Owns one example of each kind. A change here is a change of the protocol: see `docs/protocol.md`.
 
 use dsm_wire::{
-    Era, ExtentNumber, FLAG_COPY, FLAG_WRITE, GrantContent, Header, Kind, Message, NodeId, PageNumber, PageRange, RequestId,
-    Rights, VERSION,
+    Era, ExtentNumber, FLAG_COPY, FLAG_WRITE, GrantContent, Header, Kind, Line, Message, NodeId, PageNumber, PageRange,
+    RequestId, Rights, VERSION,
 };
 use std::fmt::Write;
 use zerocopy::IntoBytes;
@@ -17,16 +17,25 @@ fn examples() -> Vec<(&'static str, Message)> {
     let (request, page, era) = (REQUEST, PAGE, ERA);
     let extent = ExtentNumber(0x0055_aa55);
     vec![
-        ("request read, 16 pages", Message::Request { request, page, rights: Rights::Read, count: 16, copy: None }),
-        ("request write, no copy", Message::Request { request, page, rights: Rights::Write, count: 1, copy: None }),
-        ("request write, copy", Message::Request { request, page, rights: Rights::Write, count: 1, copy: Some(era) }),
+        (
+            "request read, 16 pages",
+            Message::Request { request, page, rights: Rights::Read, count: 16, copy: None, line: Line(0) },
+        ),
+        (
+            "request write, no copy",
+            Message::Request { request, page, rights: Rights::Write, count: 1, copy: None, line: Line(63) },
+        ),
+        (
+            "request write, copy",
+            Message::Request { request, page, rights: Rights::Write, count: 1, copy: Some(era), line: Line(18) },
+        ),
         ("grant read, bytes, 2 pages", grant(Rights::Read, 2, GrantContent::Bytes)),
         ("grant read, zero, 16 pages", grant(Rights::Read, 16, GrantContent::Zero)),
         ("grant write, bytes", grant(Rights::Write, 1, GrantContent::Bytes)),
         ("grant write, zero", grant(Rights::Write, 1, GrantContent::Zero)),
         ("grant write, copy", grant(Rights::Write, 1, GrantContent::Copy)),
-        ("forward read", Message::Forward { request, page, rights: Rights::Read, era }),
-        ("forward write", Message::Forward { request, page, rights: Rights::Write, era }),
+        ("forward read", Message::Forward { request, page, rights: Rights::Read, era, line: Line(0) }),
+        ("forward write", Message::Forward { request, page, rights: Rights::Write, era, line: Line(45) }),
         ("invalidate", Message::Invalidate { request, page, era }),
         ("invalidate ack", Message::InvalidateAck { request, page, era }),
         ("done", Message::Done { request, page, era }),

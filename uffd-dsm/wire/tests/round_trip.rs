@@ -3,7 +3,7 @@
 //! Owns the generators. Must not know what a node does with a message.
 
 use dsm_wire::{
-    Era, ExtentNumber, GrantContent, HEADER_BYTES, Header, Message, NodeId, PageNumber, PageRange, PayloadShape, RequestId,
+    Era, ExtentNumber, GrantContent, HEADER_BYTES, Header, Line, Message, NodeId, PageNumber, PageRange, PayloadShape, RequestId,
     Rights, VERSION,
 };
 use proptest::prelude::*;
@@ -26,6 +26,7 @@ fn message() -> impl Strategy<Value = Message> {
     (ids, rights(), any::<bool>(), 0..3u8, node, 1u64..1 << 40, kind).prop_map(
         |((request, page, era), (rights, count), has_copy, content, home, pages, kind)| {
             let extent = ExtentNumber(page.0);
+            let line = Line(pages as u8 % Line::COUNT);
             let range = PageRange::new(PageNumber(page.0 >> 1), pages);
             let content = match (content, rights) {
                 (0, _) => GrantContent::Bytes,
@@ -33,9 +34,9 @@ fn message() -> impl Strategy<Value = Message> {
                 _ => GrantContent::Zero,
             };
             match kind {
-                0 => Message::Request { request, page, rights, count, copy: has_copy.then_some(era) },
+                0 => Message::Request { request, page, rights, count, copy: has_copy.then_some(era), line },
                 1 => Message::Grant { request, page, rights, era, count, content },
-                2 => Message::Forward { request, page, rights, era },
+                2 => Message::Forward { request, page, rights, era, line },
                 3 => Message::Invalidate { request, page, era },
                 4 => Message::InvalidateAck { request, page, era },
                 5 => Message::Done { request, page, era },

@@ -5,7 +5,7 @@
 #![expect(dead_code, reason = "each test file uses a part")]
 
 use dsm_transport::{Class, Counters, Endpoint, EndpointConfig, Event, FaultPlan, LostReason, Nanos};
-use dsm_wire::{Epoch, Era, GrantContent, Message, NodeId, PAGE_BYTES, PageNumber, RequestId, Rights, SpaceId};
+use dsm_wire::{Epoch, Era, GrantContent, Line, Message, NodeId, PAGE_BYTES, PageNumber, RequestId, Rights, SpaceId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -140,7 +140,14 @@ impl Net {
 }
 
 pub fn request(id: u64, page: u64) -> Message {
-    Message::Request { request: RequestId(id), page: PageNumber(page), rights: Rights::Read, count: 1, copy: None }
+    Message::Request {
+        request: RequestId(id),
+        page: PageNumber(page),
+        rights: Rights::Read,
+        count: 1,
+        copy: None,
+        line: Line::default(),
+    }
 }
 
 pub fn grant(id: u64, page: u64, count: u16) -> Message {

@@ -144,7 +144,7 @@ impl Life<'_> {
             _ => GrantContent::Bytes,
         };
         let extent = ExtentNumber(page.0 / 512);
-        match self.byte() % 13 {
+        match self.byte() % 12 {
             0 => Message::Request {
                 request,
                 page,
@@ -158,12 +158,11 @@ impl Life<'_> {
             3 => Message::Invalidate { request, page, era },
             4 => Message::InvalidateAck { request, page, era },
             5 => Message::Done { request, page, era },
-            6 => Message::Downgraded { request, page, era },
-            7 => Message::Retry { request, page, home },
-            8 => Message::Locate { request, extent },
-            9 => Message::Located { request, extent, home },
-            10 => Message::Discard { request: RequestId(request.0 | 1 << 47), range: PageRange::new(page, bits * 5 + 1) },
-            11 => Message::DiscardDone { request: RequestId(request.0 | 1 << 47) },
+            6 => Message::Retry { request, page, home },
+            7 => Message::Locate { request, extent },
+            8 => Message::Located { request, extent, home },
+            9 => Message::Discard { request: RequestId(request.0 | 1 << 47), range: PageRange::new(page, bits * 5 + 1) },
+            10 => Message::DiscardDone { request: RequestId(request.0 | 1 << 47) },
             _ => Message::Lost { request, page, era },
         }
     }

@@ -10,9 +10,8 @@
 //!   Fresh -----------------------------+ <------------------------------ any
 //!     |  Granted(R) (busy, era+1)      |
 //!     v                                |
-//!   Owned(R) --- Downgraded(X) (busy) -----> Shared{R, X}, provider R
-//!     ^   \----- Opened (not busy) --------> Shared{R},    provider R
-//!     |                                        |   \-- Joined(X) (not busy): one sharer more
+//!   Owned(R) --- Opened(X) (not busy) ----> Shared{R, X}, provider R
+//!     ^                                        |   \-- Joined(X) (not busy): one sharer more
 //!     +-------- Granted(X) (busy, era+1) ------+
 //!   any --- LostAt(era) ---> Lost, until Forgotten
 //! ```
@@ -225,10 +224,8 @@ pub enum Step {
     Unlock,
     /// The transaction ends: this node has the page alone, of the next era.
     Granted(NodeId),
-    /// The transaction ends: the owner kept a read copy, this node got one.
-    Downgraded(NodeId),
-    /// The owner, at home itself, makes its copy read-only.
-    Opened,
+    /// The owner is told to make its copy read-only and to serve this reader.
+    Opened(NodeId),
     /// One more reader.
     Joined(NodeId),
     /// Another sharer provides the bytes from now on.
@@ -267,10 +264,9 @@ pub fn apply(entry: Entry, step: Step) -> Result<Entry, Refused> {
         (Step::Granted(node), State::Fresh | State::Shared | State::Owned, true) => {
             Entry { word: word.becoming(State::Owned, false, node, next_era?), sharers: Sharers::default() }
         }
-        (Step::Downgraded(reader), State::Owned, true) => {
+        (Step::Opened(reader), State::Owned, false) => {
             at_rest(State::Shared, owner, Sharers::only(owner, is_wide).with(reader, is_wide))
         }
-        (Step::Opened, State::Owned, false) => at_rest(State::Shared, owner, Sharers::only(owner, is_wide)),
         (Step::Joined(reader), State::Shared, false) => at_rest(State::Shared, owner, sharers.with(reader, is_wide)),
         (Step::Joined(reader), State::Lost, false) => at_rest(State::Lost, owner, sharers.with(reader, is_wide)),
         (Step::Provider(node), State::Shared, busy) => {
@@ -288,8 +284,7 @@ pub fn apply(entry: Entry, step: Step) -> Result<Entry, Refused> {
             Step::Lock
             | Step::Unlock
             | Step::Granted(_)
-            | Step::Downgraded(_)
-            | Step::Opened
+            | Step::Opened(_)
             | Step::Joined(_)
             | Step::Provider(_)
             | Step::Left(_)
@@ -321,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn a_downgrade_shares_between_owner_and_reader() {
-        let entry = run(&[Step::Lock, Step::Granted(ANN), Step::Lock, Step::Downgraded(BOB)]).unwrap();
+    fn an_opened_page_is_shared_between_owner_and_reader() {
+        let entry = run(&[Step::Lock, Step::Granted(ANN), Step::Opened(BOB)]).unwrap();
         assert_eq!((entry.word.state(), entry.word.owner(), entry.word.era()), (State::Shared, ANN, Era(2)));
         assert_eq!(entry.sharers, Sharers::only(ANN, false).with(BOB, false));
     }

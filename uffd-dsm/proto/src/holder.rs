@@ -25,7 +25,7 @@ impl Node {
     fn on_forward_read(&mut self, home: NodeId, request: RequestId, page: PageNumber, era: Era) {
         let local = self.local(page);
         let range = PageRange::new(page, 1);
-        let follow = Follow::ServeRead { request, era, home };
+        let follow = Follow::ServeRead { request, era };
         match local.state {
             LocalState::Modified if local.era == era && is(Plant::ReadWithoutProtect) => {
                 self.start(PageOp::Read { range }, follow)
@@ -96,7 +96,7 @@ impl Node {
             Follow::Refresh => self.on_refreshed(page),
             Follow::AcceptWrite { request, era, grantor } => self.on_write_accepted(page, request, era, grantor),
             Follow::AcceptRead { era } => self.on_read_accepted(op.range, era),
-            Follow::ServeRead { request, era, home } => self.on_read_for_forward(page, request, era, home, contents),
+            Follow::ServeRead { request, era } => self.on_read_for_forward(page, request, era, contents),
             Follow::ServeBatch { request, era } => self.on_batch_read(op.range, request, era, contents),
             Follow::Take { request, era, home } => self.on_taken(page, request, era, home, contents),
             Follow::Invalidate { request, era, home } => self.on_invalidated(page, request, era, home),
@@ -107,13 +107,12 @@ impl Node {
         }
     }
 
-    fn on_read_for_forward(&mut self, page: PageNumber, request: RequestId, era: Era, home: NodeId, contents: Contents) {
+    fn on_read_for_forward(&mut self, page: PageNumber, request: RequestId, era: Era, contents: Contents) {
         if self.local(page).state == LocalState::Modified {
             self.note_departure(page);
         }
         self.set_local(page, Local { state: LocalState::Shared, era });
         self.grant_read(request, page, era, contents);
-        self.send(home, Message::Downgraded { request, page, era });
     }
 
     /// Sends read copies of pages that are read-only here; all of `contents` is of one kind.

@@ -121,32 +121,15 @@ impl Node {
             self.defer(page, Frame { from: reader, epoch: self.epoch, message, contents: Contents::EMPTY });
         } else if is_here && reader != self.me {
             self.read_batch(page, asked);
-        } else if word.state() == State::Shared {
-            if word.owner() == reader {
-                self.counters.dropped_stale += 1;
-                return;
-            }
-            if !is(Plant::ForgottenSharer) {
-                self.change(page, Step::Joined(reader));
-            }
-            self.send(
-                word.owner(),
-                Message::Forward { request: asked.request, page, rights: Rights::Read, era: word.era(), line: asked.line },
-            );
+        } else if word.owner() == reader {
+            self.counters.dropped_stale += 1;
         } else {
-            if self.lock(page).is_none() {
-                return;
+            if !is(Plant::ForgottenSharer) {
+                let is_owned = word.state() == State::Owned;
+                self.change(page, if is_owned { Step::Opened(reader) } else { Step::Joined(reader) });
             }
-            let deal = Deal {
-                request: asked.request,
-                line: asked.line,
-                era: word.era(),
-                phase: Phase::Downgrade { owner: word.owner() },
-                deadline: None,
-                tries: 0,
-            };
-            self.deal(page, deal);
-            self.send_deal(page);
+            let Asked { request, line, .. } = asked;
+            self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
         }
     }
 
@@ -164,7 +147,7 @@ impl Node {
                 break;
             }
             if self.entry(next).word.state() == State::Owned {
-                self.change(next, Step::Opened);
+                self.change(next, Step::Opened(self.me));
             }
             has_modified |= self.local(next).state == LocalState::Modified;
             taken += 1;
@@ -292,11 +275,6 @@ impl Node {
         let Some(deal) = self.transients.get(&page).and_then(|transient| transient.deal.as_ref()) else { return };
         let (request, era, line) = (deal.request, deal.era, deal.line);
         let slowest = match &deal.phase {
-            Phase::Downgrade { owner } => {
-                let owner = *owner;
-                self.send(owner, Message::Forward { request, page, rights: Rights::Read, era, line });
-                owner
-            }
             Phase::Acks { pending, .. } => {
                 let pending = pending.clone();
                 for node in &pending {
@@ -331,7 +309,7 @@ impl Node {
         let deal = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut());
         let pending = deal.filter(|deal| deal.request == request && deal.era == era).and_then(|deal| match &mut deal.phase {
             Phase::Acks { pending, .. } => Some(pending),
-            Phase::Downgrade { .. } | Phase::Granted { .. } => None,
+            Phase::Granted { .. } => None,
         });
         let place = pending.as_ref().and_then(|pending| pending.iter().position(|node| *node == from));
         if let (Some(pending), Some(place)) = (pending, place) {
@@ -376,22 +354,10 @@ impl Node {
         let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
         let is_done = deal.filter(|deal| deal.request == request && deal.era == era).is_some_and(|deal| match deal.phase {
             Phase::Granted { provider } => from == request.requester() || from == provider,
-            Phase::Downgrade { .. } | Phase::Acks { .. } => false,
+            Phase::Acks { .. } => false,
         });
         if is_done {
             self.change(page, Step::Granted(request.requester()));
-            self.finish(page);
-        }
-        self.settle(page);
-    }
-
-    pub(crate) fn on_downgraded(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
-        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
-        let is_awaited = deal
-            .filter(|deal| deal.request == request && deal.era == era)
-            .is_some_and(|deal| matches!(deal.phase, Phase::Downgrade { owner } if owner == from));
-        if is_awaited {
-            self.change(page, Step::Downgraded(request.requester()));
             self.finish(page);
         }
         self.settle(page);

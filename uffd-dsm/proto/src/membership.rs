@@ -87,7 +87,6 @@ impl Node {
     fn dead_end(&self, page: PageNumber, dead: &[NodeId]) -> Option<dsm_wire::Era> {
         let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref())?;
         let is_dead = match &deal.phase {
-            Phase::Downgrade { owner } => dead.contains(owner),
             Phase::Granted { provider } => dead.contains(provider) || dead.contains(&deal.request.requester()),
             Phase::Acks { then: crate::transient::Then::Forget, .. } => false,
             Phase::Acks { then: crate::transient::Then::Upgrade, .. } => dead.contains(&deal.request.requester()),

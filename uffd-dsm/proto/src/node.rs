@@ -242,7 +242,6 @@ impl Node {
             }
             Message::InvalidateAck { request, page, era } => self.on_ack(from, request, page, era),
             Message::Done { request, page, era } => self.on_done_frame(from, request, page, era),
-            Message::Downgraded { request, page, era } => self.on_downgraded(from, request, page, era),
             Message::Retry { request, page, home } => self.on_retry(from, request, page, home),
             Message::Locate { request, extent } => self.on_locate(from, request, extent),
             Message::Located { request, extent, home } => self.on_located(from, request, extent, home),
@@ -265,7 +264,6 @@ impl Node {
             Message::Request { .. }
             | Message::InvalidateAck { .. }
             | Message::Done { .. }
-            | Message::Downgraded { .. }
             | Message::Retry { .. }
             | Message::Locate { .. }
             | Message::Located { .. }

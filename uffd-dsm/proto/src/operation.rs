@@ -19,7 +19,7 @@ pub enum Follow {
     /// Read grants are installed.
     AcceptRead { era: Era },
     /// A copy is read for a forwarded reader.
-    ServeRead { request: RequestId, era: Era, home: NodeId },
+    ServeRead { request: RequestId, era: Era },
     /// Home reads its own copies for a reader.
     ServeBatch { request: RequestId, era: Era },
     /// The page is handed over.

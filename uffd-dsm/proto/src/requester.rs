@@ -279,6 +279,8 @@ impl Node {
                 self.free(&contents);
                 self.start(PageOp::Unprotect { page }, follow);
             }
+            // Home believed in a reader that never got its copy from here: the page was writable all the time.
+            (LocalState::Modified, GrantContent::Copy) if is_next => self.on_write_accepted(page, request, era, from),
             (LocalState::Invalid, GrantContent::Copy)
             | (LocalState::Shared, GrantContent::Bytes | GrantContent::Zero)
             | (LocalState::Modified | LocalState::Poisoned, _) => self.refuse(&contents),

@@ -16,7 +16,6 @@ pub fn is_sane(message: &Message, contents: &Contents) -> bool {
         | Message::Invalidate { .. }
         | Message::InvalidateAck { .. }
         | Message::Done { .. }
-        | Message::Downgraded { .. }
         | Message::Retry { .. }
         | Message::Locate { .. }
         | Message::Located { .. }
@@ -34,7 +33,6 @@ fn is_in_range(message: &Message) -> bool {
         | Message::Invalidate { page, .. }
         | Message::InvalidateAck { page, .. }
         | Message::Done { page, .. }
-        | Message::Downgraded { page, .. }
         | Message::Retry { page, .. }
         | Message::Lost { page, .. } => page.0 < PAGES_MAX,
         Message::Locate { extent, .. } | Message::Located { extent, .. } => extent.0 < EXTENTS_MAX,

@@ -5,8 +5,7 @@
 //! ```text
 //!   requester   Want: parked --home known--> asked --grant--> operation --done--> gone
 //!   holder      Held: grant sent --Done--> gone            (the bytes stay here until then)
-//!   home        Deal: Downgrade --Downgraded--> gone
-//!                     Acks --last ack--> Granted --Done--> gone
+//!   home        Deal: Acks --last ack--> Granted --Done--> gone
 //!                     Acks --last ack--> gone              (discard)
 //! ```
 
@@ -81,8 +80,6 @@ pub struct Deal {
 /// Home: what a transaction waits for.
 #[derive(Debug)]
 pub enum Phase {
-    /// The owner makes its copy read-only and serves the reader.
-    Downgrade { owner: NodeId },
     /// These sharers drop their copies.
     Acks { pending: Vec<NodeId>, then: Then },
     /// The requester installs the exclusive grant of `provider`.

@@ -50,8 +50,6 @@ pub enum Kind {
     InvalidateAck = 5,
     /// Requester to grantor and home: the exclusive grant is installed.
     Done = 6,
-    /// Owner to home: the page is now read-only here, and the reader was served.
-    Downgraded = 7,
     /// Anyone to requester: ask again, nothing was done.
     Retry = 8,
     /// Requester to anchor: who is home of this extent; me, if nobody.
@@ -80,14 +78,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Request,
         Kind::Grant,
         Kind::Forward,
         Kind::Invalidate,
         Kind::InvalidateAck,
         Kind::Done,
-        Kind::Downgraded,
         Kind::Retry,
         Kind::Locate,
         Kind::Located,

@@ -94,15 +94,6 @@ pub enum Message {
         /// Era of the grant.
         era: Era,
     },
-    /// Says that the owner's page is read-only now and the reader was served.
-    Downgraded {
-        /// The forwarded request.
-        request: RequestId,
-        /// Page.
-        page: PageNumber,
-        /// Era of the page.
-        era: Era,
-    },
     /// Asks the requester to ask again; `home` if the receiver knows a better place.
     Retry {
         /// Request that was not served.
@@ -188,7 +179,6 @@ impl Message {
             Message::Invalidate { .. } => Kind::Invalidate,
             Message::InvalidateAck { .. } => Kind::InvalidateAck,
             Message::Done { .. } => Kind::Done,
-            Message::Downgraded { .. } => Kind::Downgraded,
             Message::Retry { .. } => Kind::Retry,
             Message::Locate { .. } => Kind::Locate,
             Message::Located { .. } => Kind::Located,
@@ -236,7 +226,6 @@ impl Message {
             Kind::Invalidate => Message::Invalidate { request, page, era },
             Kind::InvalidateAck => Message::InvalidateAck { request, page, era },
             Kind::Done => Message::Done { request, page, era },
-            Kind::Downgraded => Message::Downgraded { request, page, era },
             Kind::Retry => Message::Retry { request, page, home: home(header)? },
             Kind::Locate => Message::Locate { request, extent: ExtentNumber(page.0) },
             Kind::Located => Message::Located { request, extent: ExtentNumber(page.0), home: home(header)? },
@@ -275,7 +264,6 @@ impl Message {
             Message::Invalidate { request, page, era }
             | Message::InvalidateAck { request, page, era }
             | Message::Done { request, page, era }
-            | Message::Downgraded { request, page, era }
             | Message::Lost { request, page, era } => Fields::of(request, page.0, era.0),
             Message::Retry { request, page, home } => Fields::of(request, page.0, node_word(home)),
             Message::Locate { request, extent } => Fields::of(request, extent.0, 0),

@@ -39,7 +39,6 @@ fn examples() -> Vec<(&'static str, Message)> {
         ("invalidate", Message::Invalidate { request, page, era }),
         ("invalidate ack", Message::InvalidateAck { request, page, era }),
         ("done", Message::Done { request, page, era }),
-        ("downgraded", Message::Downgraded { request, page, era }),
         ("retry, home known", Message::Retry { request, page, home: Some(NodeId(7)) }),
         ("retry, home unknown", Message::Retry { request, page, home: None }),
         ("locate", Message::Locate { request, extent }),

@@ -22,7 +22,7 @@ fn page() -> impl Strategy<Value = PageNumber> {
 fn message() -> impl Strategy<Value = Message> {
     let ids = (any::<u64>().prop_map(RequestId), page(), any::<u32>().prop_map(Era));
     let node = proptest::option::of(any::<u16>().prop_map(NodeId));
-    let kind = 0..13u8;
+    let kind = 0..12u8;
     (ids, rights(), any::<bool>(), 0..3u8, node, 1u64..1 << 40, kind).prop_map(
         |((request, page, era), (rights, count), has_copy, content, home, pages, kind)| {
             let extent = ExtentNumber(page.0);
@@ -40,12 +40,11 @@ fn message() -> impl Strategy<Value = Message> {
                 3 => Message::Invalidate { request, page, era },
                 4 => Message::InvalidateAck { request, page, era },
                 5 => Message::Done { request, page, era },
-                6 => Message::Downgraded { request, page, era },
-                7 => Message::Retry { request, page, home },
-                8 => Message::Locate { request, extent },
-                9 => Message::Located { request, extent, home },
-                10 => Message::Discard { request, range },
-                11 => Message::DiscardDone { request },
+                6 => Message::Retry { request, page, home },
+                7 => Message::Locate { request, extent },
+                8 => Message::Located { request, extent, home },
+                9 => Message::Discard { request, range },
+                10 => Message::DiscardDone { request },
                 _ => Message::Lost { request, page, era },
             }
         },

@@ -196,7 +196,11 @@ impl Life<'_> {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::FreeBuffer(buffer) => self.pager.free(buffer)?,
-                Event::FaultResolved { .. } | Event::DiscardDone { .. } | Event::PageLost { .. } => {}
+                Event::FaultResolved { .. }
+                | Event::DiscardDone { .. }
+                | Event::PageLost { .. }
+                | Event::DirectoryOpened(_)
+                | Event::DirectoryClosed(_) => {}
             }
         }
         Ok(())

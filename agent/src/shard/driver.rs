@@ -317,6 +317,7 @@ impl Driver {
             }
             ProtocolEvent::PageLost { .. } => {} // Counted by the protocol; the thread gets SIGBUS.
             ProtocolEvent::FreeBuffer(buffer) => self.pages.free(buffer),
+            ProtocolEvent::DirectoryOpened(_) | ProtocolEvent::DirectoryClosed(_) => {}
         }
     }
 

@@ -1,12 +1,25 @@
-//! The directory: who owns a page, who shares it, and the one function that changes the answer.
+//! The fast path: the directory, the one function that changes it, and what becomes of a frame without waking anybody.
 //!
-//! Owns the layout of a directory word and its transitions. Must not know frames, pagers or timers; it allocates
-//! nothing. The kernel programs compile this crate too.
+//! Owns the layout of directory words and of everything the kernel programs read and write. Must not know pagers or timers; it
+//! allocates nothing. The kernel programs compile this crate too.
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod admit;
+mod classify;
 mod directory;
+pub mod layout;
+#[cfg(target_has_atomic = "64")]
+mod publish;
+mod sip;
+mod tables;
 mod word;
 
-pub use directory::{Directory, PlainDirectory, step};
+pub use admit::{Addressing, Drop, check_addressing, check_length, datagram_bytes, is_transport};
+pub use classify::{Copy, Means, Pass, Service, Verdict, classify};
+pub use directory::{DIRECTORY_WORDS, Directory, SLOTS, load, step, try_step};
+#[cfg(target_has_atomic = "64")]
+pub use publish::{Arrays, Bytes, PAGE_WORDS, Publisher};
+pub use sip::{SipKey, header_tag};
+pub use tables::{Cell, DirectoryIn, Tables, cell};
 pub use word::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, WIDE_NODES_MAX, Word, apply};

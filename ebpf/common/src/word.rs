@@ -10,7 +10,7 @@
 //!   Fresh -----------------------------+ <------------------------------ any
 //!     |  Granted(R) (busy, era+1)      |
 //!     v                                |
-//!   Owned(R) --- Opened(X) (not busy) ----> Shared{R, X}, provider R
+//!   Owned(R) --- Joined(X) (not busy) ----> Shared{R, X}, provider R
 //!     ^                                        |   \-- Joined(X) (not busy): one sharer more
 //!     +-------- Granted(X) (busy, era+1) ------+
 //!   any --- LostAt(era) ---> Lost, until Forgotten
@@ -43,6 +43,9 @@ pub enum State {
 pub struct Word(pub u64);
 
 impl Word {
+    /// What is read where nothing can be read: a page one has to wait for.
+    pub const BUSY: Word = Word(BUSY);
+
     /// A page that nobody has, not busy. `is_wide`: the cluster has nodes numbered 64 or more.
     #[must_use]
     pub const fn fresh(era: Era, is_wide: bool) -> Self {
@@ -211,7 +214,7 @@ const fn pointer(node: NodeId) -> u64 {
 pub struct Entry {
     /// State, busy, owner, era.
     pub word: Word,
-    /// Read copies; empty unless Shared (Lost: who was told).
+    /// Who may have a read copy, or (Lost) was told; of a page that is not Shared, at most who was entered too late.
     pub sharers: Sharers,
 }
 
@@ -224,9 +227,7 @@ pub enum Step {
     Unlock,
     /// The transaction ends: this node has the page alone, of the next era.
     Granted(NodeId),
-    /// The owner is told to make its copy read-only and to serve this reader.
-    Opened(NodeId),
-    /// One more reader.
+    /// One more reader; an owner is told to make its copy read-only, and provides from then on.
     Joined(NodeId),
     /// Another sharer provides the bytes from now on.
     Provider(NodeId),
@@ -264,8 +265,8 @@ pub fn apply(entry: Entry, step: Step) -> Result<Entry, Refused> {
         (Step::Granted(node), State::Fresh | State::Shared | State::Owned, true) => {
             Entry { word: word.becoming(State::Owned, false, node, next_era?), sharers: Sharers::default() }
         }
-        (Step::Opened(reader), State::Owned, false) => {
-            at_rest(State::Shared, owner, Sharers::only(owner, is_wide).with(reader, is_wide))
+        (Step::Joined(reader), State::Owned, false) => {
+            at_rest(State::Shared, owner, sharers.with(owner, is_wide).with(reader, is_wide))
         }
         (Step::Joined(reader), State::Shared, false) => at_rest(State::Shared, owner, sharers.with(reader, is_wide)),
         (Step::Joined(reader), State::Lost, false) => at_rest(State::Lost, owner, sharers.with(reader, is_wide)),
@@ -281,14 +282,7 @@ pub fn apply(entry: Entry, step: Step) -> Result<Entry, Refused> {
             Entry { word: word.becoming(State::Lost, false, NodeId(0), era), sharers }
         }
         (
-            Step::Lock
-            | Step::Unlock
-            | Step::Granted(_)
-            | Step::Opened(_)
-            | Step::Joined(_)
-            | Step::Provider(_)
-            | Step::Left(_)
-            | Step::Forgotten,
+            Step::Lock | Step::Unlock | Step::Granted(_) | Step::Joined(_) | Step::Provider(_) | Step::Left(_) | Step::Forgotten,
             _,
             _,
         ) => return Err(refused),
@@ -317,7 +311,7 @@ mod tests {
 
     #[test]
     fn an_opened_page_is_shared_between_owner_and_reader() {
-        let entry = run(&[Step::Lock, Step::Granted(ANN), Step::Opened(BOB)]).unwrap();
+        let entry = run(&[Step::Lock, Step::Granted(ANN), Step::Joined(BOB)]).unwrap();
         assert_eq!((entry.word.state(), entry.word.owner(), entry.word.era()), (State::Shared, ANN, Era(2)));
         assert_eq!(entry.sharers, Sharers::only(ANN, false).with(BOB, false));
     }

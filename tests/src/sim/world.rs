@@ -335,7 +335,7 @@ impl World {
                 Event::PageLost { page } if self.plan.crash.is_none() => {
                     return Err(format!("page {page} is lost without a crash"));
                 }
-                Event::FaultResolved { .. } | Event::PageLost { .. } => {}
+                Event::FaultResolved { .. } | Event::PageLost { .. } | Event::DirectoryOpened(_) | Event::DirectoryClosed(_) => {}
             }
         }
         self.set_timer(host);

@@ -279,6 +279,7 @@ impl Node {
             let is_free = is_at_rest && self.operations.overlapping(pages).is_none();
             if is_free && self.extents.get_mut(&number).is_some_and(|extent| extent.merge()) {
                 self.counters.extents_merged += 1;
+                self.emit(Event::DirectoryClosed(number));
             }
         }
     }
@@ -371,7 +372,7 @@ impl Node {
     fn next_to_forget(&self, rest: PageRange) -> Option<PageNumber> {
         let Form::Split(_, directory) = &self.extents.get(&rest.first.extent())?.form else { return None };
         let is_fresh = |page: &PageNumber| {
-            let word = directory.load(page.index_in_extent()).word;
+            let word = directory.word(page.index_in_extent());
             word.state() == State::Fresh && !word.is_busy()
         };
         rest.pages().find(|page| !is_fresh(page))

@@ -13,7 +13,9 @@
 use crate::face::Frame;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use dsm_fast::{Directory, PlainDirectory, State, Word};
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, Ordering};
+use dsm_fast::{DIRECTORY_WORDS, Directory, State, Word};
 use dsm_wire::{Era, NodeId, PAGES_PER_EXTENT};
 
 const PAGES: usize = PAGES_PER_EXTENT as usize;
@@ -115,6 +117,29 @@ impl Words {
     }
 }
 
+/// The directory entries of an extent, as memory: first the words, then the sharers.
+pub type DirectoryWords = [AtomicU64; DIRECTORY_WORDS];
+
+/// Where the entries of an extent are.
+#[derive(Debug)]
+pub enum DirectoryMemory {
+    /// With the node.
+    Own(Box<DirectoryWords>),
+    /// Where the kernel programs see, and change, them too.
+    Shared(&'static DirectoryWords),
+}
+
+impl Deref for DirectoryMemory {
+    type Target = DirectoryWords;
+
+    fn deref(&self) -> &DirectoryWords {
+        match self {
+            DirectoryMemory::Own(words) => words,
+            DirectoryMemory::Shared(words) => words,
+        }
+    }
+}
+
 /// Where an extent's directory is, and what of it is here.
 #[derive(Debug)]
 pub enum Form {
@@ -123,7 +148,7 @@ pub enum Form {
     /// Home is here, and nobody else ever asked.
     Whole(Box<Whole>),
     /// Home is here.
-    Split(Box<Words>, Box<PlainDirectory>),
+    Split(Box<Words>, DirectoryMemory),
     /// Home is that node.
     Remote(NodeId, Box<Words>),
     /// Home is dead, with the directory.
@@ -164,23 +189,35 @@ impl Extent {
                 Local { state: LocalState::Invalid, era: whole.base }
             }
         };
-        let word_of =
-            |index| if whole.present.contains(index) { Word::owned(me, era, is_wide) } else { Word::fresh(era, is_wide) };
+        let word_of = |index| {
+            let is_present = index < PAGES && whole.present.contains(index);
+            let word = if is_present { Word::owned(me, era, is_wide) } else { Word::fresh(era, is_wide) };
+            AtomicU64::new(if index < PAGES { word.0 } else { 0 })
+        };
         let words = Box::new(Words { locals: core::array::from_fn(local_of) });
-        let directory = Box::new(PlainDirectory::new(word_of));
-        self.form = Form::Split(words, directory);
+        self.form = Form::Split(words, DirectoryMemory::Own(Box::new(core::array::from_fn(word_of))));
+    }
+
+    /// Moves the directory entries to `memory`. Returns false, and changes nothing, if there are none or they are shared already.
+    pub fn share(&mut self, memory: &'static DirectoryWords) -> bool {
+        let Form::Split(_, directory @ DirectoryMemory::Own(_)) = &mut self.form else { return false };
+        for (new, old) in memory.iter().zip(directory.iter()) {
+            new.store(old.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        *directory = DirectoryMemory::Shared(memory);
+        true
     }
 
     /// Split becomes Whole if nobody has any page. Returns whether it did.
     pub fn merge(&mut self) -> bool {
         let Form::Split(words, directory) = &self.form else { return false };
         let is_free = |index: &usize| {
-            let word = directory.load(*index).word;
+            let word = directory.word(*index);
             word.state() == State::Fresh && !word.is_busy() && words.local(*index).state == LocalState::Invalid
         };
         let is_mergeable = (0..PAGES).all(|index| is_free(&index));
         if is_mergeable {
-            let base = (0..PAGES).map(|index| directory.load(index).word.era()).max().unwrap_or_default();
+            let base = (0..PAGES).map(|index| directory.word(index).era()).max().unwrap_or_default();
             self.form = Form::Whole(Box::new(Whole { base, ..Whole::default() }));
         }
         is_mergeable

@@ -4,7 +4,7 @@
 
 use crate::limits::PAGES_PER_OP_MAX;
 use core::ops::Add;
-use dsm_wire::{Epoch, Message, NodeId, PageNumber, PageRange, Rights, SpaceId};
+use dsm_wire::{Epoch, ExtentNumber, Message, NodeId, PageNumber, PageRange, Rights, SpaceId};
 
 /// A moment of the driver's monotonic clock, or a length of time, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -309,4 +309,9 @@ pub enum Event {
     },
     /// The driver may reuse this buffer.
     FreeBuffer(BufferId),
+    /// This node keeps directory entries of the extent from now on; they may move to memory that the kernel programs share, by
+    /// [`Node::share_directory`](crate::Node::share_directory).
+    DirectoryOpened(ExtentNumber),
+    /// It keeps none any more: shared memory it had for them is free.
+    DirectoryClosed(ExtentNumber),
 }

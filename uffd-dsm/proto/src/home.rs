@@ -4,14 +4,14 @@
 //! this host holds itself it asks of its own holder half, like of any other.
 
 use crate::extent::{Form, LocalState};
-use crate::face::{Contents, Frame, Nanos, PageContent, PageOp};
+use crate::face::{Contents, Event, Frame, Nanos, PageContent, PageOp};
 use crate::limits::{PAGES_PER_OP_MAX, TRANSIENTS_MAX, WAITERS_PER_PAGE_MAX};
 use crate::node::{Node, whole_extent};
 use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use crate::transient::{Asked, Deal, Phase, Then, Waiter};
 use alloc::vec::Vec;
-use dsm_fast::{Directory, Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
+use dsm_fast::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
 use dsm_wire::{Era, GrantContent, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
 
 impl Node {
@@ -63,6 +63,7 @@ impl Node {
         if let Some(extent) = self.extents.get_mut(&page.extent()) {
             extent.split(me, is_wide);
             self.counters.extents_split += 1;
+            self.emit(Event::DirectoryOpened(page.extent()));
         }
     }
 
@@ -88,8 +89,7 @@ impl Node {
             (State::Fresh, _) => self.grant_fresh(page, asked),
             (State::Owned, _) if word.owner() == reader => self.counters.dropped_stale += 1,
             (State::Owned | State::Shared, Rights::Read) => self.serve_read(page, asked),
-            (State::Owned, Rights::Write) => self.forward_write(page, asked, word.owner()),
-            (State::Shared, Rights::Write) => self.serve_shared_write(page, asked),
+            (State::Owned | State::Shared, Rights::Write) => self.serve_write(page, asked),
             (State::Lost, _) => {
                 self.change(page, Step::Joined(reader));
                 self.send(reader, Message::Lost { request: asked.request, page, era: word.era() });
@@ -125,8 +125,7 @@ impl Node {
             self.counters.dropped_stale += 1;
         } else {
             if !is(Plant::ForgottenSharer) {
-                let is_owned = word.state() == State::Owned;
-                self.change(page, if is_owned { Step::Opened(reader) } else { Step::Joined(reader) });
+                self.change(page, Step::Joined(reader));
             }
             let Asked { request, line, .. } = asked;
             self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
@@ -147,7 +146,7 @@ impl Node {
                 break;
             }
             if self.entry(next).word.state() == State::Owned {
-                self.change(next, Step::Opened(self.me));
+                self.change(next, Step::Joined(self.me));
             }
             has_modified |= self.local(next).state == LocalState::Modified;
             taken += 1;
@@ -206,23 +205,21 @@ impl Node {
         }
     }
 
-    fn forward_write(&mut self, page: PageNumber, asked: Asked, provider: NodeId) {
-        let Asked { request, line, .. } = asked;
-        let Some(era) = self.lock(page) else { return };
-        self.deal(page, Deal { request, line, era, phase: Phase::Granted { provider }, deadline: None, tries: 0 });
-        self.send_deal(page);
-    }
-
-    fn serve_shared_write(&mut self, page: PageNumber, asked: Asked) {
-        let Entry { word, sharers } = self.entry(page);
+    /// Somebody has the page: whoever reads it drops it, then the owner or provider hands it over.
+    fn serve_write(&mut self, page: PageNumber, asked: Asked) {
         let writer = asked.request.requester();
         let Some(era) = self.lock(page) else { return };
-        let has_copy = sharers.may_contain(writer, word.is_wide()) && asked.copy == Some(word.era());
-        let is_upgrade = word.owner() == writer || has_copy;
-        let spared = if is_upgrade { writer } else { word.owner() };
-        let pending = self.members_of(sharers).filter(|node| *node != writer && *node != spared).collect();
-        let then = if is_upgrade { Then::Upgrade } else { Then::Forward(word.owner()) };
-        let phase = Phase::Acks { pending, then };
+        // Readers may have come until the word was busy.
+        let Entry { word, sharers } = self.entry(page);
+        let phase = if word.state() == State::Owned {
+            Phase::Granted { provider: word.owner() }
+        } else {
+            let has_copy = sharers.may_contain(writer, word.is_wide()) && asked.copy == Some(word.era());
+            let is_upgrade = word.owner() == writer || has_copy;
+            let spared = if is_upgrade { writer } else { word.owner() };
+            let pending = self.members_of(sharers).filter(|node| *node != writer && *node != spared).collect();
+            Phase::Acks { pending, then: if is_upgrade { Then::Upgrade } else { Then::Forward(word.owner()) } }
+        };
         self.deal(page, Deal { request: asked.request, line: asked.line, era, phase, deadline: None, tries: 0 });
         self.send_deal(page);
         self.proceed(page);
@@ -240,24 +237,17 @@ impl Node {
 
     /// Starts the transaction of a discard on a page that is not busy. Returns false if there is nothing to do.
     pub(crate) fn forget_page(&mut self, page: PageNumber, job: RequestId) -> bool {
+        if self.entry(page).word.state() == State::Fresh {
+            return false;
+        }
+        let Some(era) = self.lock(page) else { return false };
         let Entry { word, sharers } = self.entry(page);
         let pending: Vec<NodeId> = match word.state() {
-            State::Fresh => return false,
-            State::Shared | State::Lost => self.members_of(sharers).collect(),
             State::Owned => Vec::from([word.owner()]),
+            State::Fresh | State::Shared | State::Lost => self.members_of(sharers).collect(),
         };
-        let Some(era) = self.lock(page) else { return false };
-        self.deal(
-            page,
-            Deal {
-                request: job,
-                line: Line::default(),
-                era,
-                phase: Phase::Acks { pending, then: Then::Forget },
-                deadline: None,
-                tries: 0,
-            },
-        );
+        let phase = Phase::Acks { pending, then: Then::Forget };
+        self.deal(page, Deal { request: job, line: Line::default(), era, phase, deadline: None, tries: 0 });
         self.send_deal(page);
         self.proceed(page);
         self.settle(page);
@@ -394,14 +384,14 @@ impl Node {
     /// The directory entry of a page homed here.
     pub(crate) fn entry(&self, page: PageNumber) -> Entry {
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
-            Some(Form::Split(_, directory)) => directory.load(page.index_in_extent()),
+            Some(Form::Split(_, directory)) => dsm_fast::load(&**directory, page.index_in_extent()),
             Some(Form::Unknown | Form::Whole(_) | Form::Remote(..) | Form::Lost) | None => Entry::default(),
         }
     }
 
     pub(crate) fn change(&mut self, page: PageNumber, step: Step) {
-        let Some(Form::Split(_, directory)) = self.extents.get_mut(&page.extent()).map(|extent| &mut extent.form) else { return };
-        let result: Result<Entry, Refused> = dsm_fast::step(&mut **directory, page.index_in_extent(), step);
+        let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return };
+        let result: Result<Entry, Refused> = dsm_fast::step(&**directory, page.index_in_extent(), step);
         result.expect("home takes only steps the entry allows");
     }
 }

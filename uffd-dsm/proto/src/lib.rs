@@ -31,6 +31,7 @@ mod stats;
 mod timer;
 mod transient;
 
+pub use extent::DirectoryWords;
 pub use face::{
     BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit,
 };

@@ -4,7 +4,7 @@
 //! `requester`, `holder`, `home`, `anchor`, `discard`, `membership`.
 
 use crate::discard::{Discards, Jobs};
-use crate::extent::{Extent, Form, Local};
+use crate::extent::{DirectoryWords, Extent, Form, Local};
 use crate::face::{Class, Config, Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageOp, Transmit};
 use crate::limits::{INBOX_PER_EXTENT_MAX, INBOX_PER_PAGE_MAX, MEMBERS_MAX, PAGES_MAX};
 use crate::operation::{Follow, Operations};
@@ -151,6 +151,12 @@ impl Node {
             }
             self.run();
         }
+    }
+
+    /// Moves the directory entries of `extent` to `memory`, which others may change from now on by `dsm_fast`'s rules, until
+    /// [`Event::DirectoryClosed`]. Returns false, and does nothing, if this node keeps none or they are shared already.
+    pub fn share_directory(&mut self, extent: ExtentNumber, memory: &'static DirectoryWords) -> bool {
+        self.extents.get_mut(&extent).is_some_and(|extent| extent.share(memory))
     }
 
     /// The next page operation to carry out.

@@ -42,7 +42,7 @@ fn entry(word: Word, sharers: Sharers) -> Arc<One> {
 
 fn shared() -> (Word, Sharers) {
     let owned = Entry { word: Word::owned(OWNER, Era(5), false), sharers: Sharers::default() };
-    let entry = dsm_fast::apply(owned, Step::Joined(HOME)).unwrap();
+    let entry = dsm_fast::apply(owned, Step::Joined(HOME)).expect("allowed");
     (entry.word, entry.sharers)
 }
 
@@ -52,14 +52,14 @@ fn program(directory: &One, reader: NodeId) -> Option<Era> {
     if entry.word.is_busy() || !matches!(entry.word.state(), State::Shared | State::Owned) {
         return None;
     }
-    try_step(directory, 0, entry, Step::Joined(reader)).unwrap().map(|entry| entry.word.era())
+    try_step(directory, 0, entry, Step::Joined(reader)).expect("allowed").map(|entry| entry.word.era())
 }
 
 /// What a home does for a writer: who is told to drop a copy, or to hand it over.
 fn grant(directory: &One) -> Vec<NodeId> {
-    step(directory, 0, Step::Lock).unwrap();
+    step(directory, 0, Step::Lock).expect("allowed");
     let told = load(directory, 0);
-    step(directory, 0, Step::Granted(WRITER)).unwrap();
+    step(directory, 0, Step::Granted(WRITER)).expect("allowed");
     let is_told = |node: &NodeId| told.sharers.may_contain(*node, false);
     (0..8).map(NodeId).filter(is_told).collect()
 }
@@ -84,7 +84,7 @@ fn race(start: (Word, Sharers), readers: usize) {
             .collect();
         let told = grant(&directory);
         for program in programs {
-            let (reader, served) = program.join().unwrap();
+            let (reader, served) = program.join().expect("allowed");
             // What is served of the writer's era comes from the writer.
             assert!(
                 served != Some(Era(5)) || told.contains(&reader),
@@ -124,9 +124,9 @@ fn readers_that_the_agent_and_a_program_enter_are_all_there() {
             let directory = entry(start.0, start.1);
             let other = Arc::clone(&directory);
             let program = loom::thread::spawn(move || program(&other, READERS[0]));
-            step(&*directory, 0, Step::Joined(READERS[1])).unwrap();
-            step(&*directory, 0, Step::Left(NodeId(7))).unwrap();
-            let served = program.join().unwrap();
+            step(&*directory, 0, Step::Joined(READERS[1])).expect("allowed");
+            step(&*directory, 0, Step::Left(NodeId(7))).expect("allowed");
+            let served = program.join().expect("allowed");
             let end = load(&*directory, 0);
             assert!(end.sharers.may_contain(READERS[1], false));
             assert!(served.is_none() || end.sharers.may_contain(READERS[0], false), "{end:?}");

@@ -2,7 +2,7 @@
 //!
 //! Owns building and starting it. Must not know what is measured.
 
-use crate::{cargo, setup};
+use crate::{cargo, ebpf, setup};
 use anyhow::Result;
 use std::process::{Command, ExitCode};
 
@@ -14,6 +14,7 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
     for lack in setup::prepare(setup::FOR_TEST)? {
         eprintln!("setup: {lack}");
     }
+    ebpf::provide()?;
     cargo::build(&["dvm-agent", "dvm-exec"])?;
     let mut command = Command::new(cargo::build(&["dvm-benches"])?.join("dvm-benches"));
     command.args(arguments);

@@ -2,7 +2,7 @@
 //!
 //! Owns the three commands. Must not know how hosts are made.
 
-use crate::cargo;
+use crate::{cargo, ebpf};
 use anyhow::{Context, Result};
 use dvm_hosts::{Binaries, Config, LocalHosts, User};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,10 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Up { hosts, mtu, cpus, instance, binaries } => {
             let directory = match binaries {
                 Some(directory) => directory.clone(),
-                None => cargo::build(&["dvm-agent", "dvm-exec"])?,
+                None => {
+                    ebpf::provide()?;
+                    cargo::build(&["dvm-agent", "dvm-exec"])?
+                }
             };
             up(&Config {
                 instance: instance.clone(),

@@ -2,8 +2,8 @@
 //!
 //! Owns building and starting it, and reading its totals. Must not know the cases.
 
-use crate::cargo;
 use crate::tally::Tally;
+use crate::{cargo, ebpf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::fs;
@@ -20,6 +20,7 @@ struct Totals {
 
 /// Builds the harness and what it runs, each as it is shipped: in one call, cargo would give the agent the harness' planted bugs.
 fn build() -> Result<PathBuf> {
+    ebpf::provide()?;
     cargo::build(&["dvm-agent", "dvm-exec"])?;
     cargo::build(&["dvm-tests"])
 }

@@ -5,6 +5,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod ebpf;
 mod hosts;
 mod interrupt;
 mod live;
@@ -57,6 +58,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Builds the programs of the fast path, has the kernel verify them and compares its counts.
+    Ebpf(ebpf::Options),
     /// Makes, uses and removes local hosts.
     #[command(subcommand)]
     Hosts(hosts::Command),
@@ -89,6 +92,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Walls => walls::run(),
         Command::Sim { arguments } => simulate::forward(&arguments),
         Command::Live { arguments } => live::forward(&arguments),
+        Command::Ebpf(options) => ebpf::run(&options),
         Command::Hosts(command) => hosts::run(&command),
         Command::Bench { arguments } => bench::forward(&arguments),
         Command::Soak(options) => soak::run(&options),

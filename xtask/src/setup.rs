@@ -3,8 +3,9 @@
 //! Owns the list of packages and toolchain components. Must not fail for a lack: it names it, and whoever needs the thing
 //! decides.
 
+use crate::cargo;
 use anyhow::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// An installed file and the Debian package that brings it.
@@ -68,6 +69,36 @@ pub fn prepare_toolchain() -> Result<Vec<String>> {
         }
     }
     Ok(left)
+}
+
+/// Makes sure that the sources of `core` are there, from which it is compiled for the kernel's machine.
+///
+/// # Errors
+/// They are not, and why they could not be had.
+pub fn prepare_rust_src() -> Result<(), String> {
+    let probe = sysroot()?.join("lib/rustlib/src/rust/library/Cargo.lock");
+    if probe.exists() {
+        return Ok(());
+    }
+    eprintln!("setup: rustup component add rust-src");
+    if !succeeds(Command::new("rustup").args(["component", "add", "rust-src"])) {
+        return Err("rust-src is missing: `rustup component add rust-src` failed: no rustup, or no network?".into());
+    }
+    if probe.exists() { Ok(()) } else { Err(format!("rust-src is installed, but {} is not there", probe.display())) }
+}
+
+/// Where the toolchain is.
+///
+/// # Errors
+/// The compiler does not say.
+pub fn sysroot() -> Result<PathBuf, String> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).current_dir(cargo::root()).output();
+    let output = output.map_err(|error| format!("cannot start rustc: {error}"))?;
+    let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && !told.is_empty() {
+        return Ok(told.into());
+    }
+    Err(format!("`rustc --print sysroot`: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// The kernel's release, for the record.

@@ -4,7 +4,7 @@
 
 use crate::interrupt::Interrupt;
 use crate::tally::Tally;
-use crate::{cargo, live, setup, simulate};
+use crate::{cargo, ebpf, live, setup, simulate};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -61,6 +61,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for lack in setup::prepare(setup::FOR_TEST)? {
         eprintln!("setup: {lack}");
     }
+    let without_fast_path = ebpf::provide()?;
     let interrupt = Interrupt::listen()?;
     let path = cargo::metadata()?.target_directory.join("soak").join("record.json");
     let mut record = Record::read(&path, &commit()?, options.restart);
@@ -86,7 +87,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for (name, count) in &record.broken {
         println!("BROKEN {name}: {count} failed");
     }
-    println!("soak: {} of {} promises kept, {} broken", promises.len() - unkept.len(), promises.len(), record.broken.len());
+    if let Some(reason) = &without_fast_path {
+        println!("skipped ebpf: {reason}");
+    }
+    let (kept, skipped) = (promises.len() - unkept.len(), usize::from(without_fast_path.is_some()));
+    println!("soak: {kept} of {} promises kept, {} broken, {skipped} skipped", promises.len(), record.broken.len());
     Ok(if unkept.is_empty() && record.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -3,7 +3,7 @@
 //! Owns the order and what counts as one result. Must not know how a check works. Nothing stops at the first failure.
 
 use crate::tally::Tally;
-use crate::{cargo, live, setup, simulate, tidy, walls};
+use crate::{cargo, ebpf, live, setup, simulate, tidy, walls};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ExitCode, Stdio};
@@ -39,8 +39,14 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     prepare(stage)?;
     step("form");
     tool(&mut tally, "rustfmt", &["fmt", "--all", "--check", "--", "--color=never", "-l"])?;
+    tool(&mut tally, "rustfmt of the programs", &["fmt", "--manifest-path", "ebpf/prog/Cargo.toml", "--check", "--", "-l"])?;
     tidy::check(&mut tally)?;
     walls::check(&mut tally)?;
+    if stage == Stage::Full {
+        // First of all that is built, since it gets into the agent.
+        step("fast path");
+        ebpf::check(&mut tally)?;
+    }
     step("lints");
     tool(&mut tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     step("unit tests");

@@ -5,6 +5,7 @@
 //! ```text
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport -> dsm-wire
 //!   dvm-exec  -> dvm-api, uffd-dsm                           dsm-proto -> dsm-fast -> dsm-wire
+//!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   xtask, dvm-tests, dvm-benches -> dvm-hosts               (below everything that is checked)
 //! ```
 
@@ -31,12 +32,14 @@ const fn pure(package: &'static str, rooms: &'static [&'static str], libraries: 
 
 const WALLS: &[Wall] = &[
     pure("dsm-wire", &[], &["zerocopy"]),
-    pure("dsm-fast", &["dsm-wire"], &[]),
+    pure("dsm-fast", &["dsm-wire"], &["zerocopy"]),
     pure("dsm-proto", &["dsm-fast", "dsm-wire"], &[]),
+    open("dsm-bpf", &["dsm-fast", "dsm-wire"]),
+    open("bpf-ld", &[]),
     open("uffd-dsm", &["dsm-wire"]),
     open("dsm-transport", &["dsm-wire"]),
     open("dvm-api", &["dsm-wire"]),
-    open("dvm-agent", &["dvm-api", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-wire"]),
+    open("dvm-agent", &["dvm-api", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
     open("dvm-exec", &["dvm-api", "uffd-dsm", "dsm-wire"]),
     open("dvm-hosts", &[]),
     open("xtask", &["dvm-hosts"]),

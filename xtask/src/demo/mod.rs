@@ -6,7 +6,7 @@ mod chart;
 mod report;
 
 use crate::interrupt::Interrupt;
-use crate::{cargo, hosts, setup};
+use crate::{cargo, ebpf, hosts, setup};
 use anyhow::{Context, Result, bail, ensure};
 use dvm_hosts::{Binaries, Config, Finished, Job, LocalHosts, write_sample};
 use std::fs::{self, File};
@@ -65,6 +65,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Some(directory) => directory.clone(),
         None => {
             say("building dvm-agent and dvm-exec");
+            ebpf::provide()?;
             cargo::build(&["dvm-agent", "dvm-exec"])?
         }
     };

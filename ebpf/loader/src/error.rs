@@ -1,0 +1,121 @@
+//! Why there is no fast path.
+//!
+//! Owns the texts. Must not decide what follows: an agent works without it.
+
+use std::io;
+
+/// What stands in the way.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No object at build time.
+    #[error("not built in; run `cargo xtask ebpf` first")]
+    NotBuiltIn,
+    /// The object or one of its maps.
+    #[error("the object was refused")]
+    Object {
+        /// What aya says.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    /// One of its programs.
+    #[error("program `{program}` was refused")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What aya says.
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The object is of other sources than this program.
+    #[error("the object has no {what} `{name}`: run `cargo xtask ebpf` and build again")]
+    Missing {
+        /// Program or map.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A map is not what the program takes it for.
+    #[error("map `{name}` has {found}, expected {expected}: run `cargo xtask ebpf` and build again")]
+    Shape {
+        /// The map.
+        name: String,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A map cannot be read.
+    #[error("map `{name}` cannot be read")]
+    Map {
+        /// The map.
+        name: String,
+        /// What aya says.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// A map cannot be mapped into memory.
+    #[error("map `{name}` cannot be mapped into memory")]
+    Mapping {
+        /// The map.
+        name: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// No interface has the address.
+    #[error("no interface has the address {address}")]
+    NoInterface {
+        /// The agent's address.
+        address: std::net::IpAddr,
+    },
+    /// The interfaces cannot be listed, or what is attached to them.
+    #[error("cannot ask for {what}")]
+    Query {
+        /// What was asked for.
+        what: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether it is for lack of privilege: CAP_BPF and CAP_NET_ADMIN.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        errno(self) == Some(libc::EPERM)
+    }
+
+    /// The error and all its causes, as one line.
+    #[must_use]
+    pub fn told(&self) -> String {
+        chain(self)
+    }
+}
+
+/// The system error at the end of a chain of errors.
+pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(system) = error.downcast_ref::<io::Error>() {
+            return system.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error and all its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let told = error.to_string();
+        // Errors of libraries often repeat their cause.
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        next = error.source();
+    }
+    text
+}

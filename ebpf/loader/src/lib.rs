@@ -1,0 +1,18 @@
+//! The fast path, seen from user space: the object with the kernel programs, loading and attaching it.
+//!
+//! Owns every call of aya. Must not know what the programs answer beyond the probe, nor agents and their spaces.
+
+mod error;
+mod load;
+
+pub use error::Error;
+pub use load::{FastPath, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
+
+/// The object with the programs; none if this was built without: `cargo xtask ebpf` first.
+#[must_use]
+pub fn object() -> Option<&'static [u8]> {
+    #[cfg(has_object)]
+    return Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dvm-fast.o")));
+    #[cfg(not(has_object))]
+    None
+}

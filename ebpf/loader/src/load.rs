@@ -1,0 +1,111 @@
+//! The object in the kernel: its programs and maps.
+//!
+//! Owns loading, and finding programs and maps by name. Must not attach anything.
+
+use crate::error::Error;
+use aya::Ebpf;
+use aya::maps::{Map, PerCpuArray};
+use aya::programs::{Program, SchedClassifier, Xdp};
+
+/// The XDP program, as the kernel names it.
+pub const XDP_PROGRAM: &str = "dvm_xdp";
+/// The TC program, as the kernel names it.
+pub const TC_PROGRAM: &str = "dvm_tc";
+
+/// The programs and maps of one agent, loaded. They go when this value goes.
+#[derive(Debug)]
+pub struct FastPath {
+    ebpf: Ebpf,
+}
+
+/// What the verifier counted of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Its name.
+    pub program: String,
+    /// Instructions the verifier walked; none are told before Linux 5.16.
+    pub walked: u32,
+    /// Instructions after the verifier changed what it changes.
+    pub loaded: u32,
+}
+
+const INSTRUCTION_BYTES: u32 = 8;
+
+impl FastPath {
+    /// Loads the embedded object; nothing is attached yet. Once per agent.
+    ///
+    /// # Errors
+    /// No object was embedded, or the kernel refuses it.
+    pub fn load() -> Result<Self, Error> {
+        Self::load_object(crate::object().ok_or(Error::NotBuiltIn)?)
+    }
+
+    fn load_object(object: &[u8]) -> Result<Self, Error> {
+        let mut path = Self { ebpf: Ebpf::load(object).map_err(|source| Error::Object { source: source.into() })? };
+        path.xdp()?.load().map_err(refused(XDP_PROGRAM))?;
+        path.tc()?.load().map_err(refused(TC_PROGRAM))?;
+        Ok(path)
+    }
+
+    pub(crate) fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        self.program(XDP_PROGRAM)?.try_into().map_err(refused(XDP_PROGRAM))
+    }
+
+    pub(crate) fn tc(&mut self) -> Result<&mut SchedClassifier, Error> {
+        self.program(TC_PROGRAM)?.try_into().map_err(refused(TC_PROGRAM))
+    }
+
+    fn program(&mut self, name: &str) -> Result<&mut Program, Error> {
+        self.ebpf.program_mut(name).ok_or_else(|| Error::Missing { what: "program", name: name.into() })
+    }
+
+    /// Any map, for the calls of aya that this crate has no words for.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut Map, Error> {
+        self.ebpf.map_mut(name).ok_or_else(|| Error::Missing { what: "map", name: name.into() })
+    }
+
+    /// Element `index` of a per-processor array of u64, summed over the processors.
+    ///
+    /// # Errors
+    /// No such map or element.
+    pub fn count(&self, name: &str, index: u32) -> Result<u64, Error> {
+        Ok(self.counts(name)?.get(index as usize).copied().unwrap_or(0))
+    }
+
+    /// All elements of a per-processor array of u64, each summed over the processors.
+    ///
+    /// # Errors
+    /// No such map.
+    pub fn counts(&self, name: &str) -> Result<Vec<u64>, Error> {
+        let map = self.ebpf.map(name).ok_or_else(|| Error::Missing { what: "map", name: name.into() })?;
+        let failed = |source| Error::Map { name: name.into(), source: Box::new(source) };
+        let array = PerCpuArray::<_, u64>::try_from(map).map_err(failed)?;
+        array.iter().map(|values| Ok(values.map_err(failed)?.iter().sum())).collect()
+    }
+}
+
+/// Loads the embedded object and says what the verifier counted, program by program.
+///
+/// # Errors
+/// As [`FastPath::load`].
+pub fn verified() -> Result<Vec<Verified>, Error> {
+    let path = FastPath::load()?;
+    let mut counts = Vec::new();
+    for (name, program) in path.ebpf.programs() {
+        let info = program.info().map_err(|source| Error::Program { program: "of the fast path", source: source.into() })?;
+        counts.push(Verified {
+            program: name.into(),
+            walked: info.verified_instruction_count().unwrap_or(0),
+            loaded: info.size_translated().unwrap_or(0) / INSTRUCTION_BYTES,
+        });
+    }
+    counts.sort_by(|a, b| a.program.cmp(&b.program));
+    Ok(counts)
+}
+
+fn refused(program: &'static str) -> impl Fn(aya::programs::ProgramError) -> Error {
+    move |source| Error::Program { program, source: source.into() }
+}

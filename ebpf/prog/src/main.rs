@@ -1,0 +1,26 @@
+//! The programs of the fast path: what runs in the kernel on frames that come in.
+//!
+//! Owns the entry points and the order of questions. Must not know layouts (`dsm-fast` and `dsm-wire` do) nor raw packet
+//! memory ([`sys`] does). Whatever a program does not answer passes up unchanged.
+#![no_std]
+#![no_main]
+
+mod maps;
+mod probe;
+mod sys;
+
+use aya_ebpf::bindings::{TC_ACT_OK, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+/// On frames as the network card hands them over.
+#[xdp(frags)]
+pub fn dvm_xdp(context: XdpContext) -> u32 {
+    probe::on_xdp(&context).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// On frames as the network stack takes them in.
+#[classifier]
+pub fn dvm_tc(context: TcContext) -> i32 {
+    probe::on_tc(&context).unwrap_or(TC_ACT_OK as i32)
+}

@@ -16,7 +16,10 @@
 
 use crate::directory::DIRECTORY_WORDS;
 use crate::word::NARROW_NODES_MAX;
-use dsm_wire::PAGES_PER_EXTENT;
+use dsm_wire::{PAGE_BYTES, PAGES_PER_EXTENT};
+
+/// Words of a page.
+pub const PAGE_WORDS: usize = PAGE_BYTES / 8;
 
 /// Spaces of one host that have a fast path.
 pub const ENDPOINTS_MAX: u32 = 16;

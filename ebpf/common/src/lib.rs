@@ -8,23 +8,27 @@
 mod admit;
 mod classify;
 mod directory;
+mod envelope;
 pub mod layout;
 mod probe;
 #[cfg(target_has_atomic = "64")]
 mod publish;
 mod sip;
 mod tables;
+mod verdicts;
 mod word;
 
 pub use admit::{Addressing, Drop, check_addressing, check_length, datagram_bytes, is_transport};
 pub use classify::{Copy, Means, Pass, Service, Verdict, classify};
 pub use directory::{DIRECTORY_WORDS, Directory, SLOTS, load, step, try_step};
+pub use envelope::{ENVELOPE_BYTES, Envelope};
 pub use probe::{
     PROBE_ANSWERS_ELEMENTS, PROBE_BYTES, PROBE_ELEMENTS, PROBE_FILL, PROBE_FRAME_BYTES, PROBE_GROWN_BYTES, PROBE_MAGIC,
     PROBE_NONCE, PROBE_PORT, PROBE_TO_PORT, Probe, ProbeFrame, ProbeKind, ProbeProgram,
 };
 #[cfg(target_has_atomic = "64")]
-pub use publish::{Arrays, Bytes, PAGE_WORDS, Publisher};
+pub use publish::{Arrays, Bytes, Publisher};
 pub use sip::{SipKey, header_tag};
 pub use tables::{Cell, DirectoryIn, Tables, cell};
+pub use verdicts::{LATENCY_BUCKETS, SERVE_FAILED, VERDICT_NAMES};
 pub use word::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, WIDE_NODES_MAX, Word, apply};

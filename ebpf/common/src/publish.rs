@@ -7,16 +7,14 @@
 //! recently used, as closely as one bit tells.
 
 use crate::layout::{
-    COPY_ERA, COPY_PAGE, COPY_PLACE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO, Map, PEER_ADDRESS, PEER_KEY, PEER_SEQUENCE,
-    PEER_WORDS, PEERS_PER_ENDPOINT, copy_page,
+    COPY_ERA, COPY_PAGE, COPY_PLACE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO, Map, PAGE_WORDS, PEER_ADDRESS, PEER_KEY,
+    PEER_SEQUENCE, PEER_WORDS, PEERS_PER_ENDPOINT, copy_page,
 };
 use crate::sip::SipKey;
 use crate::tables::Cell;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use dsm_wire::{Era, PAGE_BYTES, PAGES_PER_EXTENT, PageNumber};
 
-/// Words of a page.
-pub const PAGE_WORDS: usize = PAGE_BYTES / 8;
 const PLACES: usize = PAGES_PER_EXTENT as usize;
 
 /// The arrays, as words.

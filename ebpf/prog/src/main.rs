@@ -4,10 +4,14 @@
 //! memory ([`sys`] does). Whatever a program does not answer passes up unchanged.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "exchanges that give the old value: the target has no other")]
 
+mod fast;
 mod maps;
 mod probe;
 mod sys;
+mod tables;
 
 use aya_ebpf::bindings::{TC_ACT_OK, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
@@ -16,11 +20,11 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 /// On frames as the network card hands them over.
 #[xdp(frags)]
 pub fn dvm_xdp(context: XdpContext) -> u32 {
-    probe::on_xdp(&context).unwrap_or(xdp_action::XDP_PASS)
+    probe::on_xdp(&context).or_else(|| fast::on_xdp(&context)).unwrap_or(xdp_action::XDP_PASS)
 }
 
 /// On frames as the network stack takes them in.
 #[classifier]
 pub fn dvm_tc(context: TcContext) -> i32 {
-    probe::on_tc(&context).unwrap_or(TC_ACT_OK as i32)
+    probe::on_tc(&context).or_else(|| fast::on_tc(&context)).unwrap_or(TC_ACT_OK as i32)
 }

@@ -5,10 +5,15 @@
 #![expect(unsafe_code, reason = "packet memory and helpers are raw pointers")]
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::{bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes};
+use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
+use aya_ebpf::helpers::{
+    bpf_redirect, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
+};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
+
+const ETHERNET_BYTES: u32 = 14;
 
 /// A copy of the front of the frame; none if the frame, or its first fragment, is shorter.
 #[inline(always)]
@@ -34,11 +39,33 @@ pub fn xdp_write<T: IntoBytes + Immutable + Unaligned + Copy>(context: &XdpConte
     Some(())
 }
 
-/// Copies the front of the frame; none if it is shorter.
+/// Copies the front of the frame, from the Ethernet header; none if it is shorter.
 #[inline(always)]
 pub fn tc_read(context: &TcContext, to: &mut [u8]) -> Option<()> {
+    let (buffer, length) = (to.as_mut_ptr().cast(), to.len() as u32);
+    // Finds the Ethernet header wherever the frame is said to begin, but looks no further than the first piece.
     // SAFETY: the context is this program's own and `to` is writable for its length.
-    let result = unsafe { bpf_skb_load_bytes(context.as_ptr(), 0, to.as_mut_ptr().cast(), to.len() as u32) };
+    let result = unsafe { bpf_skb_load_bytes_relative(context.as_ptr(), 0, buffer, length, BPF_HDR_START_MAC) };
+    if result == 0 {
+        return Some(());
+    }
+    // SAFETY: as above.
+    let result = unsafe { bpf_skb_load_bytes(context.as_ptr(), 0, buffer, length) };
+    (result == 0).then_some(())
+}
+
+/// Makes a frame that was read as `bytes` bytes long begin with its Ethernet header, for [`tc_write`] and
+/// [`tc_send_back`]; none if the kernel cannot.
+///
+/// After generic XDP a frame may begin with its IP header: the copy that is made for XDP forgets how long the Ethernet header
+/// was. A new one is put before it then, of zeroes, which the caller overwrites.
+#[inline(always)]
+pub fn tc_with_ethernet(context: &TcContext, bytes: u32) -> Option<()> {
+    if context.len() >= bytes {
+        return Some(());
+    }
+    // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
+    let result = unsafe { bpf_skb_change_head(context.as_ptr().cast(), ETHERNET_BYTES, 0) };
     (result == 0).then_some(())
 }
 

@@ -27,7 +27,7 @@ use crate::layout::{
 };
 use crate::sip::{SipKey, header_tag};
 use crate::tables::{DirectoryIn, Tables, cell};
-use crate::word::{State, Step};
+use crate::word::{Entry, State, Step};
 use dsm_wire::{
     FLAG_COPY, FLAG_WRITE, FLAG_ZERO, HEADER_BYTES, Header, Kind, NodeId, PAGES_PER_EXTENT, PayloadShape, RequestId, VERSION,
 };
@@ -121,6 +121,7 @@ pub struct Copy {
 }
 
 /// Decides on the frame of `bytes` bytes that came to `port`; its header becomes the one to send, if one is.
+#[inline(always)]
 pub fn classify<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, tables: &T) -> Verdict {
     match judge(header, bytes, port, means, tables) {
         Ok(verdict) => verdict,
@@ -204,6 +205,8 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
     }
 }
 
+#[inline(always)]
+
 fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
     let record = tables.endpoint(port).ok_or(Pass::Stranger)?;
     let word = |word| tables.load(cell(Map::Endpoint, record, word)).ok_or(Pass::Stranger);
@@ -217,6 +220,8 @@ fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
     Ok(Here { record, us, pages_fit: space & ENDPOINT_PAGES_FIT != 0 })
 }
 
+#[inline(always)]
+
 fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
     let number = u32::from(node.0);
     if number >= PEERS_PER_ENDPOINT || node.0 == here.us.me {
@@ -225,6 +230,8 @@ fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
     Ok(here.record * PEERS_PER_ENDPOINT + number)
 }
 
+#[inline(always)]
+
 fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
     let word = |word| tables.load(cell(Map::Peer, peer, word)).ok_or(Pass::NoSession);
     if word(PEER_ADDRESS)? & PEER_LIVE == 0 {
@@ -232,6 +239,8 @@ fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
     }
     Ok(SipKey(word(PEER_KEY)?, word(PEER_KEY + 1)?))
 }
+
+#[inline(always)]
 
 fn check_tag<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<(), Refusal> {
     let key = key_of(peer, tables)?;
@@ -246,6 +255,8 @@ struct Seen {
     sequence: u64,
 }
 
+#[inline(always)]
+
 fn check_fresh<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<Seen, Refusal> {
     let sequence = header.sequence.get() & !SEQUENCE_KERNEL;
     let lane = if header.sequence.get() & SEQUENCE_KERNEL == 0 { 0 } else { WINDOW_SLOTS };
@@ -256,6 +267,7 @@ fn check_fresh<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<Seen
 
 impl Seen {
     /// Notes the sequence: the frame goes no further.
+    #[inline(always)]
     fn note<T: Tables>(&self, tables: &T) -> Result<(), Refusal> {
         let noted = tables.exchange(cell(Map::Peer, self.peer, self.word), self.before, self.sequence).ok_or(Pass::NoSession)?;
         if noted { Ok(()) } else { Err(Drop::Replay.into()) }
@@ -263,6 +275,7 @@ impl Seen {
 }
 
 /// Makes `header` one of a program's own frames for `to`, and tags it. Everything else must be set.
+#[inline(always)]
 fn address<T: Tables>(header: &mut Header, here: &Here, to: NodeId, peer: u32, tables: &T) -> Result<(), Refusal> {
     let key = key_of(peer, tables)?;
     let sequence = tables.add(cell(Map::Peer, peer, PEER_SEQUENCE), 1).ok_or(Pass::NoSession)? + 1;
@@ -404,6 +417,7 @@ fn published<T: Tables>(endpoint: u32, places: u32, page: u64, era: u32, tables:
 
 impl Copy {
     /// Whether the bytes are still what they were when they were granted: to be asked after they were copied out.
+    #[inline(always)]
     pub fn is_still_there<T: Tables>(&self, tables: &T) -> bool {
         tables.load(cell(Map::Copy, self.index, COPY_TURN)) == Some(self.turn)
     }
@@ -414,7 +428,8 @@ impl Service {
     #[inline(always)]
     fn is_whole<T: Tables>(&self, tables: &T) -> bool {
         for offset in 1..u64::from(self.count) {
-            if self.find(self.page + offset, tables).is_none() {
+            let page = self.page + offset;
+            if self.find(page, self.entry(page, tables), tables).is_none() {
                 return false;
             }
         }
@@ -423,18 +438,20 @@ impl Service {
 
     /// The copy of a page of this service that may be sent now.
     #[inline(always)]
-    fn find<T: Tables>(&self, page: u64, tables: &T) -> Option<Copy> {
-        let era = match self.directory {
+    fn find<T: Tables>(&self, page: u64, entry: Option<Entry>, tables: &T) -> Option<Copy> {
+        let era = match entry {
             None => self.era,
-            Some(record) => {
-                let word = load(&DirectoryIn::new(tables, record), (page % PAGES_PER_EXTENT) as usize).word;
-                if word.is_busy() || word.is_wide() || word.state() != State::Shared {
-                    return None;
-                }
-                word.era().0
-            }
+            Some(Entry { word, .. }) if word.is_busy() || word.is_wide() || word.state() != State::Shared => return None,
+            Some(Entry { word, .. }) => word.era().0,
         };
         published(self.endpoint, self.places, page, era, tables)
+    }
+
+    /// The directory's entry of a page, if this is the page's home.
+    #[inline(always)]
+    fn entry<T: Tables>(&self, page: u64, tables: &T) -> Option<Entry> {
+        let record = self.directory?;
+        Some(load(&DirectoryIn::new(tables, record), (page % PAGES_PER_EXTENT) as usize))
     }
 
     /// Enters the reader for the page at `offset` (0 to `count` - 1), and makes `header` its Grant. `None`: pass what came up to the
@@ -444,14 +461,13 @@ impl Service {
         let page = self.page + u64::from(offset);
         let slot = (page % PAGES_PER_EXTENT) as usize;
         let reader = NodeId((self.to % PEERS_PER_ENDPOINT) as u16);
-        let copy = self.find(page, tables)?;
-        if let Some(record) = self.directory {
-            let directory = DirectoryIn::new(tables, record);
-            let entry = load(&directory, slot);
-            if entry.word.era().0 != copy.era || entry.word.state() != State::Shared || entry.word.owner() == reader {
+        let entry = self.entry(page, tables);
+        let copy = self.find(page, entry, tables)?;
+        if let (Some(record), Some(entry)) = (self.directory, entry) {
+            if entry.word.owner() == reader {
                 return None;
             }
-            try_step(&directory, slot, entry, Step::Joined(reader)).ok()??;
+            try_step(&DirectoryIn::new(tables, record), slot, entry, Step::Joined(reader)).ok()??;
         }
         tables.exchange(cell(Map::Copy, copy.index, COPY_USED), 0, 1)?;
         let here = find_endpoint_again(self.endpoint, tables)?;
@@ -465,6 +481,8 @@ impl Service {
         Some(copy)
     }
 }
+
+#[inline(always)]
 
 fn find_endpoint_again<T: Tables>(record: u32, tables: &T) -> Option<Here> {
     let word = |word| tables.load(cell(Map::Endpoint, record, word));

@@ -35,6 +35,7 @@ pub trait Directory {
 }
 
 /// The entry at `slot`: its word first, so that no sharer of a busy word is missed.
+#[inline(always)]
 pub fn load(directory: &(impl Directory + ?Sized), slot: usize) -> Entry {
     let word = directory.word(slot);
     Entry { word, sharers: directory.sharers(slot) }
@@ -57,6 +58,7 @@ pub fn step(directory: &(impl Directory + ?Sized), slot: usize, step: Step) -> R
 ///
 /// # Errors
 /// [`Refused`] when `current` does not allow it.
+#[inline(always)]
 pub fn try_step(
     directory: &(impl Directory + ?Sized),
     slot: usize,

@@ -252,6 +252,7 @@ pub struct Refused {
 ///
 /// # Errors
 /// [`Refused`] when the entry does not allow the step, or its era is used up (the page is to be lost then).
+#[inline(always)]
 pub fn apply(entry: Entry, step: Step) -> Result<Entry, Refused> {
     let Entry { word, sharers } = entry;
     let refused = Refused { entry, step };

@@ -2,11 +2,22 @@
 //!
 //! Owns every call of aya. Must not know what the programs answer beyond the probe, nor agents and their spaces.
 
+mod array;
 mod error;
+mod interface;
+mod ladder;
 mod load;
+mod netlink;
+mod probe;
+mod responder;
+mod sys;
 
+pub use array::MappedArray;
 pub use error::Error;
-pub use load::{FastPath, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
+pub use interface::Interface;
+pub use ladder::{Attached, Passing, Rung, Wanted};
+pub use load::{FastPath, PASS_PROGRAM, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
+pub use responder::{Responder, Responding, reply};
 
 /// The object with the programs; none if this was built without: `cargo xtask ebpf` first.
 #[must_use]

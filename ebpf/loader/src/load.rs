@@ -1,16 +1,20 @@
 //! The object in the kernel: its programs and maps.
 //!
-//! Owns loading, and finding programs and maps by name. Must not attach anything.
+//! Owns loading, and finding programs and maps by name. Must not attach anything: [`crate::ladder`] does.
 
+use crate::array::{MappedArray, Shape};
 use crate::error::Error;
-use aya::Ebpf;
 use aya::maps::{Map, PerCpuArray};
 use aya::programs::{Program, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
 
 /// The XDP program, as the kernel names it.
 pub const XDP_PROGRAM: &str = "dvm_xdp";
 /// The TC program, as the kernel names it.
 pub const TC_PROGRAM: &str = "dvm_tc";
+
+/// The XDP program that passes everything.
+pub const PASS_PROGRAM: &str = "dvm_pass";
 
 /// The programs and maps of one agent, loaded. They go when this value goes.
 #[derive(Debug)]
@@ -34,16 +38,21 @@ const INSTRUCTION_BYTES: u32 = 8;
 impl FastPath {
     /// Loads the embedded object; nothing is attached yet. Once per agent.
     ///
+    /// `entries` are the sizes of maps that are to have others than in the object, by their names.
+    ///
     /// # Errors
     /// No object was embedded, or the kernel refuses it.
-    pub fn load() -> Result<Self, Error> {
-        Self::load_object(crate::object().ok_or(Error::NotBuiltIn)?)
-    }
-
-    fn load_object(object: &[u8]) -> Result<Self, Error> {
-        let mut path = Self { ebpf: Ebpf::load(object).map_err(|source| Error::Object { source: source.into() })? };
+    pub fn load(entries: &[(&str, u32)]) -> Result<Self, Error> {
+        let object = crate::object().ok_or(Error::NotBuiltIn)?;
+        let mut loader = EbpfLoader::new();
+        for (name, count) in entries {
+            loader.map_max_entries(name, *count);
+        }
+        let ebpf = loader.load(object).map_err(|source| Error::Object { source: source.into() })?;
+        let mut path = Self { ebpf };
         path.xdp()?.load().map_err(refused(XDP_PROGRAM))?;
         path.tc()?.load().map_err(refused(TC_PROGRAM))?;
+        path.pass()?.load().map_err(refused(PASS_PROGRAM))?;
         Ok(path)
     }
 
@@ -55,8 +64,31 @@ impl FastPath {
         self.program(TC_PROGRAM)?.try_into().map_err(refused(TC_PROGRAM))
     }
 
+    pub(crate) fn pass(&mut self) -> Result<&mut Xdp, Error> {
+        self.program(PASS_PROGRAM)?.try_into().map_err(refused(PASS_PROGRAM))
+    }
+
     fn program(&mut self, name: &str) -> Result<&mut Program, Error> {
         self.ebpf.program_mut(name).ok_or_else(|| Error::Missing { what: "program", name: name.into() })
+    }
+
+    /// Maps an array map with BPF_F_MMAPABLE into this process.
+    ///
+    /// # Errors
+    /// No such map, or one of another shape than the caller takes it for.
+    pub fn map_array(&self, name: &str, value_bytes: usize, entries: u32) -> Result<MappedArray, Error> {
+        let map = match self.ebpf.map(name) {
+            Some(Map::Array(map)) => map,
+            Some(_) => return Err(shape(name, "another type", "that of an array")),
+            None => return Err(Error::Missing { what: "map", name: name.into() }),
+        };
+        let info = map.info().map_err(|source| Error::Map { name: name.into(), source: source.into() })?;
+        let found = Shape { value_bytes: info.value_size() as usize, entries: info.max_entries() };
+        let expected = Shape { value_bytes, entries };
+        if found != expected {
+            return Err(shape(name, found, expected));
+        }
+        MappedArray::map(name, map.fd(), expected)
     }
 
     /// Any map, for the calls of aya that this crate has no words for.
@@ -92,7 +124,7 @@ impl FastPath {
 /// # Errors
 /// As [`FastPath::load`].
 pub fn verified() -> Result<Vec<Verified>, Error> {
-    let path = FastPath::load()?;
+    let path = FastPath::load(&[])?;
     let mut counts = Vec::new();
     for (name, program) in path.ebpf.programs() {
         let info = program.info().map_err(|source| Error::Program { program: "of the fast path", source: source.into() })?;
@@ -104,6 +136,10 @@ pub fn verified() -> Result<Vec<Verified>, Error> {
     }
     counts.sort_by(|a, b| a.program.cmp(&b.program));
     Ok(counts)
+}
+
+fn shape(name: &str, found: impl ToString, expected: impl ToString) -> Error {
+    Error::Shape { name: name.into(), found: found.to_string(), expected: expected.to_string() }
 }
 
 fn refused(program: &'static str) -> impl Fn(aya::programs::ProgramError) -> Error {

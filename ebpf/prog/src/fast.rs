@@ -2,7 +2,7 @@
 //!
 //! Owns what each verdict does to a packet. Must not judge.
 
-use crate::maps::{LATENCIES, PAGES, VERDICTS};
+use crate::maps::{LATENCIES, PAGES, SCRATCH, VERDICTS};
 use crate::sys;
 use crate::tables::Maps;
 use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
@@ -18,6 +18,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct Frame {
     envelope: Envelope,
     header: Header,
+}
+
+/// What is too long for the stack.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Scratch {
+    frame: Frame,
+    original: Frame,
 }
 
 const FRAME_BYTES: usize = ENVELOPE_BYTES + HEADER_BYTES;
@@ -55,14 +63,13 @@ pub fn on_xdp(context: &XdpContext) -> Option<u32> {
 /// The same, by a program that can lengthen packets.
 #[inline(always)]
 pub fn on_tc(context: &TcContext) -> Option<i32> {
-    let mut bytes = [0; FRAME_BYTES];
-    sys::tc_read(context, &mut bytes)?;
-    let frame = Frame::mut_from_bytes(&mut bytes).ok()?;
+    let Scratch { frame, original } = sys::scratch(&SCRATCH)?;
+    sys::tc_read(context, frame.as_mut_bytes())?;
     if !frame.envelope.is_udp() || sys::is_joined(context) {
         return None;
     }
     let begun = sys::now();
-    let original = *frame;
+    *original = *frame;
     let length = frame.envelope.payload_bytes();
     let verdict = classify(&mut frame.header, length, frame.envelope.port(), Means::Grow, &Maps);
     let mut number = verdict.number();

@@ -13,7 +13,7 @@ mod probe;
 mod sys;
 mod tables;
 
-use aya_ebpf::bindings::{TC_ACT_OK, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
@@ -23,8 +23,14 @@ pub fn dvm_xdp(context: XdpContext) -> u32 {
     probe::on_xdp(&context).or_else(|| fast::on_xdp(&context)).unwrap_or(xdp_action::XDP_PASS)
 }
 
-/// On frames as the network stack takes them in.
+/// Passes everything: for the peer end of a veth, where native XDP needs one.
+#[xdp(frags)]
+pub fn dvm_pass(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// On frames as the network stack takes them in. What it does not answer goes to the next program, which an OK would not.
 #[classifier]
 pub fn dvm_tc(context: TcContext) -> i32 {
-    probe::on_tc(&context).or_else(|| fast::on_tc(&context)).unwrap_or(TC_ACT_OK as i32)
+    probe::on_tc(&context).or_else(|| fast::on_tc(&context)).unwrap_or(TC_ACT_UNSPEC)
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns their names, sizes and flags. Must not know what is done with them.
 
+use crate::fast::Scratch;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use dsm_fast::layout::{ACKS_PER_ENDPOINT, ENDPOINTS_MAX, Map, PAGE_WORDS, PEERS_PER_ENDPOINT};
@@ -66,3 +67,7 @@ pub static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICT_NA
 #[map]
 pub static LATENCIES: PerCpuArray<u64> =
     PerCpuArray::with_max_entries((VERDICT_NAMES.len() * LATENCY_BUCKETS) as u32, 0);
+
+/// Frames at work, per processor: a program runs to its end before the next one begins.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

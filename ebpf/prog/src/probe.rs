@@ -44,6 +44,7 @@ pub fn on_tc(context: &TcContext) -> Option<i32> {
         return None;
     }
     frame.turn_round(PROBE_GROWN_BYTES as u16);
+    sys::tc_with_ethernet(context, PROBE_FRAME_BYTES as u32)?;
     sys::tc_resize(context, GROWN_FRAME_BYTES as u32)?;
     sys::tc_write(context, 0, frame.as_bytes())?;
     for fill in 0..FILLS {

@@ -5,10 +5,22 @@
 #![expect(unsafe_code, reason = "packet memory and helpers are raw pointers")]
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::{bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes};
-use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
+use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_action};
+use aya_ebpf::helpers::{
+    bpf_clone_redirect, bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
+};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use core::intrinsics::{AtomicOrdering as Order, atomic_cxchg, atomic_xadd};
+use dsm_fast::layout::PAGE_WORDS;
+use dsm_fast::{Cell, Envelope};
 use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
+
+const ETHERNET_BYTES: u32 = 14;
+/// Family of IPv4 in a lookup of a route.
+const AF_INET: u8 = 2;
 
 /// A copy of the front of the frame; none if the frame, or its first fragment, is shorter.
 #[inline(always)]
@@ -34,11 +46,33 @@ pub fn xdp_write<T: IntoBytes + Immutable + Unaligned + Copy>(context: &XdpConte
     Some(())
 }
 
-/// Copies the front of the frame; none if it is shorter.
+/// Copies the front of the frame, from the Ethernet header; none if it is shorter.
 #[inline(always)]
 pub fn tc_read(context: &TcContext, to: &mut [u8]) -> Option<()> {
+    let (buffer, length) = (to.as_mut_ptr().cast(), to.len() as u32);
+    // Finds the Ethernet header wherever the frame is said to begin, but looks no further than the first piece.
     // SAFETY: the context is this program's own and `to` is writable for its length.
-    let result = unsafe { bpf_skb_load_bytes(context.as_ptr(), 0, to.as_mut_ptr().cast(), to.len() as u32) };
+    let result = unsafe { bpf_skb_load_bytes_relative(context.as_ptr(), 0, buffer, length, BPF_HDR_START_MAC) };
+    if result == 0 {
+        return Some(());
+    }
+    // SAFETY: as above.
+    let result = unsafe { bpf_skb_load_bytes(context.as_ptr(), 0, buffer, length) };
+    (result == 0).then_some(())
+}
+
+/// Makes a frame that was read as `bytes` bytes long begin with its Ethernet header, for [`tc_write`] and
+/// [`tc_send_back`]; none if the kernel cannot.
+///
+/// After generic XDP a frame may begin with its IP header: the copy that is made for XDP forgets how long the Ethernet header
+/// was. A new one is put before it then, of zeroes, which the caller overwrites.
+#[inline(always)]
+pub fn tc_with_ethernet(context: &TcContext, bytes: u32) -> Option<()> {
+    if context.len() >= bytes {
+        return Some(());
+    }
+    // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
+    let result = unsafe { bpf_skb_change_head(context.as_ptr().cast(), ETHERNET_BYTES, 0) };
     (result == 0).then_some(())
 }
 
@@ -74,6 +108,132 @@ pub fn count(counters: &PerCpuArray<u64>, index: u32) {
         // SAFETY: the map gave a valid pointer to this processor's own element.
         unsafe { *count += 1 };
     }
+}
+
+/// This processor's element of a map of one.
+#[inline(always)]
+pub fn scratch<T>(map: &PerCpuArray<T>) -> Option<&'static mut T> {
+    // SAFETY: the element belongs to this processor, on which no other program of the kind runs before this one has ended; each
+    // program asks once.
+    unsafe { map.get_ptr_mut(0)?.as_mut() }
+}
+
+/// A word in a map, inside it.
+#[derive(Clone, Copy)]
+pub struct Word(*mut u64);
+
+/// The word of a record; none beyond the end.
+#[inline(always)]
+pub fn word<const WORDS: usize>(map: &Array<[u64; WORDS]>, cell: Cell) -> Option<Word> {
+    let record = map.get_ptr_mut(cell.record)?;
+    if cell.word >= WORDS {
+        return None;
+    }
+    // SAFETY: the record has WORDS words, and this is one of them.
+    Some(Word(unsafe { record.cast::<u64>().add(cell.word) }))
+}
+
+impl Word {
+    /// Reads it, before everything that comes after.
+    #[inline(always)]
+    pub fn load(self) -> u64 {
+        // SAFETY: the word lies in a map, which stays as long as the program; volatile, since others change it. The JIT keeps the
+        // order of reads, and so do the processors these agents run on.
+        unsafe { self.0.read_volatile() }
+    }
+
+    /// Stores `new` if `current` is there; says whether it was.
+    #[inline(always)]
+    pub fn exchange(self, current: u64, new: u64) -> bool {
+        // SAFETY: as above; others change the word atomically, too.
+        let (before, _) = unsafe { atomic_cxchg::<u64, { Order::SeqCst }, { Order::SeqCst }>(self.0, current, new) };
+        before == current
+    }
+
+    /// Adds `amount`; gives what was there before.
+    #[inline(always)]
+    pub fn add(self, amount: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { Order::SeqCst }>(self.0, amount) }
+    }
+}
+
+/// The value of `key`.
+#[inline(always)]
+pub fn find<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
+    // SAFETY: the value is copied out at once; a word that the agent replaces meanwhile is read before or after.
+    unsafe { map.get(key) }.copied()
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Whether the frame is several that were joined, or are to be cut.
+#[inline(always)]
+pub fn is_joined(context: &TcContext) -> bool {
+    // SAFETY: the context is this program's own.
+    unsafe { (*context.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).gso_size != 0 }
+}
+
+/// Overwrites a page of the frame from `offset` with the page at `index`; none if there is no such page, or the frame is shorter.
+#[inline(always)]
+pub fn tc_write_page(context: &TcContext, offset: u32, pages: &Array<[u64; PAGE_WORDS]>, index: u32) -> Option<()> {
+    let page = pages.get_ptr(index)?;
+    // SAFETY: the context is this program's own, and the map gave a valid pointer to a whole page. The agent may change it
+    // meanwhile: the caller asks afterwards.
+    let result = unsafe { bpf_skb_store_bytes(context.as_ptr().cast(), offset, page.cast(), (PAGE_WORDS * 8) as u32, 0) };
+    (result == 0).then_some(())
+}
+
+/// Sends the frame to the neighbour that its IPv4 destination is reached by; gives the verdict to return.
+#[inline(always)]
+pub fn tc_route(context: &TcContext) -> i32 {
+    // SAFETY: the context is this program's own.
+    let interface = unsafe { (*context.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).ifindex };
+    // SAFETY: without parameters the kernel looks the neighbour up itself.
+    unsafe { bpf_redirect_neigh(interface, core::ptr::null_mut(), 0, 0) as i32 }
+}
+
+/// Sends a copy of the frame out of the interface it came in by, to where its Ethernet header says; none if the kernel cannot.
+#[inline(always)]
+pub fn tc_send_copy(context: &TcContext) -> Option<()> {
+    // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
+    let result = unsafe {
+        let interface = (*context.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).ifindex;
+        bpf_clone_redirect(context.as_ptr().cast(), interface, 0)
+    };
+    (result == 0).then_some(())
+}
+
+/// Sets the Ethernet addresses for the neighbour that the IPv4 destination is reached by; gives the verdict to return. None if the
+/// kernel does not know it yet.
+#[inline(always)]
+pub fn xdp_route(context: &XdpContext, envelope: &mut Envelope) -> Option<u32> {
+    // SAFETY: all zero is a lookup.
+    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+    // SAFETY: the context is this program's own.
+    let interface = unsafe { (*context.ctx).ingress_ifindex };
+    lookup.family = AF_INET;
+    lookup.ifindex = interface;
+    lookup.l4_protocol = 17;
+    lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(envelope.ip_source);
+    lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(envelope.ip_destination);
+    // SAFETY: the kernel fills in the lookup, which has the length that is said.
+    let found = unsafe { bpf_fib_lookup(context.as_ptr(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
+    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        return None;
+    }
+    envelope.ethernet_source = lookup.smac;
+    envelope.ethernet_destination = lookup.dmac;
+    if lookup.ifindex == interface {
+        return Some(xdp_action::XDP_TX);
+    }
+    // SAFETY: takes no pointers.
+    Some(unsafe { bpf_redirect(lookup.ifindex, 0) } as u32)
 }
 
 #[panic_handler]

@@ -1,0 +1,107 @@
+//! The interface an agent's address is on.
+//!
+//! Owns finding it and naming the programs on it. Must not attach anything.
+
+use crate::error::Error;
+use crate::netlink::{self, XdpFlag};
+use aya::programs::links::{LinkInfo, LinkType};
+use aya::programs::{loaded_links, loaded_programs};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::SockaddrStorage;
+use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a carrier: network cards start anew when a program comes.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
+const CARRIER_STEP: Duration = Duration::from_millis(20);
+
+/// A network interface of this thread's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// The agent's address on it.
+    pub address: IpAddr,
+}
+
+/// An XDP program that is attached to an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Occupant {
+    pub(crate) name: String,
+    pub(crate) id: u32,
+    pub(crate) flag: XdpFlag,
+    /// Held by somebody's descriptor; otherwise it stays when its maker is gone.
+    pub(crate) has_link: bool,
+}
+
+impl Interface {
+    /// The interface that has `address`.
+    ///
+    /// # Errors
+    /// None has it, or the kernel does not say.
+    pub fn of(address: IpAddr) -> Result<Self, Error> {
+        let failed = |source: nix::Error| Error::Query { what: "the interfaces' addresses".into(), source: source.into() };
+        let is_it = |storage: &SockaddrStorage| match address {
+            IpAddr::V4(address) => storage.as_sockaddr_in().is_some_and(|found| found.ip() == address),
+            IpAddr::V6(address) => storage.as_sockaddr_in6().is_some_and(|found| found.ip() == address),
+        };
+        let mut interfaces = getifaddrs().map_err(failed)?;
+        let found = interfaces.find(|interface| interface.address.as_ref().is_some_and(is_it));
+        let name = found.ok_or(Error::NoInterface { address })?.interface_name;
+        let index = if_nametoindex(name.as_str()).map_err(failed)?;
+        Ok(Self { name, index, address })
+    }
+
+    pub(crate) fn is_veth(&self) -> bool {
+        netlink::link(self.index).is_ok_and(|link| link.kind == "veth")
+    }
+
+    /// Waits until the interface has a carrier, for a while.
+    pub(crate) fn await_carrier(&self) {
+        let deadline = Instant::now() + CARRIER_PATIENCE;
+        while netlink::link(self.index).is_ok_and(|link| !link.is_running) && Instant::now() < deadline {
+            sleep(CARRIER_STEP);
+        }
+    }
+
+    /// The XDP programs on it.
+    pub(crate) fn occupants(&self) -> Result<Vec<Occupant>, Error> {
+        let failed = |source| Error::Query { what: format!("the programs on {}", self.name), source };
+        let link = netlink::link(self.index).map_err(failed)?;
+        let occupant = |(flag, id): &(XdpFlag, u32)| Occupant {
+            name: program_name(*id).unwrap_or_default(),
+            id: *id,
+            flag: *flag,
+            has_link: has_link(*id),
+        };
+        Ok(link.xdp.iter().map(occupant).collect())
+    }
+}
+
+fn program_name(id: u32) -> Option<String> {
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)?;
+    info.name_as_str().map(str::to_owned)
+}
+
+fn has_link(id: u32) -> bool {
+    let is_its = |link: &LinkInfo| link.program_id() == id && link.link_type().is_ok_and(|kind| kind == LinkType::Xdp);
+    loaded_links().filter_map(Result::ok).any(|link| is_its(&link))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_found_by_its_address() {
+        let loopback = Interface::of([127, 0, 0, 1].into()).unwrap();
+        assert_eq!((loopback.name.as_str(), loopback.index), ("lo", 1));
+        assert!(!loopback.is_veth());
+        // TEST-NET-3 is nobody's.
+        assert!(matches!(Interface::of([203, 0, 113, 1].into()), Err(Error::NoInterface { .. })));
+    }
+}

@@ -1,0 +1,138 @@
+//! Two network namespaces and a veth between them, for one test.
+//!
+//! Owns their making and removal, and what cannot be tested without. Must not judge.
+
+use dsm_bpf::{Interface, Responder, Responding};
+use dsm_fast::PROBE_PORT;
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where programs are attached.
+    Here,
+    /// Where the responder is.
+    There,
+}
+
+/// The namespaces; removed when dropped, with all that is in them.
+#[derive(Debug)]
+pub struct Bed {
+    name: String,
+    responding: Option<Responding>,
+}
+
+impl Bed {
+    /// Makes them and starts a responder there; none, told on stderr, if this machine or user cannot.
+    pub fn make(test: &str, mtu: u32) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if let Some(reason) = lack() {
+            // Past the test harness, which would swallow it.
+            std::io::stderr().write_all(format!("skipped: ladder::{test}: {reason}\n").as_bytes()).unwrap();
+            return None;
+        }
+        let name = format!("dvm-bpf-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut bed = Self { name, responding: None };
+        let (here, there, mtu) = (bed.namespace(Side::Here), bed.namespace(Side::There), mtu.to_string());
+        ip(&["netns", "add", &here]);
+        ip(&["netns", "add", &there]);
+        let peer = ["peer", "name", "eth0", "mtu", &mtu, "netns", &there];
+        ip(&[&["-n", &here, "link", "add", "eth0", "mtu", &mtu, "type", "veth"][..], &peer].concat());
+        for (namespace, side) in [(&here, Side::Here), (&there, Side::There)] {
+            ip(&["-n", namespace, "addr", "add", &format!("{}/24", address(side)), "dev", "eth0"]);
+            ip(&["-n", namespace, "link", "set", "eth0", "up"]);
+        }
+        bed.respond();
+        Some(bed)
+    }
+
+    /// Name of a namespace.
+    pub fn namespace(&self, side: Side) -> String {
+        format!("{}-{}", self.name, if side == Side::Here { "a" } else { "b" })
+    }
+
+    /// Where the responder answers.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(address(Side::There), PROBE_PORT)
+    }
+
+    /// Starts the responder.
+    pub fn respond(&mut self) {
+        let peer = self.peer();
+        self.responding = Some(self.on(Side::There, || Responder::bind(peer).unwrap().run_in_thread().unwrap()));
+    }
+
+    /// Ends the responder.
+    pub fn fall_silent(&mut self) {
+        self.responding = None;
+    }
+
+    /// Runs `work` in a namespace, on a thread of its own.
+    pub fn on<T: Send>(&self, side: Side, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = self.namespace(side);
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                enter(&namespace);
+                work()
+            });
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// What `ip` says of the interface here: `prog/xdp` stands in it if there is an XDP program.
+    pub fn link_text(&self) -> String {
+        let output = Command::new("ip").args(["-n", &self.namespace(Side::Here), "link", "show", "eth0"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.responding = None;
+        for side in [Side::Here, Side::There] {
+            let done = Command::new("ip").args(["netns", "delete", &self.namespace(side)]).status();
+            if !done.is_ok_and(|status| status.success()) {
+                eprintln!("namespace {} not removed", self.namespace(side));
+            }
+        }
+    }
+}
+
+/// Moves this thread into a namespace for good.
+pub fn enter(namespace: &str) {
+    setns(File::open(format!("/run/netns/{namespace}")).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+/// The interface of this thread's namespace.
+pub fn interface() -> Interface {
+    Interface::of(address(Side::Here)).or_else(|_| Interface::of(address(Side::There))).unwrap()
+}
+
+fn address(side: Side) -> IpAddr {
+    IpAddr::from([10, 78, 0, if side == Side::Here { 1 } else { 2 }])
+}
+
+fn lack() -> Option<&'static str> {
+    if dsm_bpf::object().is_none() {
+        return Some("the object is not built in; run `cargo xtask ebpf` first");
+    }
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return Some("network namespaces and programs in the kernel need root");
+    }
+    if Command::new("ip").arg("-V").output().is_err() {
+        return Some("`ip` is missing (package iproute2)");
+    }
+    None
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+}

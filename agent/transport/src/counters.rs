@@ -28,6 +28,8 @@ counters! {
     frames_in_urgent,
     /// Frames accepted from the bulk socket.
     frames_in_bulk,
+    /// Frames accepted that a peer's kernel programs sent.
+    frames_in_kernel,
     /// Bytes of frames handed to the kernel, headers included.
     bytes_out,
     /// Bytes of frames accepted.

@@ -16,11 +16,12 @@ use crate::reassembly::Reassembly;
 use crate::receive::{Arrival, Delivery, Lent};
 use crate::slots::Slots;
 use crate::sys::{Completion, Patience, Ring, RingConfig, SocketOptions, bind, random, set_joined, set_segment};
-use crate::tags::{SipKey, greeting_key};
+use crate::tags::{SipKey, greeting_key, payload_tag};
 use crate::transmit::Delayed;
 use crate::watches::Watches;
 use crate::{EndpointConfig, Nanos, TransportError};
-use dsm_wire::{Epoch, Message, NodeId, PAGE_BYTES, PAGES_PER_MESSAGE_MAX};
+use dsm_fast::Addressing;
+use dsm_wire::{Epoch, Era, Message, NodeId, PAGE_BYTES, PAGES_PER_MESSAGE_MAX, PageNumber};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -65,6 +66,22 @@ pub enum Event<'a> {
         /// As given to [`Endpoint::watch`].
         token: u32,
     },
+    /// A session with a peer begins: what its kernel programs, and ours, need to know.
+    Session {
+        /// The peer.
+        node: NodeId,
+        /// Key of header tags, both ways.
+        key: SipKey,
+        /// Its urgent socket.
+        urgent: SocketAddr,
+    },
+    /// A peer's wish for a new session was answered; the first frame under `key` begins it.
+    Answered {
+        /// The peer.
+        node: NodeId,
+        /// Key of header tags, both ways.
+        key: SipKey,
+    },
     /// The handshake with a peer is done.
     PeerUp {
         /// The peer.
@@ -93,6 +110,8 @@ pub(crate) enum Place {
 
 /// Something to tell besides frames and ready descriptors.
 pub(crate) enum Notice {
+    Session(NodeId, SipKey, SocketAddr),
+    Answered(NodeId, SipKey),
     Up(NodeId),
     Lost(NodeId, LostReason),
 }
@@ -218,6 +237,25 @@ impl Endpoint {
         }
     }
 
+    /// What every frame for this endpoint says.
+    #[must_use]
+    pub fn addressing(&self) -> Addressing {
+        let Identity { me, space, cluster, .. } = self.identity;
+        Addressing { cluster, epoch: self.epoch.0, space: space.0, me: me.0 }
+    }
+
+    /// Whether a header and a page fit one datagram.
+    #[must_use]
+    pub fn pages_fit(&self) -> bool {
+        matches!(self.layout, Layout::Pages(_))
+    }
+
+    /// The payload tag of a page that this endpoint publishes.
+    #[must_use]
+    pub fn page_tag(&self, page: PageNumber, era: Era, bytes: &[u8; PAGE_BYTES]) -> u64 {
+        payload_tag(self.writer.publisher, self.identity.space, page, era, bytes)
+    }
+
     /// Stamps frames with `epoch` from now on, and drops coherence frames of any other.
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
@@ -253,6 +291,8 @@ impl Endpoint {
     pub fn next_event(&mut self, now: Nanos) -> Option<Event<'_>> {
         if let Some(notice) = self.notices.pop_front() {
             return Some(match notice {
+                Notice::Session(node, key, urgent) => Event::Session { node, key, urgent },
+                Notice::Answered(node, key) => Event::Answered { node, key },
                 Notice::Up(node) => Event::PeerUp { node },
                 Notice::Lost(node, reason) => Event::PeerLost { node, reason },
             });

@@ -7,7 +7,7 @@ use crate::handshake::Agreement;
 use crate::limits::PEERS_MAX;
 use crate::peer::{Peer, Session};
 use crate::receive::Drop;
-use crate::tags::header_tag;
+use crate::tags::{header_tag, sip};
 use crate::{Class, Endpoint, LostReason, Nanos, TransportError};
 use dsm_wire::{Header, Kind, NodeId};
 use std::net::SocketAddr;
@@ -86,7 +86,7 @@ impl Endpoint {
         header: &Header,
         payload: &[u8],
     ) -> Result<(), Drop> {
-        if header.payload_tag.get() != self.greeting_key.hash(payload) {
+        if header.payload_tag.get() != sip(self.greeting_key, payload) {
             return Err(Drop::PayloadTag);
         }
         if kind == Kind::HandshakeFinish {
@@ -99,8 +99,12 @@ impl Endpoint {
         if kind == Kind::HandshakeInit {
             let reply = peer.handshake.handle_init(&self.identity, now, payload).map_err(|_| Drop::Handshake)?;
             self.timer_at = self.timer_at.min(peer.poll_timeout());
+            let answered = peer.handshake.answered_pair();
             if let Some(reply) = reply {
                 self.queue_greeting(from, &reply);
+            }
+            if let Some(key) = answered {
+                self.notices.push_back(Notice::Answered(from, key));
             }
         } else {
             let (agreement, finish) = peer.handshake.handle_reply(now, payload).map_err(|_| Drop::Handshake)?;
@@ -133,6 +137,7 @@ impl Endpoint {
             return;
         }
         peer.on_session(now, Session::new(agreement, self.identity.offer.windows));
+        self.notices.push_back(Notice::Session(node, agreement.pair, peer.addresses[Class::Urgent as usize]));
         self.timer_at = self.timer_at.min(peer.poll_timeout());
         self.counters.handshakes_done += 1;
         if before.is_none() {

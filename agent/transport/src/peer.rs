@@ -10,12 +10,41 @@ use crate::limits::{
 use crate::replay::ReplayWindow;
 use crate::slots::SlotId;
 use crate::{Class, LostReason, Nanos};
+use dsm_fast::layout::{SEQUENCE_BULK, SEQUENCE_KERNEL};
 use dsm_wire::NodeId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// The bit of a sequence that says it counts bulk frames: a frame replayed to the other socket stays a replay.
-pub(crate) const SEQUENCE_BULK: u64 = 1 << 63;
+/// Who counts a sequence: a frame replayed to another socket, or in another's name, stays a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counter {
+    /// The peer's urgent socket.
+    Urgent,
+    /// The peer's bulk socket.
+    Bulk,
+    /// The programs in the peer's kernel, which answer from its urgent socket's port.
+    Kernel,
+}
+
+impl Counter {
+    /// The socket its frames come to.
+    pub(crate) const fn class(self) -> Class {
+        match self {
+            Counter::Urgent | Counter::Kernel => Class::Urgent,
+            Counter::Bulk => Class::Bulk,
+        }
+    }
+}
+
+/// The counter and the number in a sequence field.
+pub(crate) const fn split_sequence(sequence: u64) -> (Counter, u64) {
+    let counter = match (sequence & SEQUENCE_BULK != 0, sequence & SEQUENCE_KERNEL != 0) {
+        (true, _) => Counter::Bulk,
+        (false, true) => Counter::Kernel,
+        (false, false) => Counter::Urgent,
+    };
+    (counter, sequence & !(SEQUENCE_BULK | SEQUENCE_KERNEL))
+}
 
 /// What waits together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +77,7 @@ impl Lane {
 pub(crate) struct Session {
     pub(crate) agreement: Agreement,
     sequences: [u64; 2],
-    pub(crate) windows: [ReplayWindow; 2],
+    pub(crate) windows: [ReplayWindow; 3],
     pub(crate) credits: [CreditSender; 2],
     pub(crate) consumed: [CreditReceiver; 2],
 }
@@ -59,7 +88,7 @@ impl Session {
         Session {
             agreement,
             sequences: [0; 2],
-            windows: [ReplayWindow::new(), ReplayWindow::new()],
+            windows: std::array::from_fn(|_| ReplayWindow::new()),
             credits: agreement.peer.windows.map(CreditSender::new),
             consumed: our_windows.map(CreditReceiver::new),
         }

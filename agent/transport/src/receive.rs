@@ -4,13 +4,12 @@
 
 use crate::endpoint::Place;
 use crate::framing::datagram_bytes;
+use crate::peer::{Counter, split_sequence};
 use crate::reassembly::{Contradiction, PieceOf};
 use crate::tags::{header_tag, payload_tag};
-use crate::transmit::split_sequence;
 use crate::{Class, Endpoint, Nanos};
-use dsm_wire::{
-    Era, FLAG_FRAGMENT, HEADER_BYTES, Header, HeaderError, Kind, Message, NodeId, PAGE_BYTES, PageNumber, PayloadShape,
-};
+use dsm_fast::{check_addressing, check_length};
+use dsm_wire::{Era, FLAG_FRAGMENT, HEADER_BYTES, Header, Kind, Message, NodeId, PAGE_BYTES, PageNumber, PayloadShape};
 
 /// Datagrams in a receive buffer: what is left of it, or one of them.
 #[derive(Clone, Copy)]
@@ -160,7 +159,7 @@ impl Endpoint {
     }
 
     fn accept(&mut self, now: Nanos, class: Class, arrival: Arrival) -> Result<Accepted, Drop> {
-        let (header, kind, payload) = Header::split(self.datagram(class, arrival)).map_err(header_drop)?;
+        let (header, kind, payload) = Header::split(self.datagram(class, arrival)).map_err(dsm_fast::Drop::from)?;
         let header = *header;
         let shape = header.shape(kind);
         check_length(shape, payload.len())?;
@@ -172,14 +171,14 @@ impl Endpoint {
             return Ok(Accepted::Consumed);
         }
         let message = if is_own(kind) { None } else { Some(Message::decode(&header, kind).map_err(|_| Drop::Field)?) };
-        let (sequence_class, sequence) = split_sequence(header.sequence.get());
-        if sequence_class != class {
+        let (counter, sequence) = split_sequence(header.sequence.get());
+        if counter.class() != class {
             return Err(Drop::Field);
         }
         self.authenticate(now, from, &header)?;
-        self.check_fresh(from, class, sequence)?;
+        self.check_fresh(from, counter, sequence)?;
         self.check_payload(from, class, arrival, &header)?;
-        self.on_accepted(now, from, class, sequence, arrival.bytes(), shape != PayloadShape::Empty);
+        self.on_accepted(now, from, (counter, sequence), arrival.bytes(), shape != PayloadShape::Empty);
         match (message, shape) {
             (None, _) => {
                 self.handle_own(from, kind, &header);
@@ -196,19 +195,9 @@ impl Endpoint {
     }
 
     fn check_addressing(&self, header: &Header, kind: Kind) -> Result<(), Drop> {
-        if header.cluster.get() != self.identity.cluster {
-            return Err(Drop::Cluster);
-        }
-        if header.destination.get() != self.identity.me.0 || header.space.get() != self.identity.space.0 {
-            return Err(Drop::Destination);
-        }
+        check_addressing(header, kind, &self.addressing())?;
         if !matches!(self.peers.get(usize::from(header.source.get())), Some(Place::Known(_))) {
             return Err(Drop::UnknownPeer);
-        }
-        // Leases, credits and handshakes outlive an epoch; what moves pages does not.
-        let is_transport = is_own(kind) || header.shape(kind) == PayloadShape::Handshake;
-        if !is_transport && header.epoch.get() != self.epoch.0 {
-            return Err(Drop::Epoch);
         }
         Ok(())
     }
@@ -231,10 +220,10 @@ impl Endpoint {
         Err(if pair.is_some() { Drop::HeaderTag } else { Drop::NoSession })
     }
 
-    fn check_fresh(&self, from: NodeId, class: Class, sequence: u64) -> Result<(), Drop> {
+    fn check_fresh(&self, from: NodeId, counter: Counter, sequence: u64) -> Result<(), Drop> {
         let Some(Place::Known(peer)) = self.peers.get(usize::from(from.0)) else { return Err(Drop::UnknownPeer) };
         let session = peer.session.as_ref().ok_or(Drop::NoSession)?;
-        if session.windows[class as usize].is_fresh(sequence) { Ok(()) } else { Err(Drop::Replay) }
+        if session.windows[counter as usize].is_fresh(sequence) { Ok(()) } else { Err(Drop::Replay) }
     }
 
     fn check_payload(&self, from: NodeId, class: Class, arrival: Arrival, header: &Header) -> Result<(), Drop> {
@@ -251,16 +240,19 @@ impl Endpoint {
     }
 
     /// An authentic, fresh frame: lease, replay window, counters, credits.
-    fn on_accepted(&mut self, now: Nanos, from: NodeId, class: Class, sequence: u64, bytes: usize, has_pages: bool) {
+    fn on_accepted(&mut self, now: Nanos, from: NodeId, (counter, sequence): (Counter, u64), bytes: usize, has_pages: bool) {
         let Some(Place::Known(peer)) = self.peers.get_mut(usize::from(from.0)) else { return };
         peer.on_heard(now);
         let Some(session) = &mut peer.session else { return };
-        session.windows[class as usize].insert(sequence);
-        let report = has_pages && session.consumed[class as usize].on_consumed(bytes as u32);
+        let class = counter.class();
+        session.windows[counter as usize].insert(sequence);
+        // What a kernel program sends it was asked for by this node, which bounds it: no credits.
+        let report = has_pages && counter != Counter::Kernel && session.consumed[class as usize].on_consumed(bytes as u32);
         let highest = session.windows[class as usize].highest();
-        match class {
-            Class::Urgent => self.counters.frames_in_urgent += 1,
-            Class::Bulk => self.counters.frames_in_bulk += 1,
+        match counter {
+            Counter::Urgent => self.counters.frames_in_urgent += 1,
+            Counter::Bulk => self.counters.frames_in_bulk += 1,
+            Counter::Kernel => self.counters.frames_in_kernel += 1,
         }
         self.counters.bytes_in += bytes as u64;
         if report {
@@ -312,24 +304,20 @@ impl Endpoint {
     }
 }
 
-fn header_drop(error: HeaderError) -> Drop {
-    match error {
-        HeaderError::Short => Drop::Short,
-        HeaderError::Version => Drop::Version,
-        HeaderError::Kind => Drop::Kind,
-        HeaderError::Length => Drop::Length,
-        HeaderError::Field => Drop::Field,
+impl From<dsm_fast::Drop> for Drop {
+    fn from(drop: dsm_fast::Drop) -> Drop {
+        match drop {
+            dsm_fast::Drop::Short => Drop::Short,
+            dsm_fast::Drop::Version => Drop::Version,
+            dsm_fast::Drop::Kind => Drop::Kind,
+            dsm_fast::Drop::Length => Drop::Length,
+            dsm_fast::Drop::Cluster => Drop::Cluster,
+            dsm_fast::Drop::Destination => Drop::Destination,
+            dsm_fast::Drop::Epoch => Drop::Epoch,
+            dsm_fast::Drop::Tag => Drop::HeaderTag,
+            dsm_fast::Drop::Replay => Drop::Replay,
+        }
     }
-}
-
-fn check_length(shape: PayloadShape, bytes: usize) -> Result<(), Drop> {
-    let fits = match shape {
-        PayloadShape::Empty => bytes == 0,
-        PayloadShape::Pages(pages) => bytes == usize::from(pages) * PAGE_BYTES,
-        PayloadShape::Fragment { .. } => bytes > 0 && bytes < PAGE_BYTES,
-        PayloadShape::Handshake => bytes > 0,
-    };
-    if fits { Ok(()) } else { Err(Drop::Length) }
 }
 
 /// Whether the transport itself is the receiver.

@@ -2,14 +2,16 @@
 //!
 //! Owns the tag functions. Must not know where keys come from, nor what a wrong tag leads to.
 //!
-//! * header tag: SipHash-2-4 under the pair key over bytes 0..48 of the header and the payload tag. The kernel programs compute it too.
+//! * header tag: SipHash-2-4 under the pair key over bytes 0..48 of the header and the payload tag. `dsm-fast` has it, since the
+//!   kernel programs compute it too.
 //! * payload tag: under the publisher's key over (space, page, era, bytes). A page is long and SipHash is one chain of dependent
 //!   steps (2.0 us a page), so the bytes are dealt out, eight at a time, to eight lanes (0.4 us with 512-bit vectors): lane `i` is
 //!   SipHash-2-4 over `i`, then words `i, i + 8, ..` of the payload; the tag is SipHash-2-4 over 8, space, page, era, length, the
 //!   eight lane hashes and the bytes beyond the last whole group of 64. Nobody computes it in the kernel: it is stored with the page.
 
 use crate::sys::sip_lanes;
-use dsm_wire::{Era, Header, PageNumber, SpaceId, TAGGED_BYTES};
+pub(crate) use dsm_fast::{SipKey, header_tag};
+use dsm_wire::{Era, PageNumber, SpaceId};
 use siphasher::sip::SipHasher24;
 
 /// Lanes of a payload tag.
@@ -22,42 +24,17 @@ pub(crate) const SIP_CONSTANTS: [u64; 4] =
 
 const GROUP_BYTES: usize = LANES * 8;
 
-/// A SipHash key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SipKey(pub(crate) u64, pub(crate) u64);
-
-impl SipKey {
-    /// The key with these bytes.
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> SipKey {
-        let word = u128::from_le_bytes(bytes);
-        SipKey(word as u64, (word >> 64) as u64)
-    }
-
-    /// The bytes of the key.
-    pub(crate) fn to_bytes(self) -> [u8; 16] {
-        (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
-    }
-
-    /// Hash of `bytes`.
-    pub(crate) fn hash(self, bytes: &[u8]) -> u64 {
-        SipHasher24::new_with_keys(self.0, self.1).hash(bytes)
-    }
+/// Hash of `bytes` under `key`.
+pub(crate) fn sip(key: SipKey, bytes: &[u8]) -> u64 {
+    SipHasher24::new_with_keys(key.0, key.1).hash(bytes)
 }
 
 /// The key under which first and second handshake messages are tagged: a stranger's are dropped before any curve arithmetic.
 pub(crate) fn greeting_key(cluster_key: &[u8; 32]) -> SipKey {
     let (first, second) = cluster_key.split_at(16);
     let key = SipKey::from_bytes(first.try_into().expect("half of 32 bytes"));
-    let derive = |label: &[u8]| key.hash(&[label, second].concat());
+    let derive = |label: &[u8]| sip(key, &[label, second].concat());
     SipKey(derive(b"dvm greeting 0"), derive(b"dvm greeting 1"))
-}
-
-/// The header tag of `header`, whose payload tag is set.
-pub(crate) fn header_tag(key: SipKey, header: &Header) -> u64 {
-    let mut bytes = [0; TAGGED_BYTES + 8];
-    bytes[..TAGGED_BYTES].copy_from_slice(&zerocopy::IntoBytes::as_bytes(header)[..TAGGED_BYTES]);
-    bytes[TAGGED_BYTES..].copy_from_slice(&header.payload_tag.get().to_le_bytes());
-    key.hash(&bytes)
 }
 
 /// The payload tag of `bytes`, which begin at `page`.
@@ -75,7 +52,7 @@ pub(crate) fn payload_tag(key: SipKey, space: SpaceId, page: PageNumber, era: Er
     }
     let end = 32 + GROUP_BYTES + rest.len();
     last[32 + GROUP_BYTES..end].copy_from_slice(rest);
-    key.hash(&last[..end])
+    sip(key, &last[..end])
 }
 
 /// The last word SipHash absorbs in a lane of `groups` words after the lane's number.
@@ -154,7 +131,7 @@ mod tests {
             for (lane, hash) in lanes.into_iter().enumerate() {
                 let mut bytes = (lane as u64).to_le_bytes().to_vec();
                 words.iter().for_each(|group| bytes.extend_from_slice(&group[lane * 8..lane * 8 + 8]));
-                assert_eq!(hash, KEY.hash(&bytes), "lane {lane} of {groups} groups");
+                assert_eq!(hash, sip(KEY, &bytes), "lane {lane} of {groups} groups");
             }
         }
     }
@@ -180,23 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn header_tag_covers_header_and_payload_tag() {
-        let mut header = Header { version: 1, kind: 2, ..Header::default() };
-        let tag = header_tag(KEY, &header);
-        header.payload_tag.set(1);
-        assert_ne!(tag, header_tag(KEY, &header));
-        header.payload_tag.set(0);
-        header.sequence.set(9);
-        assert_ne!(tag, header_tag(KEY, &header));
-        header.sequence.set(0);
-        header.header_tag.set(77);
-        assert_eq!(tag, header_tag(KEY, &header), "the tag does not cover itself");
-    }
-
-    #[test]
-    fn key_bytes_round_trip() {
-        let bytes = std::array::from_fn(|i| i as u8 * 17);
-        assert_eq!(SipKey::from_bytes(bytes).to_bytes(), bytes);
+    fn the_greeting_key_is_the_clusters() {
         assert!(greeting_key(&[1; 32]) != greeting_key(&[2; 32]));
     }
 }

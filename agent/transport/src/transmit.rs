@@ -6,9 +6,9 @@ use crate::endpoint::Place;
 use crate::faults::Fate;
 use crate::handshake::Greeting;
 use crate::limits::{BULK_BYTES_PER_BATCH, SENDS_PER_BATCH_MAX};
-use crate::peer::{Lane, Peer, SEQUENCE_BULK};
+use crate::peer::{Lane, Peer, split_sequence};
 use crate::slots::{Load, SlotId};
-use crate::tags::{SipKey, header_tag};
+use crate::tags::{SipKey, header_tag, sip};
 use crate::{Class, Endpoint, Nanos, SendRefusal};
 use dsm_wire::{GrantContent, HEADER_BYTES, Header, Kind, Message, NodeId, PAGE_BYTES, VERSION};
 use std::io;
@@ -117,7 +117,7 @@ impl Endpoint {
         self.counters.handshake_retries += u64::from(greeting.is_retry);
         let mut header = self.header(to);
         header.kind = greeting.kind as u8;
-        header.payload_tag.set(self.greeting_key.hash(&greeting.payload));
+        header.payload_tag.set(sip(self.greeting_key, &greeting.payload));
         header.header_tag.set(header_tag(greeting.pair.unwrap_or(self.greeting_key), &header));
         let bytes = HEADER_BYTES + greeting.payload.len();
         match self.take_slot(Lane::Greeting, Load { to, class: Class::Urgent, pages: 0, bytes: bytes as u32 }) {
@@ -319,10 +319,4 @@ fn stamp_one(bytes: &mut [u8], sequence: u64, pair: SipKey) {
     let header = Header::mut_from_bytes(bytes).expect("a header's bytes are a header");
     header.sequence.set(sequence);
     header.header_tag.set(header_tag(pair, header));
-}
-
-/// The class and the number in a sequence field.
-pub(crate) fn split_sequence(sequence: u64) -> (Class, u64) {
-    let class = if sequence & SEQUENCE_BULK == 0 { Class::Urgent } else { Class::Bulk };
-    (class, sequence & !SEQUENCE_BULK)
 }

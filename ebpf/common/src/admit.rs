@@ -2,7 +2,7 @@
 //!
 //! Owns the reasons for which frames are refused. Must not know what kinds mean beyond whose they are.
 
-use dsm_wire::{HEADER_BYTES, Header, HeaderError, Kind, PAGE_BYTES, PayloadShape};
+use dsm_wire::{Header, HeaderError, Kind, PAGE_BYTES, PayloadShape};
 
 /// What every frame for an endpoint says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +63,6 @@ pub const fn check_length(shape: PayloadShape, bytes: usize) -> Result<(), Drop>
         PayloadShape::Handshake => bytes > 0,
     };
     if fits { Ok(()) } else { Err(Drop::Length) }
-}
-
-/// Bytes of the datagram whose header announces `shape`, if that says how many.
-#[must_use]
-pub const fn datagram_bytes(shape: PayloadShape) -> Option<usize> {
-    match shape {
-        PayloadShape::Empty => Some(HEADER_BYTES),
-        PayloadShape::Pages(pages) => Some(HEADER_BYTES + pages as usize * PAGE_BYTES),
-        PayloadShape::Fragment { .. } | PayloadShape::Handshake => None,
-    }
 }
 
 /// Whether the transport itself is the receiver: leases, credits and handshakes outlive an epoch; what moves pages does not.

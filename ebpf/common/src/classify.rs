@@ -21,9 +21,9 @@ use crate::admit::{Addressing, Drop, check_addressing};
 use crate::directory::{load, try_step};
 use crate::layout::{
     ACK_ERA, ACK_NODES, ACK_PAGE, ACK_PENDING, ACK_REQUEST, COPY_ERA, COPY_PAGE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO,
-    ENDPOINT_CLUSTER, ENDPOINT_LIVE, ENDPOINT_PAGES_FIT, ENDPOINT_SEEN, ENDPOINT_SPACE, Map, PATIENCE_NS, PEER_ADDRESS, PEER_KEY,
-    PEER_LIVE, PEER_SEQUENCE, PEER_WINDOWS, PEERS_PER_ENDPOINT, SEQUENCE_BULK, SEQUENCE_KERNEL, WINDOW_SLOTS, ack_record,
-    copy_page, directory_of, extent_key, places_of,
+    ENDPOINT_CLUSTER, ENDPOINT_LIVE, ENDPOINT_PAGES_FIT, ENDPOINT_SEEN, ENDPOINT_SPACE, Map, PATIENCE_NS, PEER_ADDRESS,
+    PEER_ANSWERED, PEER_KEY, PEER_LIVE, PEER_NEXT_KEY, PEER_SEQUENCE, PEER_WINDOWS, PEERS_PER_ENDPOINT, SEQUENCE_BULK,
+    SEQUENCE_KERNEL, WINDOW_SLOTS, ack_record, copy_page, directory_of, extent_key, places_of,
 };
 use crate::sip::{SipKey, header_tag};
 use crate::tables::{DirectoryIn, Tables, cell};
@@ -243,8 +243,18 @@ fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
 #[inline(always)]
 
 fn check_tag<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<(), Refusal> {
-    let key = key_of(peer, tables)?;
-    if header_tag(key, header) == header.header_tag.get() { Ok(()) } else { Err(Drop::Tag.into()) }
+    let tag = header.header_tag.get();
+    if header_tag(key_of(peer, tables)?, header) == tag {
+        return Ok(());
+    }
+    let word = |word| tables.load(cell(Map::Peer, peer, word)).ok_or(Pass::NoSession);
+    if word(PEER_ADDRESS)? & PEER_ANSWERED != 0 {
+        let next = SipKey(word(PEER_NEXT_KEY)?, word(PEER_NEXT_KEY + 1)?);
+        if header_tag(next, header) == tag {
+            return Err(Pass::NoSession.into());
+        }
+    }
+    Err(Drop::Tag.into())
 }
 
 /// A sequence that was not seen when it was looked up.

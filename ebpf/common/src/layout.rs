@@ -87,8 +87,12 @@ pub const PEER_KEY: usize = 0;
 pub const PEER_SEQUENCE: usize = 2;
 /// Peer: IPv4 address (first byte lowest), UDP port of its urgent socket from bit 32, [`PEER_LIVE`].
 pub const PEER_ADDRESS: usize = 3;
+/// Peer: first half of the key that the next session will have, if [`PEER_ANSWERED`].
+pub const PEER_NEXT_KEY: usize = 4;
 /// There is a session, and its key is here.
 pub const PEER_LIVE: u64 = 1 << 48;
+/// A handshake was answered: the first frame under the next key begins a session.
+pub const PEER_ANSWERED: u64 = 1 << 49;
 /// Peer: highest sequence seen in each slot, of the urgent lane, then of the kernel's lane.
 pub const PEER_WINDOWS: usize = 8;
 /// Words of a peer.

@@ -18,7 +18,7 @@ mod tables;
 mod verdicts;
 mod word;
 
-pub use admit::{Addressing, Drop, check_addressing, check_length, datagram_bytes, is_transport};
+pub use admit::{Addressing, Drop, check_addressing, check_length, is_transport};
 pub use classify::{Copy, Means, Pass, Service, Verdict, classify};
 pub use directory::{DIRECTORY_WORDS, Directory, SLOTS, load, step, try_step};
 pub use envelope::{ENVELOPE_BYTES, Envelope};

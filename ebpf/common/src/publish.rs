@@ -7,8 +7,8 @@
 //! recently used, as closely as one bit tells.
 
 use crate::layout::{
-    COPY_ERA, COPY_PAGE, COPY_PLACE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO, Map, PAGE_WORDS, PEER_ADDRESS, PEER_KEY,
-    PEER_SEQUENCE, PEER_WORDS, PEERS_PER_ENDPOINT, copy_page,
+    COPY_ERA, COPY_PAGE, COPY_PLACE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO, Map, PAGE_WORDS, PEER_ADDRESS, PEER_ANSWERED,
+    PEER_KEY, PEER_LIVE, PEER_NEXT_KEY, PEER_SEQUENCE, PEER_WORDS, PEERS_PER_ENDPOINT, copy_page,
 };
 use crate::sip::SipKey;
 use crate::tables::Cell;
@@ -56,7 +56,16 @@ impl Arrays {
         }
         words[PEER_KEY].store(key.0, SeqCst);
         words[PEER_KEY + 1].store(key.1, SeqCst);
-        words[PEER_ADDRESS].store(address | crate::layout::PEER_LIVE, SeqCst);
+        words[PEER_ADDRESS].store(address | PEER_LIVE, SeqCst);
+    }
+
+    /// A frame under `key` begins a new session with the peer: it passes up.
+    pub fn answer_peer(&self, endpoint: u32, node: u16, key: SipKey) {
+        let Some(words) = self.peer(endpoint, node) else { return };
+        words[PEER_ADDRESS].fetch_and(!PEER_ANSWERED, SeqCst);
+        words[PEER_NEXT_KEY].store(key.0, SeqCst);
+        words[PEER_NEXT_KEY + 1].store(key.1, SeqCst);
+        words[PEER_ADDRESS].fetch_or(PEER_ANSWERED, SeqCst);
     }
 
     /// From now on frames of the peer pass up, and nothing is sent to it.

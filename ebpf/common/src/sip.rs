@@ -14,6 +14,28 @@ const LENGTH: u64 = (WORDS as u64 * 8) << 56;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SipKey(pub u64, pub u64);
 
+impl SipKey {
+    /// The key with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> SipKey {
+        let word = u128::from_le_bytes(bytes);
+        SipKey(word as u64, (word >> 64) as u64)
+    }
+
+    /// The bytes of the key.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        (self.0 as u128 | (self.1 as u128) << 64).to_le_bytes()
+    }
+}
+
+// A key is not for logs.
+impl core::fmt::Debug for SipKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("SipKey")
+    }
+}
+
 /// The header tag of `header`, whose payload tag is set, under the pair key `key`.
 #[must_use]
 pub fn header_tag(key: SipKey, header: &Header) -> u64 {
@@ -80,6 +102,12 @@ fn round(state: &mut [u64; 4]) {
 mod tests {
     use super::*;
     use siphasher::sip::SipHasher24;
+
+    #[test]
+    fn key_bytes_round_trip() {
+        let bytes = core::array::from_fn(|i| i as u8 * 17);
+        assert_eq!(SipKey::from_bytes(bytes).to_bytes(), bytes);
+    }
 
     #[test]
     fn it_is_the_siphash_of_the_bytes_on_the_wire() {

@@ -48,6 +48,14 @@ impl MappedArray {
         self.mapping.words((index as usize).checked_mul(words)?, words)
     }
 
+    /// All words, mapped for as long as the process lives.
+    #[must_use]
+    pub fn leak(self) -> &'static [AtomicU64] {
+        let words = words_of(self.value_bytes) * self.entries as usize;
+        let mapping: &'static Mapping = Box::leak(Box::new(self.mapping));
+        mapping.words(0, words).unwrap_or_default()
+    }
+
     /// One word of an element; none if there is no such word.
     #[must_use]
     pub fn word(&self, index: u32, word: usize) -> Option<&AtomicU64> {

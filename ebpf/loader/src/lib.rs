@@ -11,6 +11,7 @@ mod netlink;
 mod probe;
 mod responder;
 mod sys;
+mod tables;
 
 pub use array::MappedArray;
 pub use error::Error;
@@ -18,6 +19,7 @@ pub use interface::Interface;
 pub use ladder::{Attached, Passing, Rung, Wanted};
 pub use load::{FastPath, PASS_PROGRAM, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
 pub use responder::{Responder, Responding, reply};
+pub use tables::{EXTENTS_MAX, Seat, SharedDirectory, Tables};
 
 /// The object with the programs; none if this was built without: `cargo xtask ebpf` first.
 #[must_use]

@@ -4,9 +4,9 @@
 
 use crate::array::{MappedArray, Shape};
 use crate::error::Error;
-use aya::maps::{Map, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, Pod};
 
 /// The XDP program, as the kernel names it.
 pub const XDP_PROGRAM: &str = "dvm_xdp";
@@ -89,6 +89,15 @@ impl FastPath {
             return Err(shape(name, found, expected));
         }
         MappedArray::map(name, map.fd(), expected)
+    }
+
+    /// Takes a hash map out, to be changed without the programs at hand.
+    ///
+    /// # Errors
+    /// No such map, or one of other keys or values.
+    pub fn take_hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<MapData, K, V>, Error> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| Error::Missing { what: "map", name: name.into() })?;
+        HashMap::try_from(map).map_err(|source| Error::Map { name: name.into(), source: Box::new(source) })
     }
 
     /// Any map, for the calls of aya that this crate has no words for.

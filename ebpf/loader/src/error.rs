@@ -34,6 +34,26 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A program cannot be put on an interface.
+    #[error("program `{program}` cannot be attached")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A program cannot be taken off an interface.
+    #[error("program `{program}` cannot be taken off {interface}")]
+    Detach {
+        /// Its name.
+        program: String,
+        /// Where it is.
+        interface: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// A map is not what the program takes it for.
     #[error("map `{name}` has {found}, expected {expected}: run `cargo xtask ebpf` and build again")]
     Shape {

@@ -34,8 +34,14 @@ pub(crate) struct Occupant {
     pub(crate) name: String,
     pub(crate) id: u32,
     pub(crate) flag: XdpFlag,
-    /// Held by somebody's descriptor; otherwise it stays when its maker is gone.
-    pub(crate) has_link: bool,
+}
+
+impl Occupant {
+    /// Whether somebody's descriptor holds it; otherwise it stays when its maker is gone.
+    pub(crate) fn has_link(&self) -> bool {
+        let is_its = |link: &LinkInfo| link.program_id() == self.id && link.link_type().is_ok_and(|kind| kind == LinkType::Xdp);
+        loaded_links().filter_map(Result::ok).any(|link| is_its(&link))
+    }
 }
 
 impl Interface {
@@ -72,12 +78,8 @@ impl Interface {
     pub(crate) fn occupants(&self) -> Result<Vec<Occupant>, Error> {
         let failed = |source| Error::Query { what: format!("the programs on {}", self.name), source };
         let link = netlink::link(self.index).map_err(failed)?;
-        let occupant = |(flag, id): &(XdpFlag, u32)| Occupant {
-            name: program_name(*id).unwrap_or_default(),
-            id: *id,
-            flag: *flag,
-            has_link: has_link(*id),
-        };
+        let occupant =
+            |(flag, id): &(XdpFlag, u32)| Occupant { name: program_name(*id).unwrap_or_default(), id: *id, flag: *flag };
         Ok(link.xdp.iter().map(occupant).collect())
     }
 }
@@ -85,11 +87,6 @@ impl Interface {
 fn program_name(id: u32) -> Option<String> {
     let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)?;
     info.name_as_str().map(str::to_owned)
-}
-
-fn has_link(id: u32) -> bool {
-    let is_its = |link: &LinkInfo| link.program_id() == id && link.link_type().is_ok_and(|kind| kind == LinkType::Xdp);
-    loaded_links().filter_map(Result::ok).any(|link| is_its(&link))
 }
 
 #[cfg(test)]

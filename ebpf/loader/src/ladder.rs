@@ -15,20 +15,20 @@
 //! A program that is attached is not yet one that works: on a veth whose peer end has no XDP program, for one, everything
 //! native XDP sends back is dropped.
 //!
-//! The links are held by descriptors and never pinned. When an agent dies, whatever the way, the kernel closes its
+//! The links are held by descriptors and never pinned. When an agent dies, SIGKILL included, the kernel closes its
 //! descriptors and takes the programs off: frames go up to the agent's successor, not to maps that nobody looks after. A pin
 //! would keep programs answering from the directory of an agent that is gone.
 
-use crate::error::{Error, chain, errno};
+use crate::error::Error;
 use crate::interface::{Interface, Occupant};
-use crate::load::{FastPath, TC_PROGRAM, XDP_PROGRAM};
+use crate::load::{FastPath, PASS_PROGRAM, TC_PROGRAM, XDP_PROGRAM};
 use crate::netlink::{self, XdpFlag};
-use aya::programs::links::{FdLink, LinkOrder};
-use aya::programs::tc::TcAttachOptions;
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use crate::sys::{Hook, ProgramLink};
+use aya::programs::{ProgramError, ProgramFd, SchedClassifier, TcAttachType};
 use dsm_fast::ProbeProgram;
 use nix::errno::Errno;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub struct Attached {
     rung: Rung,
     reasons: Vec<String>,
     round_trip: Option<Duration>,
-    links: Vec<FdLink>,
+    links: Vec<ProgramLink>,
 }
 
 /// An XDP program that passes every frame, on an interface until dropped.
@@ -77,13 +77,13 @@ pub struct Attached {
 #[derive(Debug)]
 #[must_use = "dropping it takes the program off"]
 pub struct Passing {
-    _link: FdLink,
+    _link: ProgramLink,
 }
 
 impl FastPath {
     /// Attaches to `interface` as high on the ladder as `wanted` allows and probes through `peers` prove.
     ///
-    /// Blocks: at most 1.2 s for probes that are not answered, and while a network card starts anew. `peers` are addresses of
+    /// Blocks: 1.5 s at most for probes, and up to 5 s for each time a network card starts anew. `peers` are addresses of
     /// [`crate::Responder`]s; without any nothing is attached, since nothing can be proven. Never fails: what does not work is a
     /// reason in the answer.
     pub fn attach(&mut self, interface: &Interface, wanted: Wanted, peers: &[SocketAddr]) -> Attached {
@@ -129,9 +129,9 @@ impl FastPath {
     /// # Errors
     /// The kernel refuses.
     pub fn attach_pass(&mut self, index: u32, is_native: bool) -> Result<Passing, Error> {
-        let rung = if is_native { Rung::Native } else { Rung::Generic };
-        let refused = |source| Error::Program { program: crate::load::PASS_PROGRAM, source: Box::new(source) };
-        let link = attach_xdp(self.pass()?, index, rung).map_err(refused)?;
+        let hook = if is_native { Hook::NativeXdp } else { Hook::GenericXdp };
+        let program = descriptor(PASS_PROGRAM, self.pass()?.fd())?;
+        let link = ProgramLink::create(program, index, hook).map_err(|source| Error::Attach { program: PASS_PROGRAM, source })?;
         Ok(Passing { _link: link })
     }
 
@@ -140,16 +140,16 @@ impl FastPath {
     #[doc(hidden)]
     pub fn leave_behind(&mut self, index: u32) -> Result<(), Error> {
         use std::os::fd::{AsFd, AsRawFd};
-        let failed = |source| Error::Query { what: "attaching without a link".into(), source };
-        let program = self.xdp()?.fd().map_err(|source| Error::Program { program: XDP_PROGRAM, source: source.into() })?;
+        let failed = |source| Error::Attach { program: XDP_PROGRAM, source };
+        let program = descriptor(XDP_PROGRAM, self.xdp()?.fd())?;
         netlink::set_xdp(index, Some(program.as_fd().as_raw_fd()), XdpFlag::Generic).map_err(failed)
     }
 
-    fn climb_tc(&mut self, interface: &Interface, peers: &[SocketAddr], attached: &mut Attached) -> Result<FdLink, String> {
-        // Last of all: a filter that somebody put there shall see frames before they are answered.
+    fn climb_tc(&mut self, interface: &Interface, peers: &[SocketAddr], attached: &mut Attached) -> Result<ProgramLink, String> {
+        // They run first: a filter that somebody put there shall see frames before they are answered.
         let others = others_on_tc(interface);
-        let program = self.tc().map_err(|error| error.told())?;
-        let link = attach_tc(program, interface).map_err(|error| system_reason(&error))?;
+        let program = self.tc().and_then(|program| descriptor(TC_PROGRAM, program.fd())).map_err(|error| error.told())?;
+        let link = ProgramLink::create(program, interface.index, Hook::TcIngress).map_err(|error| system_reason(&error))?;
         let proven = self.probe(interface.address, peers, ProbeProgram::Tc);
         attached.round_trip = Some(proven.map_err(|reason| match others.as_slice() {
             [] => reason,
@@ -164,12 +164,13 @@ impl FastPath {
         rung: Rung,
         peers: &[SocketAddr],
         attached: &mut Attached,
-    ) -> Result<FdLink, String> {
+    ) -> Result<ProgramLink, String> {
         if let Some(name) = remove_leftover(interface).map_err(|error| error.told())? {
             attached.reasons.push(format!("{rung}: took off `{name}`, left behind without a link"));
         }
-        let program = self.xdp().map_err(|error| error.told())?;
-        let link = attach_xdp(program, interface.index, rung).map_err(|error| refusal(interface, &error))?;
+        let hook = if rung == Rung::Native { Hook::NativeXdp } else { Hook::GenericXdp };
+        let program = self.xdp().and_then(|program| descriptor(XDP_PROGRAM, program.fd())).map_err(|error| error.told())?;
+        let link = ProgramLink::create(program, interface.index, hook).map_err(|error| refusal(interface, &error))?;
         interface.await_carrier();
         let hint = if rung == Rung::Native && interface.is_veth() { "; on veth the peer end needs an XDP program" } else { "" };
         let proven = self.probe(interface.address, peers, ProbeProgram::Xdp).map_err(|reason| format!("{reason}{hint}"))?;
@@ -216,37 +217,24 @@ impl fmt::Display for Rung {
     }
 }
 
-fn attach_tc(program: &mut SchedClassifier, interface: &Interface) -> Result<FdLink, ProgramError> {
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, options)?;
-    // It is a link, since this is not the older way of attaching.
-    program.take_link(id)?.try_into().map_err(|_| ProgramError::NotAttached)
-}
-
-fn attach_xdp(program: &mut Xdp, index: u32, rung: Rung) -> Result<FdLink, ProgramError> {
-    let mode = if rung == Rung::Native { XdpMode::Driver } else { XdpMode::Skb };
-    let id = program.attach_to_if_index(index, mode)?;
-    // On EINVAL, aya attaches without a link; dropping that takes it off.
-    program.take_link(id)?.try_into().map_err(|_| std::io::Error::from(Errno::EINVAL)).map_err(no_links)
-}
-
-fn no_links(io_error: std::io::Error) -> ProgramError {
-    ProgramError::SyscallError(aya::sys::SyscallError { call: "bpf_link_create", io_error })
+/// The descriptor of a loaded program.
+fn descriptor<'a>(program: &'static str, fd: Result<&'a ProgramFd, ProgramError>) -> Result<&'a ProgramFd, Error> {
+    fd.map_err(|source| Error::Program { program, source: source.into() })
 }
 
 /// Takes off our own program if no descriptor holds it; gives its name.
 fn remove_leftover(interface: &Interface) -> Result<Option<String>, Error> {
-    let is_left = |occupant: &Occupant| occupant.name == XDP_PROGRAM && !occupant.has_link;
+    let is_left = |occupant: &Occupant| occupant.name == XDP_PROGRAM && !occupant.has_link();
     let Some(left) = interface.occupants()?.into_iter().find(is_left) else { return Ok(None) };
-    let failed = |source| Error::Query { what: format!("taking `{}` off {}", left.name, interface.name), source };
+    let failed = |source| Error::Detach { program: left.name.clone(), interface: interface.name.clone(), source };
     netlink::set_xdp(interface.index, None, left.flag).map_err(failed)?;
     Ok(Some(left.name))
 }
 
 /// Why an XDP program cannot be attached, and who is there if that is why.
-fn refusal(interface: &Interface, error: &ProgramError) -> String {
+fn refusal(interface: &Interface, error: &io::Error) -> String {
     let reason = system_reason(error);
-    let is_taken = errno(error).is_some_and(|number| number == libc::EBUSY || number == libc::EEXIST);
+    let is_taken = error.raw_os_error().is_some_and(|number| number == libc::EBUSY || number == libc::EEXIST);
     match interface.occupants() {
         Ok(occupants) if is_taken && !occupants.is_empty() => {
             let all: Vec<String> = occupants.iter().map(ToString::to_string).collect();
@@ -267,8 +255,8 @@ fn others_on_tc(interface: &Interface) -> Vec<String> {
     found.iter().map(name).collect()
 }
 
-fn system_reason(error: &ProgramError) -> String {
-    errno(error).map_or_else(|| chain(error), |number| format!("{:?}", Errno::from_raw(number)))
+fn system_reason(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |number| format!("{:?}", Errno::from_raw(number)))
 }
 
 impl fmt::Display for Occupant {

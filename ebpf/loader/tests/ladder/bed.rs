@@ -9,15 +9,21 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-/// Which of the two.
+/// Port of the bridge that leads here.
+pub const PORT_HERE: &str = "p0";
+
+/// Which of the namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Where programs are attached.
     Here,
+    /// Where the bridge is, if there is one.
+    Between,
     /// Where the responder is.
     There,
 }
@@ -32,6 +38,32 @@ pub struct Bed {
 impl Bed {
     /// Makes them and starts a responder there; none, told on stderr, if this machine or user cannot.
     pub fn make(test: &str, mtu: u32) -> Option<Self> {
+        let mut bed = Self::claim(test)?;
+        let (here, there, mtu) = (bed.namespace(Side::Here), bed.namespace(Side::There), mtu.to_string());
+        let peer = ["peer", "name", "eth0", "mtu", &mtu, "netns", &there];
+        ip(&[&["-n", &here, "link", "add", "eth0", "mtu", &mtu, "type", "veth"][..], &peer].concat());
+        bed.finish();
+        Some(bed)
+    }
+
+    /// The same with a bridge between the two, as local hosts of the project have it.
+    pub fn make_bridged(test: &str, mtu: u32) -> Option<Self> {
+        let mut bed = Self::claim(test)?;
+        let (switch, mtu) = (bed.namespace(Side::Between), mtu.to_string());
+        ip(&["netns", "add", &switch]);
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"]);
+        ip(&["-n", &switch, "link", "set", "br0", "mtu", &mtu, "up"]);
+        for (side, port) in [(Side::Here, PORT_HERE), (Side::There, "p1")] {
+            let peer = ["peer", "name", "eth0", "mtu", &mtu, "netns", &bed.namespace(side)];
+            ip(&[&["-n", &switch, "link", "add", port, "mtu", &mtu, "type", "veth"][..], &peer].concat());
+            ip(&["-n", &switch, "link", "set", port, "master", "br0", "up"]);
+        }
+        bed.finish();
+        Some(bed)
+    }
+
+    /// Names and namespaces.
+    fn claim(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if let Some(reason) = lack() {
             // Past the test harness, which would swallow it.
@@ -39,23 +71,31 @@ impl Bed {
             return None;
         }
         let name = format!("dvm-bpf-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut bed = Self { name, responding: None };
-        let (here, there, mtu) = (bed.namespace(Side::Here), bed.namespace(Side::There), mtu.to_string());
-        ip(&["netns", "add", &here]);
-        ip(&["netns", "add", &there]);
-        let peer = ["peer", "name", "eth0", "mtu", &mtu, "netns", &there];
-        ip(&[&["-n", &here, "link", "add", "eth0", "mtu", &mtu, "type", "veth"][..], &peer].concat());
-        for (namespace, side) in [(&here, Side::Here), (&there, Side::There)] {
-            ip(&["-n", namespace, "addr", "add", &format!("{}/24", address(side)), "dev", "eth0"]);
-            ip(&["-n", namespace, "link", "set", "eth0", "up"]);
+        let bed = Self { name, responding: None };
+        for side in [Side::Here, Side::There] {
+            ip(&["netns", "add", &bed.namespace(side)]);
         }
-        bed.respond();
         Some(bed)
+    }
+
+    /// Addresses, and a responder.
+    fn finish(&mut self) {
+        for side in [Side::Here, Side::There] {
+            let namespace = self.namespace(side);
+            ip(&["-n", &namespace, "addr", "add", &format!("{}/24", address(side)), "dev", "eth0"]);
+            ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
+        }
+        self.respond();
     }
 
     /// Name of a namespace.
     pub fn namespace(&self, side: Side) -> String {
-        format!("{}-{}", self.name, if side == Side::Here { "a" } else { "b" })
+        let letter = match side {
+            Side::Here => "a",
+            Side::Between => "switch",
+            Side::There => "b",
+        };
+        format!("{}-{letter}", self.name)
     }
 
     /// Where the responder answers.
@@ -96,7 +136,10 @@ impl Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         self.responding = None;
-        for side in [Side::Here, Side::There] {
+        for side in [Side::Here, Side::Between, Side::There] {
+            if !Path::new("/run/netns").join(self.namespace(side)).exists() {
+                continue;
+            }
             let done = Command::new("ip").args(["netns", "delete", &self.namespace(side)]).status();
             if !done.is_ok_and(|status| status.success()) {
                 eprintln!("namespace {} not removed", self.namespace(side));

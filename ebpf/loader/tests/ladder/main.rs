@@ -6,7 +6,7 @@
 mod bed;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use bed::{Bed, Side, interface};
+use bed::{Bed, PORT_HERE, Side, interface};
 use dsm_bpf::{Attached, FastPath, Rung, Wanted, XDP_PROGRAM};
 use dsm_fast::{PROBE_ELEMENTS, PROBE_NONCE, ProbeProgram};
 use std::io::{BufRead, BufReader};
@@ -74,6 +74,20 @@ fn native_xdp_holds_where_the_peer_has_one() {
         });
         assert_nothing_attached(&bed);
         drop(passing);
+    }
+}
+
+#[test]
+fn over_a_bridge_the_port_is_the_peer_end() {
+    for mtu in MTUS {
+        let Some(bed) = Bed::make_bridged("over_a_bridge_the_port_is_the_peer_end", mtu) else { return };
+        let mut path = FastPath::load(&[]).unwrap();
+        bed.on(Side::Here, || assert_eq!(climb(&mut path, Wanted::Auto, &bed).rung(), Rung::Generic));
+        let port = || FastPath::load(&[]).unwrap().attach_pass(nix::net::if_::if_nametoindex(PORT_HERE).unwrap(), true).unwrap();
+        let passing = bed.on(Side::Between, port);
+        bed.on(Side::Here, || assert_eq!(climb(&mut path, Wanted::Auto, &bed).rung(), Rung::Native));
+        drop(passing);
+        assert_nothing_attached(&bed);
     }
 }
 

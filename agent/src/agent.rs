@@ -13,7 +13,7 @@ use crate::log::say;
 use crate::net::link::{Handler, Link};
 use crate::net::peers::{self, Peer};
 use crate::net::session::{Secret, Session};
-use crate::{clock, sys};
+use crate::{clock, fastpath, sys};
 use anyhow::{Context, anyhow};
 use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{Purpose, ToHusk};
@@ -49,6 +49,8 @@ pub struct Agent {
     pub past: RefCell<Figures>,
     /// Starts shards.
     pub make_shard: ShardMaker,
+    /// This host's fast path.
+    pub fast: fastpath::Host,
     /// When this agent started.
     pub started: Instant,
     peers: Vec<Peer>,
@@ -72,6 +74,7 @@ impl Agent {
             None => mtu_of(address).map_err(|error| Failure::new(Exit::Address, error))?,
         };
         let incarnation = random().map(u64::from_le_bytes).map_err(|error| Failure::new(Exit::Kernel, error))?;
+        let fast = fastpath::Host::load(node.fast_path, address);
         let peers = cluster.nodes.iter().map(|_| Peer::default()).collect();
         let agent = Rc::new(Self {
             me,
@@ -82,6 +85,7 @@ impl Agent {
             counters: Counters::default(),
             past: RefCell::default(),
             make_shard,
+            fast,
             started: Instant::now(),
             peers,
             jobs: RefCell::default(),
@@ -122,6 +126,12 @@ impl Agent {
     /// All other nodes.
     pub fn others(&self) -> impl Iterator<Item = NodeId> {
         (0..self.cluster.nodes.len()).filter_map(|place| u16::try_from(place).ok()).map(NodeId).filter(|node| *node != self.me)
+    }
+
+    /// Addresses of the nodes whose agents answer.
+    pub fn up_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let is_up = |node: &NodeId| self.peer(*node).is_some_and(|peer| peer.link().is_some());
+        self.others().filter(is_up).filter_map(|node| self.cluster.entry(node)).map(|entry| entry.control.ip())
     }
 
     /// What is known of another node; none for ourselves and for nodes that do not exist.

@@ -10,6 +10,7 @@ mod counters;
 mod cpu;
 mod doctor;
 mod exit;
+mod fastpath;
 mod figures;
 mod job;
 mod limits;

@@ -16,7 +16,7 @@ use crate::local::listener::Listener;
 use crate::log::say;
 use crate::net::peers;
 use crate::shard::ShardHandle;
-use crate::{status, sys};
+use crate::{fastpath, status, sys};
 use anyhow::{Context, anyhow};
 use dvm_api::local::{Query, ToAgent, ToHusk};
 use dvm_api::socket::SocketError;
@@ -116,6 +116,7 @@ pub fn start(agent: &Rc<Agent>) -> Result<Rc<Listener>, Failure> {
     for node in agent.others() {
         tokio_uring::spawn(peers::keep_dialling(Rc::clone(agent), node));
     }
+    tokio_uring::spawn(fastpath::keep_attaching(Rc::clone(agent)));
     Ok(listener)
 }
 

@@ -3,6 +3,7 @@
 //! Owns the JSON's form. Must not know sockets or terminals.
 
 use crate::agent::Agent;
+use crate::fastpath::FastPathStatus;
 use crate::figures::{Figures, HistogramRow};
 use crate::job::{Job, JobNote, Role};
 use crate::limits::STATISTICS_DEADLINE;
@@ -32,6 +33,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Jobs this host takes part in.
     pub jobs: Vec<JobStatus>,
+    /// The fast path.
+    pub fast_path: FastPathStatus,
     /// Counters of the control plane.
     pub counters: BTreeMap<String, u64>,
     /// Counters of all shards since the start, ended ones included.
@@ -104,6 +107,7 @@ pub async fn status(agent: &Agent) -> Status {
         uptime_s: agent.started.elapsed().as_secs_f64(),
         peers: peers(agent),
         jobs,
+        fast_path: agent.fast.status(),
         counters: agent.counters.list().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         shards: total.counters().clone(),
     }

@@ -48,6 +48,7 @@ impl Bed {
             instance: "bench".into(),
             hosts: 2,
             mtu: MTU,
+            fast_paths: Vec::new(),
             cpus: processors(),
             binaries: Binaries::in_directory(&binaries),
         })?;

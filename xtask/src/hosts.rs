@@ -23,6 +23,9 @@ pub enum Command {
         /// Processors each offers to jobs; all of this machine's if left out.
         #[arg(long)]
         cpus: Option<usize>,
+        /// `fast_path` of the nodes, in turn: auto, native, generic, tc, off.
+        #[arg(long, value_delimiter = ',')]
+        fast_path: Vec<String>,
         /// Name, where several sets are wanted.
         #[arg(long, default_value = INSTANCE)]
         instance: String,
@@ -55,7 +58,7 @@ pub enum Command {
 /// Whatever stands in the way.
 pub fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Up { hosts, mtu, cpus, instance, binaries } => {
+        Command::Up { hosts, mtu, cpus, fast_path, instance, binaries } => {
             let directory = match binaries {
                 Some(directory) => directory.clone(),
                 None => {
@@ -68,6 +71,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
                 hosts: *hosts,
                 mtu: *mtu,
                 cpus: cpus.unwrap_or_else(processors),
+                fast_paths: fast_path.clone(),
                 binaries: Binaries::in_directory(&directory),
             })
         }

@@ -3,6 +3,7 @@
 //! Owns its keys and their checks. Must not know the cluster beyond the check that the node is in it.
 
 use super::{ClusterConfig, ConfigError, NAME_RULE, Source, is_name};
+use dsm_bpf::Wanted;
 use dsm_wire::NodeId;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct NodeConfig {
     pub exec: PathBuf,
     /// Bytes of the largest IP packet to peers; none: as the interface says.
     pub mtu: Option<u16>,
+    /// How far up the fast path may be attached.
+    pub fast_path: Wanted,
     file: PathBuf,
 }
 
@@ -32,6 +35,7 @@ struct NodeFile {
     socket: Option<Spanned<PathBuf>>,
     exec: Option<Spanned<PathBuf>>,
     mtu: Option<Spanned<u16>>,
+    fast_path: Option<Spanned<String>>,
 }
 
 impl NodeConfig {
@@ -71,9 +75,16 @@ fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
     if let Some(mtu) = file.mtu.as_ref().filter(|mtu| *mtu.get_ref() < MTU_MIN) {
         return Err(source.invalid(&mtu.span(), format!("mtu = {}: write at least {MTU_MIN}", mtu.get_ref())));
     }
+    let fast_path = match &file.fast_path {
+        None => Wanted::default(),
+        Some(text) => {
+            let wrong = |reason| source.invalid(&text.span(), format!("fast_path = {:?}: {reason}", text.get_ref()));
+            text.get_ref().parse().map_err(wrong)?
+        }
+    };
     let socket = file.socket.map_or_else(|| PathBuf::from(format!("/run/dvm/{name}.sock")), Spanned::into_inner);
     let exec = file.exec.map_or_else(beside_agent, Spanned::into_inner);
-    Ok(NodeConfig { name, socket, exec, mtu: file.mtu.map(Spanned::into_inner), file: source.path.to_path_buf() })
+    Ok(NodeConfig { name, socket, exec, mtu: file.mtu.map(Spanned::into_inner), fast_path, file: source.path.to_path_buf() })
 }
 
 fn beside_agent() -> PathBuf {
@@ -106,6 +117,7 @@ mod tests {
             ("name = \"a\"\n\nexec = \"x\"", "n.toml:3: exec = \"x\": not absolute"),
             ("name = \"a\"\nmtu = 100", "n.toml:2: mtu = 100: write at least 1280"),
             ("name = \"a\"\nmtu = \"big\"", "n.toml:2: mtu: invalid type"),
+            ("name = \"a\"\nfast_path = \"yes\"", "n.toml:2: fast_path = \"yes\": write auto, native, generic, tc or off"),
             ("name = \"a\"\nmemory = 1", "n.toml:2: unknown field `memory`"),
         ] {
             let error = check_text(text).unwrap_err();

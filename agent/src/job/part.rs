@@ -92,6 +92,7 @@ impl Part {
             cluster_key: agent.cluster.key,
             address: agent.address(),
             mtu: agent.mtu,
+            fast: agent.fast.seats(),
         };
         let (shard, mut events) = (agent.make_shard)(config)?;
         let notes = job.notes.clone();

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of work. Must not know jobs or the control plane beyond its commands and events.
 
+use super::fast::Fast;
 use super::figures::{Figures, Span};
 use super::pages::Pages;
 use super::stages::{Stages, Watch};
@@ -9,7 +10,7 @@ use super::{ShardCommand, ShardEvent};
 use crate::clock::monotonic_ns;
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
-use dsm_wire::{Epoch, Message, NodeId, PAGE_BYTES, Rights};
+use dsm_wire::{Epoch, GrantContent, Message, NodeId, PAGE_BYTES, Rights};
 use nix::sys::eventfd::EventFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +31,7 @@ pub(super) struct Driver {
     pub(super) node: Node,
     pub(super) pages: Pages,
     pub(super) endpoint: Endpoint,
+    pub(super) fast: Fast,
     pub(super) commands: Receiver<ShardCommand>,
     pub(super) wake: Arc<EventFd>,
     pub(super) events: UnboundedSender<ShardEvent>,
@@ -83,6 +85,7 @@ impl Driver {
         self.endpoint.watch(wake.as_fd(), TOKEN_COMMANDS)?;
         loop {
             let now = self.clock.now();
+            self.fast.note_alive(self.clock.origin_ns + now.0);
             if self.take_batch(now)? == Flow::Stop {
                 return Ok(());
             }
@@ -124,8 +127,11 @@ impl Driver {
                         return Ok(Flow::Stop);
                     }
                 }
+                TransportEvent::Session { node, key, urgent } => self.fast.open_peer(node, key, urgent),
+                TransportEvent::Answered { node, key } => self.fast.answer_peer(node, key),
                 TransportEvent::PeerUp { node } => self.on_peer_up(node),
                 TransportEvent::PeerLost { node, reason } => {
+                    self.fast.close_peer(node);
                     let reason = lost_text(reason).to_owned();
                     self.report(ShardEvent::PeerLost { node, reason });
                 }
@@ -293,12 +299,30 @@ impl Driver {
         if let Message::Request { .. } = transmit.message {
             self.figures.record(Span::RequestOut, self.clock.now().since(now).0);
         }
+        if self.fast.publishes() {
+            self.publish(transmit);
+        }
         if sent.is_err() {
             self.tally.send_refused += 1; // As good as lost on the way: the protocol sends again.
         }
         if !transmit.keeps_buffers {
             for buffer in transmit.contents.buffers() {
                 self.pages.free(buffer);
+            }
+        }
+    }
+
+    /// Lets the kernel serve what was served just now, if it is a page to read.
+    fn publish(&mut self, transmit: &Transmit) {
+        let Message::Grant { page, rights: Rights::Read, era, count, content, .. } = transmit.message else { return };
+        for (offset, next) in (0..count).map(|offset| (offset, page.offset(u64::from(offset)))) {
+            let buffer = transmit.contents.buffers().nth(usize::from(offset));
+            match (content, buffer) {
+                (GrantContent::Bytes, Some(buffer)) => {
+                    self.fast.publish(&self.endpoint, next, era, Some(self.pages.bytes(buffer)));
+                }
+                (GrantContent::Zero, _) => self.fast.publish(&self.endpoint, next, era, None),
+                (GrantContent::Bytes | GrantContent::Copy, _) => {}
             }
         }
     }
@@ -317,7 +341,8 @@ impl Driver {
             }
             ProtocolEvent::PageLost { .. } => {} // Counted by the protocol; the thread gets SIGBUS.
             ProtocolEvent::FreeBuffer(buffer) => self.pages.free(buffer),
-            ProtocolEvent::DirectoryOpened(_) | ProtocolEvent::DirectoryClosed(_) => {}
+            ProtocolEvent::DirectoryOpened(extent) => self.fast.open_directory(&mut self.node, extent),
+            ProtocolEvent::DirectoryClosed(extent) => self.fast.close_directory(extent),
         }
     }
 
@@ -351,7 +376,14 @@ impl Driver {
             ("pages_installed_zero", pager.zero_pages),
             ("pages_installed_bytes", pager.copied_pages),
         ];
-        let named = self.node.stats().iter().chain(self.endpoint.counters().named()).chain(own).chain(self.stages.counters());
+        let named = self
+            .node
+            .stats()
+            .iter()
+            .chain(self.endpoint.counters().named())
+            .chain(own)
+            .chain(self.stages.counters())
+            .chain(self.fast.counters());
         named.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 

@@ -4,12 +4,15 @@
 //! [`ShardCommand`]s and emits [`ShardEvent`]s.
 
 mod driver;
+mod fast;
 mod figures;
 mod matching;
 mod pages;
 mod stages;
 mod sys;
 
+use crate::clock::monotonic_ns;
+use crate::fastpath::Seats;
 use anyhow::Context;
 use driver::{Clock, Driver, Tally};
 use dsm_proto::{Config, Node};
@@ -17,6 +20,7 @@ use dsm_transport::{Endpoint, EndpointConfig, FaultPlan};
 use dsm_wire::{Epoch, NodeId, PageRange, SpaceId};
 use dvm_api::local::HostStatistics;
 use dvm_api::peer::SpaceMember;
+use fast::Fast;
 use figures::Figures;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pages::Pages;
@@ -53,6 +57,8 @@ pub struct ShardConfig {
     pub address: IpAddr,
     /// Bytes of the largest IP packet to peers.
     pub mtu: u16,
+    /// The host's fast path, if it has one.
+    pub fast: Option<Seats>,
 }
 
 /// Orders to a shard.
@@ -143,6 +149,7 @@ impl ShardHandle {
             faults: FaultPlan::NONE,
         })?;
         let (urgent, bulk) = endpoint.listening();
+        let fast = Fast::new(config.fast, &endpoint, config.members.len(), monotonic_ns());
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).context("making the shard's eventfd")?;
         let wake = Arc::new(wake);
         let (commands, receiver) = channel();
@@ -154,6 +161,7 @@ impl ShardHandle {
             node: Node::new(Config { me: config.me, space: config.space, members: config.members, epoch: config.epoch }),
             pages: Pages::new(Pager::new(backing)),
             endpoint,
+            fast,
             commands: receiver,
             wake: Arc::clone(&wake),
             events,

@@ -434,6 +434,12 @@ impl Copy {
 }
 
 impl Service {
+    /// Whether the reader is who sent the frame, and not the one it was forwarded for.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// Whether every page can be had.
     #[inline(always)]
     fn is_whole<T: Tables>(&self, tables: &T) -> bool {

@@ -30,6 +30,7 @@ use nix::errno::Errno;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// What the operator allows.
@@ -46,6 +47,21 @@ pub enum Wanted {
     Tc,
     /// Nothing.
     Off,
+}
+
+impl FromStr for Wanted {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "generic" => Ok(Self::Generic),
+            "tc" => Ok(Self::Tc),
+            "off" => Ok(Self::Off),
+            _ => Err("write auto, native, generic, tc or off"),
+        }
+    }
 }
 
 /// How the programs are attached.

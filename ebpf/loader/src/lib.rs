@@ -21,6 +21,8 @@ pub use load::{FastPath, PASS_PROGRAM, TC_PROGRAM, Verified, XDP_PROGRAM, verifi
 pub use responder::{Responder, Responding, reply};
 pub use tables::{EXTENTS_MAX, Seat, SharedDirectory, Tables};
 
+pub use dsm_fast::{Bytes, PROBE_PORT, SipKey, VERDICT_NAMES};
+
 /// The object with the programs; none if this was built without: `cargo xtask ebpf` first.
 #[must_use]
 pub fn object() -> Option<&'static [u8]> {

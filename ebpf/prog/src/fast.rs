@@ -101,6 +101,9 @@ pub fn on_tc(context: &TcContext) -> Option<i32> {
 #[inline(always)]
 fn serve(context: &TcContext, frame: &mut Frame, service: &Service) -> Option<i32> {
     let last = service.count - 1;
+    if service.is_answer() {
+        frame.envelope.turn_round();
+    }
     for offset in 0..16 {
         let copy = service.grant(&mut frame.header, offset, &Maps)?;
         let bytes = if copy.is_zero { 0 } else { PAGE_BYTES };
@@ -114,7 +117,7 @@ fn serve(context: &TcContext, frame: &mut Frame, service: &Service) -> Option<i3
             return None;
         }
         if offset >= last {
-            return Some(sys::tc_route(context));
+            return Some(if service.is_answer() { sys::tc_send_back(context) } else { sys::tc_route(context) });
         }
         sys::tc_send_copy(context)?;
     }

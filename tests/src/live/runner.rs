@@ -159,6 +159,7 @@ impl Runner<'_> {
             instance: "test".into(),
             hosts: count,
             mtu: MTU,
+            fast_paths: Vec::new(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),
         };

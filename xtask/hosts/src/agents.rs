@@ -4,7 +4,7 @@
 
 use crate::command::output_within;
 use crate::files::{self, on};
-use crate::instance::Host;
+use crate::instance::{Config, Host};
 use crate::{AGENT_PORT, Error, Result, net};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -55,7 +55,8 @@ impl Binaries {
 }
 
 /// Writes key, cluster and node files of every host.
-pub(crate) fn configure(instance: &str, hosts: &[Host], exec: &Path, mtu: u32, cpus: usize) -> Result<()> {
+pub(crate) fn configure(hosts: &[Host], exec: &Path, config: &Config) -> Result<()> {
+    let Config { instance, mtu, cpus, fast_paths, .. } = config;
     let key = files::random_key()?;
     let mut nodes = String::new();
     for host in hosts {
@@ -66,21 +67,22 @@ pub(crate) fn configure(instance: &str, hosts: &[Host], exec: &Path, mtu: u32, c
         )
         .expect("writing to a String cannot fail");
     }
-    for host in hosts {
+    for (index, host) in hosts.iter().enumerate() {
         files::make_directory(&host.directory)?;
         let key_file = host.directory.join("cluster.key");
         files::write_secret(&key_file, &format!("{key}\n"))?;
         let head = format!("name = \"{instance}\"\nkey_file = \"{}\"\n", key_file.display());
         files::write(&host.directory.join("cluster.toml"), &(head + &nodes))?;
-        files::write(
-            &host.directory.join("node.toml"),
-            &format!(
-                "name = \"{}\"\nsocket = \"{}\"\nexec = \"{}\"\nmtu = {mtu}\n",
-                host.name,
-                host.socket.display(),
-                exec.display()
-            ),
-        )?;
+        let mut node = format!(
+            "name = \"{}\"\nsocket = \"{}\"\nexec = \"{}\"\nmtu = {mtu}\n",
+            host.name,
+            host.socket.display(),
+            exec.display()
+        );
+        if let Some(fast_path) = fast_paths.iter().cycle().nth(index) {
+            writeln!(node, "fast_path = \"{fast_path}\"").expect("writing to a String cannot fail");
+        }
+        files::write(&host.directory.join("node.toml"), &node)?;
     }
     Ok(())
 }

@@ -34,6 +34,8 @@ pub struct Config {
     pub mtu: u32,
     /// Processors each host offers to jobs.
     pub cpus: usize,
+    /// `fast_path` of node.toml, host by host and over again; none: as the agent pleases.
+    pub fast_paths: Vec<String>,
     /// The programs to run.
     pub binaries: Binaries,
 }
@@ -146,7 +148,7 @@ impl LocalHosts {
         for (index, host) in self.hosts.iter().enumerate() {
             net::make_host(&self.names.switch(), &host.namespace, index, &host.address, config.mtu)?;
         }
-        agents::configure(&self.names.instance, &self.hosts, &self.binaries.exec, config.mtu, config.cpus)?;
+        agents::configure(&self.hosts, &self.binaries.exec, config)?;
         for (host, slot) in self.hosts.iter().zip(&mut self.agents) {
             *slot = Some(agents::start(host, &self.binaries.agent)?);
         }

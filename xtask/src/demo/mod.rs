@@ -72,7 +72,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let binaries = Binaries::in_directory(&directory);
     interrupt.check()?;
     say(&format!("starting {} hosts", options.hosts));
-    let config = Config { instance: "demo".into(), hosts: options.hosts, mtu: options.mtu, cpus: hosts::processors(), binaries };
+    let config = Config {
+        instance: "demo".into(),
+        hosts: options.hosts,
+        mtu: options.mtu,
+        cpus: hosts::processors(),
+        fast_paths: Vec::new(),
+        binaries,
+    };
     let hosts = LocalHosts::claim(&config)?;
     interrupt.check()?;
     let shown = on_hosts(options, &hosts, &interrupt);

@@ -93,6 +93,7 @@ impl Net {
                     Seen::Frame(from.0, message, pages.iter().map(|page| Box::new(*page)).collect())
                 }
                 Event::Ready { token } => Seen::Ready(token),
+                Event::Session { .. } | Event::Answered { .. } => continue,
                 Event::PeerUp { node } => Seen::Up(node.0),
                 Event::PeerLost { node, reason } => Seen::Lost(node.0, reason),
             });

@@ -28,11 +28,13 @@ pub enum Plant {
     GrantBeforeAcks,
     /// A discard that was carried out is carried out again.
     DiscardTwice,
+    /// An acknowledgement that comes again counts again.
+    AckCountedTwice,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 11] = [
+    pub const ALL: [Plant; 12] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -44,6 +46,7 @@ impl Plant {
         Plant::PrefetchOverWriter,
         Plant::GrantBeforeAcks,
         Plant::DiscardTwice,
+        Plant::AckCountedTwice,
     ];
 }
 

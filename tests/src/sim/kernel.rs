@@ -5,6 +5,8 @@
 
 use super::fast::{PORT, Shared};
 use super::pager::Stamp;
+use super::plan::FastPlan;
+use super::rng::Rng;
 use super::seal;
 use super::verdicts::Count;
 use super::world::{Happening, Sabotage, World};
@@ -38,11 +40,13 @@ pub struct Run {
     /// Frames sent so far.
     sent: usize,
     pauses: u32,
+    /// What it came to, if it is over: the frame has not gone up yet.
+    end: Option<Conduct>,
 }
 
 /// A frame a program sends.
 #[derive(Debug)]
-struct Sent {
+pub struct Sent {
     header: Header,
     stamps: Vec<Stamp>,
 }
@@ -214,6 +218,42 @@ fn read(copy: &Copy, machine: &impl Machine) -> Option<Vec<Stamp>> {
     (machine.is_hasty() || copy.is_still_there(machine)).then_some(stamps)
 }
 
+impl Run {
+    /// Goes on, perhaps to its end; returns what it sends meanwhile.
+    pub fn advance(&mut self, shared: &Shared, rng: &mut Rng, plan: &FastPlan) -> Vec<Sent> {
+        if self.end.is_some() {
+            return Vec::new();
+        }
+        let most = rng.pick(&[2, 8, 30]);
+        let sore = rng.pick(&[Sore::Nothing, Sore::Directory, Sore::Page]);
+        let may_pause = self.pauses < PAUSES_MAX;
+        let replay = Replay {
+            shared,
+            log: RefCell::new(std::mem::take(&mut self.log)),
+            cursor: Cell::new(0),
+            left: Cell::new(if may_pause { rng.between(1, most) } else { u64::MAX }),
+            sore: if may_pause { sore } else { Sore::Nothing },
+            is_interrupted: Cell::new(false),
+        };
+        let mut conduct = execute(&self.arrival, plan.has_small, &replay);
+        let fresh = conduct.sent.split_off(self.sent);
+        self.sent += fresh.len();
+        if replay.is_interrupted.get() {
+            self.pauses += 1;
+        } else {
+            self.end = Some(conduct);
+        }
+        self.log = replay.log.into_inner();
+        fresh
+    }
+
+    /// Whether it came to its end.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+}
+
 impl World {
     /// A frame comes to a host with programs.
     pub(super) fn judge(&mut self, host: usize, arrival: Arrival) -> Result<(), String> {
@@ -225,7 +265,7 @@ impl World {
             [Kind::Request, Kind::Forward, Kind::InvalidateAck].map(|kind| kind as u8).contains(&arrival.header.kind);
         if is_changing && fast.rng.chance(plan.interrupted) {
             let number = fast.next_run();
-            return self.go_on(host, number, Run { arrival, log: Vec::new(), sent: 0, pauses: 0 });
+            return self.go_on(host, number, Run { arrival, log: Vec::new(), sent: 0, pauses: 0, end: None });
         }
         let conduct = execute(&arrival, plan.has_small, &fast.shared);
         self.conclude(host, &arrival, conduct)
@@ -243,34 +283,18 @@ impl World {
         let plan = self.plan.fast;
         let Some(fast) = self.hosts[host].fast.as_mut() else { return Ok(()) };
         fast.shared.now.set(self.now);
-        let most = fast.rng.pick(&[2, 8, 30]);
-        let left = if run.pauses < PAUSES_MAX { fast.rng.between(1, most) } else { u64::MAX };
-        let sore = fast.rng.pick(&[Sore::Nothing, Sore::Directory, Sore::Page]);
-        let replay = Replay {
-            shared: &fast.shared,
-            log: RefCell::new(run.log),
-            cursor: Cell::new(0),
-            left: Cell::new(left),
-            sore: if left < u64::MAX { sore } else { Sore::Nothing },
-            is_interrupted: Cell::new(false),
-        };
-        let mut conduct = execute(&run.arrival, plan.has_small, &replay);
-        let is_interrupted = replay.is_interrupted.get();
-        run.log = replay.log.into_inner();
-        let fresh = conduct.sent.split_off(run.sent);
-        run.sent += fresh.len();
-        if !is_interrupted {
-            return self.conclude(host, &run.arrival, Conduct { sent: fresh, ..conduct });
+        let sent = run.advance(&fast.shared, &mut fast.rng, &plan);
+        if let Some(end) = run.end.take() {
+            return self.conclude(host, &run.arrival, Conduct { sent, ..end });
         }
         self.outcome.verdicts.add(Count::Interruption);
-        if run.pauses == 0 {
+        if run.pauses == 1 {
             self.outcome.verdicts.add(Count::Interrupted);
         }
-        run.pauses += 1;
         let at = self.now + fast.rng.between(1, plan.pause_ns_max);
         fast.runs.insert(number, run);
         self.plan_at(at, host, Happening::Program { host, run: number });
-        self.send_all(host, fresh)
+        self.send_all(host, sent)
     }
 
     fn conclude(&mut self, host: usize, arrival: &Arrival, conduct: Conduct) -> Result<(), String> {
@@ -282,7 +306,7 @@ impl World {
         if conduct.is_up { self.take_up(host, arrival) } else { Ok(()) }
     }
 
-    fn send_all(&mut self, host: usize, sent: Vec<Sent>) -> Result<(), String> {
+    pub(super) fn send_all(&mut self, host: usize, sent: Vec<Sent>) -> Result<(), String> {
         for Sent { header, stamps } in sent {
             let to = self.plan.host_of(NodeId(header.destination.get()));
             if to >= self.hosts.len() || to == host {

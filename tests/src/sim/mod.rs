@@ -2,6 +2,7 @@
 //!
 //! Owns the virtual clock and its agenda. The same seed gives the same run, event by event.
 
+mod between;
 pub mod checker;
 mod fast;
 pub mod host;

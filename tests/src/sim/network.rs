@@ -9,7 +9,7 @@ use super::seal::Seal;
 use super::verdicts::Count;
 use super::world::{Happening, Sabotage, World};
 use dsm_fast::layout::SEQUENCE_BULK;
-use dsm_proto::{Class, Contents, Frame, Nanos, PageContent, Transmit};
+use dsm_proto::{Class, Contents, Frame, PageContent, Transmit};
 use dsm_wire::{Epoch, GrantContent, Header, Kind, Message, Rights, VERSION};
 
 impl World {
@@ -171,7 +171,7 @@ impl World {
         let buffers = self.hosts[to].pager.buffers_in_use() - frame.contents.buffers().count();
         let frames = self.outcome.frames;
         let before = *self.hosts[to].node.stats();
-        self.hosts[to].node.handle_frame(Nanos(self.now), frame);
+        self.call(to, |node, now| node.handle_frame(now, frame))?;
         let after = *self.hosts[to].node.stats();
         self.drain(to)?;
         if is_old {

@@ -27,6 +27,8 @@ pub enum Count {
     Interrupted,
     /// An interruption; a run may have several.
     Interruption,
+    /// A run that went on between two accesses of the agent to a directory.
+    Between,
     /// A page published.
     Published,
     /// A published page that made room.
@@ -41,7 +43,7 @@ pub struct Verdicts([u64; NAMES.len()]);
 
 const PASSES: usize = 11;
 const DROPS: usize = 9;
-const NAMES: [&str; PASSES + DROPS + 11] = [
+const NAMES: [&str; PASSES + DROPS + 12] = [
     "pass_stranger",
     "pass_asleep",
     "pass_payload",
@@ -70,6 +72,7 @@ const NAMES: [&str; PASSES + DROPS + 11] = [
     "pages_served",
     "runs_interrupted",
     "interruptions",
+    "between_accesses",
     "pages_published",
     "pages_evicted",
     "directories_shared",
@@ -109,9 +112,10 @@ impl Count {
             Count::PageServed => PASSES + DROPS + 5,
             Count::Interrupted => PASSES + DROPS + 6,
             Count::Interruption => PASSES + DROPS + 7,
-            Count::Published => PASSES + DROPS + 8,
-            Count::Evicted => PASSES + DROPS + 9,
-            Count::Shared => PASSES + DROPS + 10,
+            Count::Between => PASSES + DROPS + 8,
+            Count::Published => PASSES + DROPS + 9,
+            Count::Evicted => PASSES + DROPS + 10,
+            Count::Shared => PASSES + DROPS + 11,
         }
     }
 }
@@ -155,6 +159,7 @@ impl Verdicts {
             Count::ServedPartly,
             Count::PageServed,
             Count::Interrupted,
+            Count::Between,
             Count::Evicted,
             Count::Shared,
         ];

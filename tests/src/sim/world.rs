@@ -11,7 +11,7 @@ use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use super::verdicts::{Count, Verdicts};
 use dsm_proto::plant::{self, Plant};
-use dsm_proto::{Event, FaultKind, Nanos, OpId, OpResult, PageOp, limits};
+use dsm_proto::{Event, FaultKind, OpId, OpResult, PageOp, limits};
 use dsm_wire::{Epoch, Header, Kind, Line, Message, NodeId, PageNumber, PageRange};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -329,18 +329,18 @@ impl World {
             Happening::Fault { host, page, kind } => {
                 // Half of the pages are shared truly, half because they are one page.
                 let line = Line((page.0 % 2 * host as u64 % u64::from(Line::COUNT)) as u8);
-                self.hosts[host].node.handle_fault(Nanos(self.now), page, kind, line);
+                self.call(host, |node, now| node.handle_fault(now, page, kind, line))?;
                 self.drain(host)
             }
             Happening::Effect { host, op, work, rest_ns } => self.effect(host, op, &work, rest_ns),
             Happening::Done { host, op, result } => {
-                self.hosts[host].node.handle_page_done(Nanos(self.now), op, result);
+                self.call(host, |node, now| node.handle_page_done(now, op, result))?;
                 self.drain(host)
             }
             Happening::Step { host, thread } => self.step(host, thread),
             Happening::Timer { host } => {
                 self.hosts[host].timer = None;
-                self.hosts[host].node.handle_timeout(Nanos(self.now));
+                self.call(host, |node, now| node.handle_timeout(now))?;
                 self.drain(host)
             }
             Happening::Partition { until_ns, group } => {
@@ -481,7 +481,7 @@ impl World {
         if let Some(fast) = &self.hosts[host].fast {
             fast.enter_epoch(epoch, Some(self.plan.node_of(dead)));
         }
-        self.hosts[host].node.handle_membership(Nanos(self.now), epoch, &members);
+        self.call(host, |node, now| node.handle_membership(now, epoch, &members))?;
         self.drain(host)?;
         let is_last = members.iter().all(|node| self.hosts[self.plan.host_of(*node)].epoch != FIRST_EPOCH);
         if is_last {

@@ -43,7 +43,7 @@ const WALLS: &[Wall] = &[
     open("dvm-exec", &["dvm-api", "uffd-dsm", "dsm-wire"]),
     open("dvm-hosts", &[]),
     open("xtask", &["dvm-hosts"]),
-    open("dvm-tests", &["dsm-proto", "dsm-wire", "dvm-hosts"]),
+    open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-hosts"]),
     open("dvm-benches", &["dvm-hosts", "uffd-dsm", "dsm-wire"]),
 ];
 

@@ -208,9 +208,11 @@ impl Node {
     /// Somebody has the page: whoever reads it drops it, then the owner or provider hands it over.
     fn serve_write(&mut self, page: PageNumber, asked: Asked) {
         let writer = asked.request.requester();
+        let early = is(Plant::SharersBeforeLock).then(|| self.entry(page).sharers);
         let Some(era) = self.lock(page) else { return };
         // Readers may have come until the word was busy.
         let Entry { word, sharers } = self.entry(page);
+        let sharers = early.unwrap_or(sharers);
         let phase = if word.state() == State::Owned {
             Phase::Granted { provider: word.owner() }
         } else {
@@ -431,14 +433,14 @@ impl Node {
     /// The directory entry of a page homed here.
     pub(crate) fn entry(&self, page: PageNumber) -> Entry {
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
-            Some(Form::Split(_, directory)) => dsm_fast::load(&**directory, page.index_in_extent()),
+            Some(Form::Split(_, directory)) => dsm_fast::load(directory, page.index_in_extent()),
             Some(Form::Unknown | Form::Whole(_) | Form::Remote(..) | Form::Lost) | None => Entry::default(),
         }
     }
 
     pub(crate) fn change(&mut self, page: PageNumber, step: Step) {
         let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return };
-        let result: Result<Entry, Refused> = dsm_fast::step(&**directory, page.index_in_extent(), step);
+        let result: Result<Entry, Refused> = dsm_fast::step(directory, page.index_in_extent(), step);
         result.expect("home takes only steps the entry allows");
     }
 }

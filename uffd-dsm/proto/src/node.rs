@@ -398,6 +398,15 @@ impl Node {
         self.events.push_back(event);
     }
 
+    /// Says that the directory of `extent` is gone; nothing, if it was not yet told that there is one.
+    pub(crate) fn close_directory(&mut self, extent: ExtentNumber) {
+        let opened = Event::DirectoryOpened(extent);
+        match self.events.iter().position(|event| *event == opened) {
+            Some(place) => drop(self.events.remove(place)),
+            None => self.emit(Event::DirectoryClosed(extent)),
+        }
+    }
+
     pub(crate) fn free(&mut self, contents: &Contents) {
         self.events.extend(contents.buffers().map(Event::FreeBuffer));
     }

@@ -36,8 +36,7 @@ pub static ENDPOINTS: Record<{ Map::Endpoint.words() }> = Array::with_max_entrie
 
 /// Peers, by endpoint.
 #[map]
-pub static PEERS: Record<{ Map::Peer.words() }> =
-    Array::with_max_entries(ENDPOINTS_MAX * PEERS_PER_ENDPOINT, MMAPABLE);
+pub static PEERS: Record<{ Map::Peer.words() }> = Array::with_max_entries(ENDPOINTS_MAX * PEERS_PER_ENDPOINT, MMAPABLE);
 
 /// Invalidations under way, by endpoint.
 #[map]
@@ -65,8 +64,7 @@ pub static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICT_NA
 
 /// How long each verdict took: [`LATENCY_BUCKETS`] for each, per processor.
 #[map]
-pub static LATENCIES: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries((VERDICT_NAMES.len() * LATENCY_BUCKETS) as u32, 0);
+pub static LATENCIES: PerCpuArray<u64> = PerCpuArray::with_max_entries((VERDICT_NAMES.len() * LATENCY_BUCKETS) as u32, 0);
 
 /// Frames at work, per processor: a program runs to its end before the next one begins.
 #[map]

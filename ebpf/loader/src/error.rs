@@ -113,7 +113,7 @@ impl Error {
     #[must_use]
     pub fn told(&self) -> String {
         let told = without_log(&self.told_with_log());
-        if self.is_forbidden() { format!("{told}: give it CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { told }
+        if self.is_forbidden() { format!("{told}: give this process CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { told }
     }
 
     /// The same with all that the verifier said of a program: thousands of lines.
@@ -178,6 +178,6 @@ mod tests {
     #[test]
     fn what_is_forbidden_comes_with_the_fix() {
         let error = Error::Attach { program: "p", source: io::Error::from_raw_os_error(libc::EPERM) };
-        assert!(error.told().ends_with(": give it CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"), "{}", error.told());
+        assert!(error.told().ends_with(": give this process CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"), "{}", error.told());
     }
 }

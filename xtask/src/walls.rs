@@ -3,7 +3,7 @@
 //! Owns the table of allowed edges; a new edge is an architecture change and comes with the reason. Must not look at code.
 //!
 //! ```text
-//!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport -> dsm-wire
+//!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
 //!   dvm-exec  -> dvm-api, uffd-dsm                           dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   xtask, dvm-tests, dvm-benches -> dvm-hosts               (below everything that is checked)
@@ -37,7 +37,7 @@ const WALLS: &[Wall] = &[
     open("dsm-bpf", &["dsm-fast", "dsm-wire"]),
     open("bpf-ld", &[]),
     open("uffd-dsm", &["dsm-wire"]),
-    open("dsm-transport", &["dsm-wire"]),
+    open("dsm-transport", &["dsm-fast", "dsm-wire"]),
     open("dvm-api", &["dsm-wire"]),
     open("dvm-agent", &["dvm-api", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
     open("dvm-exec", &["dvm-api", "uffd-dsm", "dsm-wire"]),

@@ -20,6 +20,8 @@ pub struct Case {
     pub deadline: Duration,
     /// Whether it harms its hosts, so that the next case needs new ones.
     pub harms: bool,
+    /// `fast_path` of its hosts, if it matters to the case.
+    pub fast_path: Option<&'static str>,
     /// The case; says in a few words what it saw.
     pub run: Run,
 }
@@ -49,7 +51,15 @@ impl std::error::Error for Lacking {}
 impl Case {
     /// A case on `hosts` hosts with the usual deadline.
     pub fn new(name: impl Into<String>, hosts: usize, run: impl Fn(&mut Bed<'_>) -> Result<String> + 'static) -> Self {
-        Self { name: name.into(), hosts, needs: Vec::new(), deadline: Duration::from_secs(60), harms: false, run: Box::new(run) }
+        Self {
+            name: name.into(),
+            hosts,
+            needs: Vec::new(),
+            deadline: Duration::from_secs(60),
+            harms: false,
+            fast_path: None,
+            run: Box::new(run),
+        }
     }
 
     /// Adds what it needs.
@@ -70,6 +80,13 @@ impl Case {
     #[must_use]
     pub fn harmful(mut self) -> Self {
         self.harms = true;
+        self
+    }
+
+    /// Sets `fast_path` of its hosts, whatever the others run with.
+    #[must_use]
+    pub fn with_fast_path(mut self, fast_path: &'static str) -> Self {
+        self.fast_path = Some(fast_path);
         self
     }
 

@@ -42,7 +42,10 @@ const EM_BPF: u16 = 247;
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, run: fn(&mut Bed<'_>) -> Result<String>| {
-        Case::new(format!("doctor/{name}"), 2, run).needs(&[Need::Program("pigz"), Need::Program("ip")]).harmful()
+        Case::new(format!("doctor/{name}"), 2, run)
+            .needs(&[Need::Program("pigz"), Need::Program("ip")])
+            .harmful()
+            .with_fast_path("auto")
     };
     vec![
         case("no-cap-bpf", no_cap_bpf).needs(&[Need::Program("setpriv")]),

@@ -13,6 +13,7 @@ pub mod bed;
 pub mod case;
 pub mod doctor;
 pub mod failures;
+pub mod fastpath;
 pub mod histories;
 pub mod linearize;
 pub mod litmus;
@@ -37,6 +38,7 @@ pub fn cases() -> Vec<Case> {
         failures::cases(),
         stages::cases(),
         doctor::cases(),
+        fastpath::cases(),
     ]
     .into_iter()
     .flatten()

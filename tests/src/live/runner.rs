@@ -57,7 +57,14 @@ pub struct Totals {
 pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
     let chosen: Vec<Case> = cases.into_iter().filter(|case| plan.chooses(&case.name)).collect();
     ensure!(!chosen.is_empty(), "no case matches {:?}: see `live --list`", plan.filters);
-    let mut runner = Runner { plan, workshop: Workshop::new()?, hosts: None, host_failures: 0, totals: Totals::default() };
+    let mut runner = Runner {
+        plan,
+        workshop: Workshop::new()?,
+        hosts: None,
+        fast_paths: Vec::new(),
+        host_failures: 0,
+        totals: Totals::default(),
+    };
     let absent = plan.absent();
     for case in &chosen {
         if plan.stop.load(Ordering::Relaxed) {
@@ -96,6 +103,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     workshop: Workshop,
     hosts: Option<LocalHosts>,
+    /// How those hosts were made.
+    fast_paths: Vec<String>,
     host_failures: usize,
     totals: Totals,
 }
@@ -135,7 +144,7 @@ impl Runner<'_> {
     }
 
     fn once(&mut self, case: &Case, turn: u32) -> Result<String> {
-        self.prepare(case.hosts)?;
+        self.prepare(case)?;
         let hosts = self.hosts.as_ref().context("no hosts")?;
         let effort = Effort { seed: self.plan.effort.seed + u64::from(turn), ..self.plan.effort };
         let mut bed = Bed { hosts, workshop: &mut self.workshop, deadline: Instant::now() + case.deadline, effort };
@@ -148,12 +157,15 @@ impl Runner<'_> {
         Ok(said)
     }
 
-    /// Makes hosts unless those at hand are as many as wanted.
-    fn prepare(&mut self, count: usize) -> Result<()> {
-        if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) {
+    /// Makes hosts unless those at hand are as many, and made, as wanted.
+    fn prepare(&mut self, case: &Case) -> Result<()> {
+        let count = case.hosts;
+        let fast_paths = case.fast_path.map_or_else(|| self.plan.fast_paths.clone(), |fast_path| vec![fast_path.to_owned()]);
+        if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.fast_paths == fast_paths {
             return Ok(());
         }
         self.hosts = None;
+        self.fast_paths.clone_from(&fast_paths);
         if self.host_failures >= HOST_FAILURES_MAX {
             bail!("no hosts: they could not be made {} times", self.host_failures);
         }
@@ -161,7 +173,7 @@ impl Runner<'_> {
             instance: "test".into(),
             hosts: count,
             mtu: MTU,
-            fast_paths: self.plan.fast_paths.clone(),
+            fast_paths,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),
         };

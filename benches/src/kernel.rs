@@ -5,7 +5,7 @@
 
 use crate::bed::{Bed, busy, times};
 use crate::figure::{Bar, Figure, Samples, microseconds};
-use crate::list::{Bench, ONE_CORE, ROUNDS, in_turns, last_core, local_fault, p50, part, udp_round_trip};
+use crate::list::{Bench, ONE_CORE, ROUNDS, in_turns, last_core, local_fault, native_touch, p50, part, udp_round_trip};
 use anyhow::{Context, Result, ensure};
 use dvm_hosts::Finished;
 
@@ -21,6 +21,8 @@ const HOSTS: &str = "h0,h1,h2";
 /// Less than a host publishes.
 const PAGES: usize = 4000;
 const SCAN_PAGES: usize = 6000;
+/// Memory touched before, as a multiple of what is read: three hosts hold it.
+const WARM: usize = 8;
 /// Processor 0, as receive packet steering names it.
 const STEER_TO_HOME: &str = "1";
 const STEER_NOWHERE: &str = "0";
@@ -32,6 +34,7 @@ fn on_one_core(bed: &Bed) -> Result<()> {
 /// Latencies of the third host's reads of pages that the first one has published.
 fn clean(bed: &mut Bed) -> Result<Samples> {
     let count = part(bed).min(PAGES);
+    native_touch(bed, PAGES * WARM)?;
     let finished = bed.faults_on(HOSTS, "clean", PAGES, &[&count.to_string()], ONE_CORE)?;
     let served = on(&finished, "h2", "frames_in_kernel")?;
     ensure!(

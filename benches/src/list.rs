@@ -209,7 +209,7 @@ fn scan(bed: &mut Bed) -> Result<Vec<Figure>> {
 
 /// The time to touch so many fresh pages without us. A virtual machine has those pages from its own host afterwards, which may
 /// take longer to supply one than a page takes over the network.
-fn native_touch(bed: &Bed, pages: usize) -> Result<Samples> {
+pub fn native_touch(bed: &Bed, pages: usize) -> Result<Samples> {
     let mut native = Command::new(bed.program("faults"));
     let output = dvm_hosts::output_within(native.args(["touch", &pages.to_string()]), NATIVE_LATEST)?;
     times(&String::from_utf8_lossy(&output.stdout), "touch")

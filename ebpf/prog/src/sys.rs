@@ -4,14 +4,15 @@
 //! not know what frames mean.
 #![expect(unsafe_code, reason = "packet memory and helpers are raw pointers")]
 
+use crate::maps::Records;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_action};
+use aya_ebpf::btf_maps::{HashMap, PerCpuArray};
 use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
 };
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::intrinsics::{AtomicOrdering as Order, atomic_cxchg, atomic_xadd};
 use dsm_fast::layout::PAGE_WORDS;
@@ -103,7 +104,7 @@ pub fn tc_send_back(context: &TcContext) -> i32 {
 
 /// Adds one to this processor's counter.
 #[inline(always)]
-pub fn count(counters: &PerCpuArray<u64>, index: u32) {
+pub fn count<const COUNT: usize>(counters: &PerCpuArray<u64, COUNT>, index: u32) {
     if let Some(count) = counters.get_ptr_mut(index) {
         // SAFETY: the map gave a valid pointer to this processor's own element.
         unsafe { *count += 1 };
@@ -112,7 +113,7 @@ pub fn count(counters: &PerCpuArray<u64>, index: u32) {
 
 /// This processor's element of a map of one.
 #[inline(always)]
-pub fn scratch<T>(map: &PerCpuArray<T>) -> Option<&'static mut T> {
+pub fn scratch<T>(map: &PerCpuArray<T, 1>) -> Option<&'static mut T> {
     // SAFETY: the element belongs to this processor, on which no other program of the kind runs before this one has ended; each
     // program asks once.
     unsafe { map.get_ptr_mut(0)?.as_mut() }
@@ -124,7 +125,7 @@ pub struct Word(*mut u64);
 
 /// The word of a record; none beyond the end.
 #[inline(always)]
-pub fn word<const WORDS: usize>(map: &Array<[u64; WORDS]>, cell: Cell) -> Option<Word> {
+pub fn word<const WORDS: usize, const COUNT: usize>(map: &Records<WORDS, COUNT>, cell: Cell) -> Option<Word> {
     let record = map.get_ptr_mut(cell.record)?;
     if cell.word >= WORDS {
         return None;
@@ -160,7 +161,7 @@ impl Word {
 
 /// The value of `key`.
 #[inline(always)]
-pub fn find<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
+pub fn find<K, V: Copy, const COUNT: usize>(map: &HashMap<K, V, COUNT>, key: &K) -> Option<V> {
     // SAFETY: the value is copied out at once; a word that the agent replaces meanwhile is read before or after.
     unsafe { map.get(key) }.copied()
 }
@@ -181,7 +182,12 @@ pub fn is_joined(context: &TcContext) -> bool {
 
 /// Overwrites a page of the frame from `offset` with the page at `index`; none if there is no such page, or the frame is shorter.
 #[inline(always)]
-pub fn tc_write_page(context: &TcContext, offset: u32, pages: &Array<[u64; PAGE_WORDS]>, index: u32) -> Option<()> {
+pub fn tc_write_page<const COUNT: usize>(
+    context: &TcContext,
+    offset: u32,
+    pages: &Records<PAGE_WORDS, COUNT>,
+    index: u32,
+) -> Option<()> {
     let page = pages.get_ptr(index)?;
     // SAFETY: the context is this program's own, and the map gave a valid pointer to a whole page. The agent may change it
     // meanwhile: the caller asks afterwards.

@@ -4,6 +4,7 @@
 
 use crate::config::NodeConfig;
 use crate::exit::{Exit, Failure};
+use crate::fastpath::FastPathStatus;
 use crate::figures::HistogramRow;
 use crate::status::{HistogramReport, Status};
 use anyhow::{Context, anyhow};
@@ -125,9 +126,19 @@ fn status_table(status: &Status) -> String {
             ),
         );
     }
+    fast_path(&mut text, &status.fast_path);
     counters(&mut text, "counter", &status.counters);
     counters(&mut text, "shard counter", &status.shards);
     text
+}
+
+fn fast_path(text: &mut String, path: &FastPathStatus) {
+    let probe = path.probe_us.map(|time| format!(", probe took {time:.1} us")).unwrap_or_default();
+    line(text, format_args!("fast path {}{probe}", path.attached));
+    for reason in &path.reasons {
+        line(text, format_args!("fast path not better: {reason}"));
+    }
+    counters(text, "fast path verdict", &path.verdicts);
 }
 
 fn counters(text: &mut String, what: &str, counters: &BTreeMap<String, u64>) {
@@ -168,5 +179,17 @@ mod tests {
         let table = histogram_table(&HistogramReport { node: "a".into(), histograms: vec![row] });
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[1], ["fault_ns", "3", "1.5", "2.0", "2.0", "12.3"]);
+    }
+
+    #[test]
+    fn the_fast_path_is_told_with_its_reasons() {
+        let verdicts = [("serve", 7), ("pong", 0)].map(|(name, count)| (name.to_owned(), count));
+        let reasons = vec!["native XDP: EOPNOTSUPP".to_owned()];
+        let path = FastPathStatus { attached: "TC".into(), reasons, probe_us: Some(42.25), verdicts: verdicts.into() };
+        let mut text = String::new();
+        fast_path(&mut text, &path);
+        let expected =
+            "fast path TC, probe took 42.2 us\nfast path not better: native XDP: EOPNOTSUPP\nfast path verdict serve 7\n";
+        assert_eq!(text, expected);
     }
 }

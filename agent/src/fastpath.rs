@@ -46,7 +46,7 @@ pub struct Host {
 /// What `status` tells of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FastPathStatus {
-    /// How the programs are attached: native XDP, generic XDP, TC or none.
+    /// How the programs are attached: native XDP and TC, TC, generic XDP, or none.
     pub attached: String,
     /// Why it is not higher.
     pub reasons: Vec<String>,
@@ -101,9 +101,19 @@ impl Host {
     /// How often each verdict came; nothing if the programs are not loaded.
     #[must_use]
     pub fn verdicts(&self) -> BTreeMap<String, u64> {
-        let counts = self.path.as_ref().map(|path| lock(path).counts("VERDICTS"));
-        let counts = counts.and_then(Result::ok).unwrap_or_default();
-        VERDICT_NAMES.iter().map(ToString::to_string).zip(counts).collect()
+        VERDICT_NAMES.iter().map(ToString::to_string).zip(self.counts("VERDICTS")).collect()
+    }
+
+    /// How long each verdict took, in the buckets of [`crate::buckets`]; nothing if the programs are not loaded.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<u64> {
+        self.counts("LATENCIES")
+    }
+
+    /// Nothing either while programs are being attached, which takes seconds: whoever asks does not wait for that.
+    fn counts(&self, map: &str) -> Vec<u64> {
+        let free = self.path.as_ref().and_then(|path| path.try_lock().ok());
+        free.and_then(|path| path.counts(map).ok()).unwrap_or_default()
     }
 }
 

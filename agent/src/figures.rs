@@ -75,12 +75,6 @@ impl Figures {
 }
 
 fn row(name: &str, histogram: &Histogram<u64>) -> HistogramRow {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).expect("writing a histogram to memory cannot fail");
-    let mut hdr_v2 = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(hdr_v2, "{byte:02x}").expect("writing to a String cannot fail");
-    }
     HistogramRow {
         name: name.to_owned(),
         count: histogram.len(),
@@ -88,8 +82,20 @@ fn row(name: &str, histogram: &Histogram<u64>) -> HistogramRow {
         p90_ns: histogram.value_at_quantile(0.9),
         p99_ns: histogram.value_at_quantile(0.99),
         max_ns: histogram.max(),
-        hdr_v2,
+        hdr_v2: hexadecimal(histogram),
     }
+}
+
+/// A histogram for [`HistogramRow::hdr_v2`].
+#[must_use]
+pub fn hexadecimal(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    V2Serializer::new().serialize(histogram, &mut bytes).expect("writing a histogram to memory cannot fail");
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Owns the command line. Must not do anything itself.
 
 mod agent;
+mod buckets;
 mod client;
 mod clock;
 mod config;
@@ -53,6 +54,9 @@ enum Command {
         /// This host's file: its executor is looked at, too.
         #[arg(long)]
         node: Option<PathBuf>,
+        /// The cluster's file: with it the interface to the other hosts is looked at.
+        #[arg(long, requires = "node")]
+        cluster: Option<PathBuf>,
         /// One JSON object instead of lines.
         #[arg(long)]
         json: bool,
@@ -98,14 +102,13 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::Run { cluster, node } => run::run(&cluster, &node),
-        Command::Doctor { node, json } => doctor::doctor(node.as_deref(), json).and_then(|(text, healthy)| {
-            print(&text)?;
-            if healthy {
-                Ok(())
-            } else {
-                Err(Failure::new(Exit::Unhealthy, anyhow::anyhow!("something is missing on this host")))
-            }
-        }),
+        Command::Doctor { node, cluster, json } => {
+            doctor::doctor(node.as_deref(), cluster.as_deref(), json).and_then(|(text, healthy)| {
+                print(&text)?;
+                let unhealthy = || Failure::new(Exit::Unhealthy, anyhow::anyhow!("something is missing on this host"));
+                if healthy { Ok(()) } else { Err(unhealthy()) }
+            })
+        }
         Command::Status(ask) => {
             let is_json = ask.json;
             client::status(&ask.target(), is_json).and_then(|text| print(&text))

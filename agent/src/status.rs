@@ -3,6 +3,7 @@
 //! Owns the JSON's form. Must not know sockets or terminals.
 
 use crate::agent::Agent;
+use crate::buckets;
 use crate::fastpath::FastPathStatus;
 use crate::figures::{Figures, HistogramRow};
 use crate::job::{Job, JobNote, Role};
@@ -82,7 +83,7 @@ pub struct JobStatus {
 pub struct HistogramReport {
     /// This node's name.
     pub node: String,
-    /// By name, over all shards since the start, ended ones included.
+    /// By name, over all shards since the start, ended ones included; then those of the fast path by verdict.
     pub histograms: Vec<HistogramRow>,
 }
 
@@ -121,7 +122,9 @@ pub async fn histograms(agent: &Agent) -> HistogramReport {
             total.add(figures);
         }
     }
-    HistogramReport { node: agent.name().to_owned(), histograms: total.rows() }
+    let mut histograms = total.rows();
+    histograms.extend(buckets::rows(&agent.fast.latencies()));
+    HistogramReport { node: agent.name().to_owned(), histograms }
 }
 
 fn peers(agent: &Agent) -> Vec<PeerStatus> {

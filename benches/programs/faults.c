@@ -3,7 +3,7 @@
  * Owns the access patterns. Must not know that its threads are on different hosts: it says only which thread does what. With
  * `dvm-exec --place rr` over two hosts the main thread is on one and all that `start_there` makes on the other.
  *
- * usage: faults read|write|ticket|parallel|scan|beside|touch COUNT [NUMBER]
+ * usage: faults read|write|ticket|parallel|scan|beside|clean|hops|touch COUNT [NUMBER]
  *   read      the other thread reads COUNT pages that main wrote, in random order: one `latency` each
  *   write     the same pages are read by both, then written by the other: one `latency` each
  *   ticket    a ticket lock goes COUNT times from one to the other: one `latency` each, from the releasing store to the moment
@@ -12,6 +12,10 @@
  *   scan      the other thread reads COUNT pages in order NUMBER times: `scan-1`, `scan-2`, ...
  *   beside    COUNT pages are read as in `read`: one `latency` each; NUMBER pages are scanned: `scan-alone`; NUMBER more are
  *             scanned while another thread reads on: `scan-beside`, and one `beside` for each of its reads
+ *   clean     over three hosts: main writes COUNT pages, the second host reads them, then the third one: of the first NUMBER, in
+ *             random order, one `latency` each
+ *   hops      over three hosts: the third one reads COUNT pages that the second owns: of a home on the first, one `three` each, and
+ *             of a home on the second, one `two` each
  *   touch     main touches COUNT fresh pages: `touch`
  * prints lines `NAME NANOSECONDS`
  */
@@ -213,6 +217,58 @@ static void run_beside(void) {
     pthread_join(reader, NULL);
 }
 
+static void await(atomic_int *what, int value) {
+    while (*what < value) usleep(100);
+}
+
+static void *read_second(void *argument) {
+    await(&sync_page.go, 1);
+    (void)timed_scan(0, count);
+    sync_page.done = 1;
+    return argument;
+}
+
+static void *read_third(void *argument) {
+    clear(latency[0], number);
+    fetch(order, number);
+    sync_page.ready = 1;
+    await(&sync_page.done, 1);
+    for (uint64_t i = 0; i < number; i++) latency[0][i] = timed_read(order[i]);
+    latencies[0] = number;
+    return argument;
+}
+
+/* The second COUNT pages are touched first by who is to be their home. */
+static void *own_second(void *argument) {
+    await(&sync_page.go, 1);
+    for (uint64_t i = 0; i < count; i++) pages[i * PAGE] = 2;
+    for (uint64_t i = 0; i < count; i++) pages[(count + i) * PAGE] = 2;
+    sync_page.done = 1;
+    return argument;
+}
+
+static void *hop_third(void *argument) {
+    for (int i = 0; i < 2; i++) clear(latency[i], count);
+    fetch(order, count);
+    sync_page.ready = 1;
+    await(&sync_page.done, 1);
+    for (uint64_t i = 0; i < count; i++) {
+        latency[0][i] = timed_read(order[i]);
+        latency[1][i] = timed_read(count + order[i]);
+    }
+    latencies[0] = latencies[1] = count;
+    return argument;
+}
+
+/* Of threads placed in turn over three hosts, the next two go to the second and to the third. */
+static void run_three(void *(*second)(void *), void *(*third)(void *)) {
+    pthread_t threads[2];
+    if (pthread_create(&threads[0], NULL, second, NULL) != 0 || pthread_create(&threads[1], NULL, third, NULL) != 0) exit(2);
+    await(&sync_page.ready, 1);
+    sync_page.go = 1;
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     mode = argv[1];
@@ -220,7 +276,9 @@ int main(int argc, char **argv) {
     if (argc > 3) number = strtoull(argv[3], NULL, 10);
     int is_beside = strcmp(mode, "beside") == 0, is_parallel = strcmp(mode, "parallel") == 0;
     if (count == 0 || number == 0 || (is_parallel && number > THREADS_MAX)) return 2;
-    uint64_t total = is_parallel ? count * number : is_beside ? count + 3 * number : count;
+    int is_hops = strcmp(mode, "hops") == 0, is_clean = strcmp(mode, "clean") == 0;
+    if (is_clean && (argc < 4 || number > count)) return 2;
+    uint64_t total = is_parallel ? count * number : is_beside ? count + 3 * number : is_hops ? 2 * count : count;
     pages = array(total * PAGE);
     if (strcmp(mode, "touch") == 0) {
         uint64_t start = now_ns();
@@ -233,7 +291,7 @@ int main(int argc, char **argv) {
     order = array(shuffled * 8);
     shuffle(order, shuffled);
     /* Not zero, or they would not travel. */
-    for (uint64_t i = 0; i < total; i++) pages[i * PAGE] = 1;
+    for (uint64_t i = 0; i < (is_hops ? count : total); i++) pages[i * PAGE] = 1;
     if (is_parallel) run_parallel();
     else if (is_beside) run_beside();
     else if (strcmp(mode, "ticket") == 0) {
@@ -243,8 +301,11 @@ int main(int argc, char **argv) {
     } else if (strcmp(mode, "scan") == 0) pthread_join(start_there(scan, 0), NULL);
     else if (strcmp(mode, "read") == 0) pthread_join(start_there(read_all, 0), NULL);
     else if (strcmp(mode, "write") == 0) pthread_join(start_there(write_all, 0), NULL);
+    else if (is_clean) run_three(read_second, read_third);
+    else if (is_hops) run_three(own_second, hop_third);
     else return 2;
+    const char *names[2] = {is_hops ? "three" : "latency", is_hops ? "two" : is_beside ? "beside" : "latency"};
     for (int i = 0; i < 2; i++)
-        for (uint64_t j = 0; j < latencies[i]; j++) print(is_beside && i == 1 ? "beside" : "latency", latency[i][j]);
+        for (uint64_t j = 0; j < latencies[i]; j++) print(names[i], latency[i][j]);
     return 0;
 }

@@ -21,7 +21,7 @@ const SOURCES: [(&str, &str); 2] =
 
 /// The place where benches run.
 pub struct Bed {
-    /// Two hosts.
+    /// Three hosts.
     pub hosts: LocalHosts,
     /// Samples of each latency.
     pub samples: usize,
@@ -42,11 +42,11 @@ impl Drop for Beside {
 }
 
 impl Bed {
-    /// Makes two hosts and compiles the programs.
+    /// Makes three hosts and compiles the programs.
     pub fn new(binaries: PathBuf, samples: usize) -> Result<Self> {
         let hosts = LocalHosts::claim(&Config {
             instance: "bench".into(),
-            hosts: 2,
+            hosts: 3,
             mtu: MTU,
             fast_paths: Vec::new(),
             cpus: processors(),
@@ -78,6 +78,16 @@ impl Bed {
         Ok(())
     }
 
+    /// Has packets that come to host `index` handled by these processors (a hexadecimal mask; 0: by whoever takes them in).
+    pub fn steer(&self, index: usize, mask: &str) -> Result<()> {
+        let namespace = &self.hosts.host(index)?.namespace;
+        let script = format!("echo {mask} > /sys/class/net/eth0/queues/rx-0/rps_cpus");
+        // `ip netns exec` mounts the namespace's own /sys.
+        let output = output_within(Command::new("ip").args(["netns", "exec", namespace, "sh", "-c", &script]), SHORT)?;
+        ensure!(output.status.success(), "steering packets: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
+    }
+
     /// Runs a job from host 0, its root pinned; it must succeed.
     pub fn job(&mut self, job: Job, list: &str) -> Result<Finished> {
         self.jobs += 1;
@@ -95,10 +105,16 @@ impl Bed {
         }
     }
 
-    /// Runs `faults` over both hosts.
+    /// Runs `faults` over two hosts.
     pub fn faults(&mut self, mode: &str, count: usize, more: &[&str], list: &str) -> Result<Finished> {
+        self.faults_on("h0,h1", mode, count, more, list)
+    }
+
+    /// Runs `faults` over these hosts, its threads placed on them in turn.
+    pub fn faults_on(&mut self, hosts: &str, mode: &str, count: usize, more: &[&str], list: &str) -> Result<Finished> {
         let arguments = [mode.to_owned(), count.to_string()].into_iter().chain(more.iter().map(|word| (*word).to_owned()));
-        let job = Job::new(self.program("faults"), &self.directory).options(["--place", "rr"]).arguments(arguments);
+        let job =
+            Job::new(self.program("faults"), &self.directory).options(["--place", "rr", "--hosts", hosts]).arguments(arguments);
         self.job(job, list)
     }
 

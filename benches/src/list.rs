@@ -33,10 +33,10 @@ pub const BENCHES: [Bench; 9] = [
 ];
 
 /// The processor of the root's host, and of both on one core.
-const ONE_CORE: &str = "0";
+pub const ONE_CORE: &str = "0";
 const ANY_CORE: &str = "0-63";
 /// Turns in which a figure and its floor are measured.
-const ROUNDS: usize = 5;
+pub const ROUNDS: usize = 5;
 /// The same for measurements of seconds.
 const LONG_ROUNDS: usize = 3;
 /// Memory touched before a scan, as a multiple of what is scanned: both hosts hold it, and the program.
@@ -62,7 +62,7 @@ fn on_two_cores(bed: &Bed) -> Result<()> {
 }
 
 /// Measures figure and floor in turns, so that what else the machine does falls on all of them alike.
-fn in_turns<const N: usize>(
+pub fn in_turns<const N: usize>(
     bed: &mut Bed,
     rounds: usize,
     mut round: impl FnMut(&mut Bed) -> Result<[Samples; N]>,
@@ -77,19 +77,19 @@ fn in_turns<const N: usize>(
 }
 
 /// Samples of one round.
-fn part(bed: &Bed) -> usize {
+pub fn part(bed: &Bed) -> usize {
     bed.samples.div_ceil(ROUNDS)
 }
 
 /// 64 bytes there, a page back, blocking, on one core.
-fn udp_round_trip(bed: &Bed) -> Result<Samples> {
+pub fn udp_round_trip(bed: &Bed) -> Result<Samples> {
     let _server = bed.server(ONE_CORE, "udp-server")?;
     let address = bed.hosts.host(0)?.address.clone();
     times(&bed.floor(1, ONE_CORE, &["udp-client", &address, &part(bed).to_string()])?, "latency")
 }
 
 /// A fault answered by another thread of the same process, on one core.
-fn local_fault(bed: &Bed) -> Result<Samples> {
+pub fn local_fault(bed: &Bed) -> Result<Samples> {
     times(&bed.floor(1, ONE_CORE, &["uffd", &part(bed).to_string()])?, "latency")
 }
 
@@ -264,7 +264,7 @@ fn povray(bed: &mut Bed) -> Result<Vec<Figure>> {
     ])
 }
 
-fn p50(samples: &Samples) -> f64 {
+pub fn p50(samples: &Samples) -> f64 {
     microseconds(samples.median())
 }
 
@@ -279,6 +279,6 @@ fn counter(finished: &Finished, name: &str) -> Result<u64> {
 }
 
 /// The second processor, or the only one.
-fn last_core() -> String {
+pub fn last_core() -> String {
     (processors() - 1).min(1).to_string()
 }

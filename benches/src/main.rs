@@ -4,6 +4,7 @@
 
 mod bed;
 mod figure;
+mod kernel;
 mod list;
 
 use anyhow::{Context, Result, ensure};
@@ -35,6 +36,7 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let chosen: Vec<&list::Bench> = list::BENCHES
         .iter()
+        .chain(&kernel::BENCHES)
         .filter(|bench| arguments.only.is_empty() || arguments.only.iter().any(|part| bench.name.contains(part.as_str())))
         .collect();
     ensure!(!chosen.is_empty(), "no figure matches {:?}: see --list", arguments.only);

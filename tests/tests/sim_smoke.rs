@@ -2,20 +2,21 @@
 //!
 //! Owns the choice of seeds. `cargo xtask sim` runs many more.
 
-use dvm_tests::sim::{Plan, Sabotage, run};
+use dvm_tests::sim::verdicts::Verdicts;
+use dvm_tests::sim::{FastMode, Plan, Sabotage, run};
 use std::thread;
 
 const SEEDS: u64 = 200;
 const HUNT_SEEDS: u64 = 400;
 
-fn check(seeds: &[u64]) {
+fn check(seeds: &[u64], mode: FastMode) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for chunk in seeds.chunks(seeds.len().div_ceil(cores)) {
             scope.spawn(move || {
                 for seed in chunk {
-                    if let Err(failure) = run(&Plan::of(*seed, None), None, false) {
-                        panic!("cargo xtask sim --seed {seed:#x}: {}", failure.reason);
+                    if let Err(failure) = run(&Plan::of(*seed, None).with_fast(mode), None, false) {
+                        panic!("cargo xtask sim --seed {seed:#x} (fast path: {mode:?}): {}", failure.reason);
                     }
                 }
             });
@@ -25,7 +26,15 @@ fn check(seeds: &[u64]) {
 
 #[test]
 fn seeds_pass() {
-    check(&(0..SEEDS).collect::<Vec<_>>());
+    check(&(0..SEEDS).collect::<Vec<_>>(), FastMode::Mixed);
+}
+
+/// The fast path makes a run faster, never different: what needs it, or cannot bear it, is a bug.
+#[test]
+fn seeds_pass_with_and_without_the_fast_path() {
+    let seeds: Vec<u64> = (SEEDS..SEEDS * 3 / 2).collect();
+    check(&seeds, FastMode::On);
+    check(&seeds, FastMode::Off);
 }
 
 /// Counters that stay zero in runs whose nodes are sound and whose frames are whole.
@@ -35,13 +44,16 @@ const NEVER: [&str; 3] = ["dropped_nonsense", "dropped_full", "dropped_stranger"
 fn every_path_of_the_protocol_is_walked() {
     let names: Vec<&str> = dsm_proto::Counters::default().iter().map(|(name, _)| name).collect();
     let mut sums = vec![0; names.len()];
+    let mut verdicts = Verdicts::default();
     for seed in 0..SEEDS / 2 {
         let outcome = run(&Plan::of(seed, None), None, false).expect("the seed passes");
+        verdicts.merge(&outcome.verdicts);
         sums.iter_mut().zip(&outcome.counters).for_each(|(sum, value)| *sum += value);
     }
     let unwalked: Vec<&str> =
         names.into_iter().zip(&sums).filter(|(name, sum)| **sum == 0 && !NEVER.contains(name)).map(|(name, _)| name).collect();
     assert!(unwalked.is_empty(), "no seed reaches {unwalked:?}");
+    assert!(verdicts.unwalked().is_empty(), "no program comes to {:?}", verdicts.unwalked());
 }
 
 #[test]
@@ -54,7 +66,9 @@ fn seeds_that_failed_once_pass() {
             u64::from_str_radix(word.trim_start_matches("0x"), 16).expect("a seed is hexadecimal")
         })
         .collect();
-    check(&seeds);
+    for mode in [FastMode::Mixed, FastMode::On, FastMode::Off] {
+        check(&seeds, mode);
+    }
 }
 
 #[test]

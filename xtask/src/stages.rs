@@ -9,6 +9,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
+/// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
+const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
+
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Stage {
@@ -58,9 +61,12 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         if let Err(error) = simulations(&mut tally, options) {
             tally.fail("sim", &format!("{error:#}"));
         }
-        step("live cases");
-        if let Err(error) = live::add(&mut tally, &["--rounds".into(), options.rounds.to_string()]) {
-            tally.fail("live", &format!("{error:#}"));
+        for fast_path in FAST_PATHS {
+            step(&format!("live cases, fast path {fast_path}"));
+            let arguments = ["--rounds".to_owned(), options.rounds.to_string(), "--fast-path".to_owned(), fast_path.to_owned()];
+            if let Err(error) = live::add(&mut tally, &arguments) {
+                tally.fail("live", &format!("{error:#}"));
+            }
         }
     }
     eprintln!("== {} s", started.elapsed().as_secs());

@@ -3,7 +3,7 @@
 //! Owns the table of allowed edges; a new edge is an architecture change and comes with the reason. Must not look at code.
 //!
 //! ```text
-//!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport -> dsm-wire
+//!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
 //!   dvm-exec  -> dvm-api, uffd-dsm                           dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
@@ -44,13 +44,13 @@ const WALLS: &[Wall] = &[
     // Both sides of the comparison, and nothing of the loader that agents use: libbpf is the second opinion.
     open("dvm-test-ebpf", &["dsm-fast", "dsm-wire"]),
     open("uffd-dsm", &["dsm-wire"]),
-    open("dsm-transport", &["dsm-wire"]),
+    open("dsm-transport", &["dsm-fast", "dsm-wire"]),
     open("dvm-api", &["dsm-wire"]),
     open("dvm-agent", &["dvm-api", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
     open("dvm-exec", &["dvm-api", "uffd-dsm", "dsm-wire"]),
     open("dvm-hosts", &[]),
     open("xtask", &["dvm-hosts"]),
-    open("dvm-tests", &["dsm-proto", "dsm-wire", "dvm-hosts"]),
+    open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-hosts"]),
     open("dvm-benches", &["dvm-hosts", "uffd-dsm", "dsm-wire"]),
 ];
 

@@ -2,9 +2,10 @@
 //!
 //! Owns the list of checks and the report's form. Must not change anything on the host.
 
+mod fast;
 mod probe;
 
-use crate::config::NodeConfig;
+use crate::config::{ClusterConfig, NodeConfig};
 use crate::exit::{Exit, Failure};
 use serde::Serialize;
 use std::fmt::Write;
@@ -34,13 +35,18 @@ struct Report {
     checks: Vec<Check>,
 }
 
-/// The report, and whether everything required is there.
+/// The report, and whether everything required is there. With both files the interface of the node's address is looked at.
 ///
 /// # Errors
-/// When the node's file is given and wrong.
-pub fn doctor(node: Option<&Path>, is_json: bool) -> Result<(String, bool), Failure> {
+/// When a file is given and wrong, or the node is not in the cluster.
+pub fn doctor(node: Option<&Path>, cluster: Option<&Path>, is_json: bool) -> Result<(String, bool), Failure> {
     let node = node.map(NodeConfig::read).transpose()?;
-    let checks = checks(node.as_ref());
+    let mut checks = checks(node.as_ref());
+    if let (Some(node), Some(cluster)) = (&node, cluster) {
+        let cluster = ClusterConfig::read(cluster)?;
+        let entry = node.find_in(&cluster).map(|number| cluster.entry(number))?;
+        checks.extend(entry.into_iter().flat_map(|entry| fast::checks_of(entry.control.ip())));
+    }
     let report = Report { healthy: checks.iter().all(|check| check.ok || !check.required), checks };
     let text = if is_json {
         let text = serde_json::to_string(&report).map_err(|error| Failure::new(Exit::Internal, error))?;
@@ -93,6 +99,7 @@ fn checks(node: Option<&NodeConfig>) -> Vec<Check> {
             "install dvm-exec for all users or set `exec` in node.toml",
         ));
     }
+    checks.extend(fast::checks());
     checks
 }
 
@@ -132,7 +139,8 @@ mod tests {
 
     #[test]
     fn every_probe_answers_here_without_privilege() {
-        let checks = checks(None);
+        let mut checks = checks(None);
+        checks.extend(fast::checks_of([127, 0, 0, 1].into()));
         assert!(checks.iter().all(|check| !check.found.is_empty()), "{checks:?}");
         assert!(checks.iter().any(|check| check.name == "kernel" && check.ok));
     }

@@ -28,11 +28,11 @@ const USERFAULTFD_REQUIRED: [(u32, &str); 6] = [
 ];
 const USERFAULTFD_POISON: u32 = 14;
 
-fn yes(found: impl Into<String>) -> Seen {
+pub(super) fn yes(found: impl Into<String>) -> Seen {
     Seen { ok: true, found: found.into() }
 }
 
-fn no(found: impl Into<String>) -> Seen {
+pub(super) fn no(found: impl Into<String>) -> Seen {
     Seen { ok: false, found: found.into() }
 }
 
@@ -114,11 +114,16 @@ pub(super) fn receive_buffer() -> Seen {
     }
 }
 
-/// Whether this process has capability number `bit` in its effective set.
-pub(super) fn capability(bit: u32) -> Seen {
+/// The capabilities this process has in effect, a bit each.
+pub(super) fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0);
+    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether this process has capability number `bit` in its effective set.
+pub(super) fn capability(bit: u32) -> Seen {
+    let set = effective_capabilities();
     if set >> bit & 1 == 1 { yes(format!("effective set {set:x}")) } else { no(format!("not in the effective set {set:x}")) }
 }
 

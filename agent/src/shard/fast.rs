@@ -42,6 +42,13 @@ impl Fast {
         Self { seat, is_attached, is_shared: members >= MEMBERS_MIN, tally: Tally::default() }
     }
 
+    /// Has `node` count acknowledgements where the programs do.
+    pub(super) fn share_acks(&self, node: &mut Node) {
+        if let Some(acks) = self.seat.as_ref().and_then(Seat::acks) {
+            node.share_acks(acks);
+        }
+    }
+
     /// The shard is alive at `now_ns` of CLOCK_MONOTONIC.
     pub(super) fn note_alive(&self, now_ns: u64) {
         if let Some(seat) = &self.seat {

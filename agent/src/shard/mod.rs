@@ -154,11 +154,13 @@ impl ShardHandle {
         let wake = Arc::new(wake);
         let (commands, receiver) = channel();
         let (events, reports) = mpsc::unbounded_channel();
+        let mut node = Node::new(Config { me: config.me, space: config.space, members: config.members, epoch: config.epoch });
+        fast.share_acks(&mut node);
         let driver = Driver {
             host: config.host,
             epoch: config.epoch,
             clock: Clock::start(),
-            node: Node::new(Config { me: config.me, space: config.space, members: config.members, epoch: config.epoch }),
+            node,
             pages: Pages::new(Pager::new(backing)),
             endpoint,
             fast,

@@ -206,7 +206,6 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
 }
 
 #[inline(always)]
-
 fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
     let record = tables.endpoint(port).ok_or(Pass::Stranger)?;
     let word = |word| tables.load(cell(Map::Endpoint, record, word)).ok_or(Pass::Stranger);
@@ -221,7 +220,6 @@ fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
 }
 
 #[inline(always)]
-
 fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
     let number = u32::from(node.0);
     if number >= PEERS_PER_ENDPOINT || node.0 == here.us.me {
@@ -231,7 +229,6 @@ fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
 }
 
 #[inline(always)]
-
 fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
     let word = |word| tables.load(cell(Map::Peer, peer, word)).ok_or(Pass::NoSession);
     if word(PEER_ADDRESS)? & PEER_LIVE == 0 {
@@ -241,7 +238,6 @@ fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
 }
 
 #[inline(always)]
-
 fn check_tag<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<(), Refusal> {
     let tag = header.header_tag.get();
     if header_tag(key_of(peer, tables)?, header) == tag {
@@ -266,7 +262,6 @@ struct Seen {
 }
 
 #[inline(always)]
-
 fn check_fresh<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<Seen, Refusal> {
     let sequence = header.sequence.get() & !SEQUENCE_KERNEL;
     let lane = if header.sequence.get() & SEQUENCE_KERNEL == 0 { 0 } else { WINDOW_SLOTS };
@@ -499,7 +494,6 @@ impl Service {
 }
 
 #[inline(always)]
-
 fn find_endpoint_again<T: Tables>(record: u32, tables: &T) -> Option<Here> {
     let word = |word| tables.load(cell(Map::Endpoint, record, word));
     let (cluster, space) = (word(ENDPOINT_CLUSTER)?, word(ENDPOINT_SPACE)?);

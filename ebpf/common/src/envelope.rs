@@ -58,6 +58,16 @@ impl Envelope {
             && self.ip_protocol == IP_PROTOCOL_UDP
     }
 
+    /// The same of a frame of `bytes` bytes in all, with nothing beside the datagram.
+    ///
+    /// After generic XDP, be it a stranger's, a frame may reach TC without its Ethernet header: the copy that is made for XDP
+    /// forgets how long that was. What is read as an envelope then is something else, and its lengths do not fit; the frame is
+    /// the network stack's.
+    #[must_use]
+    pub fn is_udp_of(&self, bytes: usize) -> bool {
+        self.is_udp() && bytes == ETHERNET_BYTES + usize::from(self.ip_bytes.get())
+    }
+
     /// UDP port of the receiver.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -68,6 +78,18 @@ impl Envelope {
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         usize::from(self.udp_bytes.get()).saturating_sub(UDP_BYTES)
+    }
+
+    /// Address and port of the sender, as in [`PEER_ADDRESS`](crate::layout::PEER_ADDRESS).
+    #[must_use]
+    pub fn sender(&self) -> u64 {
+        u64::from(u32::from_le_bytes(self.ip_source)) | u64::from(self.udp_source.get()) << 32
+    }
+
+    /// Address and port of the receiver, likewise.
+    #[must_use]
+    pub fn receiver(&self) -> u64 {
+        u64::from(u32::from_le_bytes(self.ip_destination)) | u64::from(self.udp_destination.get()) << 32
     }
 
     /// Makes this the envelope of a datagram of `bytes` payload bytes, between two ends as in

@@ -5,6 +5,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(target_has_atomic = "64")]
+mod acks;
 mod admit;
 mod classify;
 mod directory;
@@ -18,6 +20,8 @@ mod tables;
 mod verdicts;
 mod word;
 
+#[cfg(target_has_atomic = "64")]
+pub use acks::Acks;
 pub use admit::{Addressing, Drop, check_addressing, check_length, is_transport};
 pub use classify::{Copy, Means, Pass, Service, Verdict, classify};
 pub use directory::{DIRECTORY_WORDS, Directory, SLOTS, load, step, try_step};

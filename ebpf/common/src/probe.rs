@@ -15,7 +15,7 @@
 //!
 //! Only a peer can send a frame into our ingress, hence the four steps. Nobody but a program makes an Echo.
 
-use zerocopy::byteorder::big_endian::U16 as BigU16;
+use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -119,43 +119,16 @@ impl Probe {
     }
 }
 
-/// An Ethernet, IPv4 and UDP header and a probe: what a program sees of a probe's frame.
+/// A probe in its envelope: what a program sees of a probe's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct ProbeFrame {
-    ethernet_destination: [u8; 6],
-    ethernet_source: [u8; 6],
-    ether_type: BigU16,
-    version_and_words: u8,
-    service: u8,
-    ip_bytes: BigU16,
-    identification: BigU16,
-    fragment: BigU16,
-    hops: u8,
-    ip_protocol: u8,
-    ip_checksum: BigU16,
-    ip_source: [u8; 4],
-    ip_destination: [u8; 4],
-    udp_source: BigU16,
-    udp_destination: BigU16,
-    udp_bytes: BigU16,
-    udp_checksum: BigU16,
+    envelope: Envelope,
     probe: Probe,
 }
 
 /// Bytes of a [`ProbeFrame`].
-pub const PROBE_FRAME_BYTES: usize = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES + PROBE_BYTES;
-
-const ETHERNET_BYTES: usize = 14;
-const IPV4_BYTES: usize = 20;
-const UDP_BYTES: usize = 8;
-const ETHER_TYPE_IPV4: u16 = 0x0800;
-/// Version 4, five words: no options.
-const PLAIN_IPV4: u8 = 0x45;
-const IP_PROTOCOL_UDP: u8 = 17;
-/// More fragments, or an offset.
-const FRAGMENT_MASK: u16 = 0x3fff;
-const HOPS: u8 = 64;
+pub const PROBE_FRAME_BYTES: usize = ENVELOPE_BYTES + PROBE_BYTES;
 
 const _: () = assert!(size_of::<ProbeFrame>() == PROBE_FRAME_BYTES);
 
@@ -163,42 +136,18 @@ impl ProbeFrame {
     /// Whether `program` is to answer this frame, given that `nonce` is being probed (0: none is) at UDP port `port`.
     #[must_use]
     pub fn is_for(&self, program: ProbeProgram, nonce: u64, port: u16) -> bool {
-        self.ether_type.get() == ETHER_TYPE_IPV4
-            && self.version_and_words == PLAIN_IPV4
-            && self.fragment.get() & FRAGMENT_MASK == 0
-            && self.ip_protocol == IP_PROTOCOL_UDP
-            && self.udp_destination.get() == port
-            && usize::from(self.udp_bytes.get()) == UDP_BYTES + PROBE_BYTES
+        self.envelope.is_udp_of(PROBE_FRAME_BYTES)
+            && self.envelope.port() == port
+            && self.envelope.payload_bytes() == PROBE_BYTES
             && self.probe.is_for(program, nonce)
     }
 
     /// Makes this Probe the Echo to its sender, a datagram of `bytes` bytes.
-    ///
-    /// The UDP checksum becomes 0 (none): what the sender left to its network card would be wrong in the answer.
-    pub fn turn_round(&mut self, bytes: u16) {
-        core::mem::swap(&mut self.ethernet_source, &mut self.ethernet_destination);
-        core::mem::swap(&mut self.ip_source, &mut self.ip_destination);
-        core::mem::swap(&mut self.udp_source, &mut self.udp_destination);
+    pub fn turn_round(&mut self, bytes: usize) {
+        let (here, peer) = (self.envelope.receiver(), self.envelope.sender());
+        self.envelope.turn_round();
+        self.envelope.readdress(here, peer, bytes);
         self.probe.kind = ProbeKind::Echo as u8;
-        self.udp_bytes = BigU16::new(bytes + UDP_BYTES as u16);
-        self.udp_checksum = BigU16::ZERO;
-        self.ip_bytes = BigU16::new(bytes + (UDP_BYTES + IPV4_BYTES) as u16);
-        self.hops = HOPS;
-        self.ip_checksum = BigU16::ZERO;
-        self.ip_checksum = BigU16::new(!self.ip_sum());
-    }
-
-    /// The one's complement sum of the IPv4 header.
-    fn ip_sum(&self) -> u16 {
-        let pair = |bytes: [u8; 4]| {
-            u32::from(u16::from_be_bytes([bytes[0], bytes[1]])) + u32::from(u16::from_be_bytes([bytes[2], bytes[3]]))
-        };
-        let first = u16::from_be_bytes([self.version_and_words, self.service]);
-        let fifth = u16::from_be_bytes([self.hops, self.ip_protocol]);
-        let words = [first, self.ip_bytes.get(), self.identification.get(), self.fragment.get(), fifth, self.ip_checksum.get()];
-        let sum = words.into_iter().map(u32::from).sum::<u32>() + pair(self.ip_source) + pair(self.ip_destination);
-        let once = (sum & 0xffff) + (sum >> 16);
-        ((once & 0xffff) + (once >> 16)) as u16
     }
 }
 
@@ -236,30 +185,17 @@ mod tests {
         assert!(!Probe::new(ProbeKind::Probe, ProbeProgram::Tc, 0).is_for(ProbeProgram::Tc, 0));
     }
 
-    /// A probe from 10.77.0.2 to 10.77.0.1 with the checksum a kernel gave it.
+    /// A probe from 10.77.0.2 port 7461 to 10.77.0.1 port 40000.
     fn frame(program: ProbeProgram, nonce: u64) -> ProbeFrame {
-        let mut frame = ProbeFrame {
-            ethernet_destination: [2, 0, 0, 0, 0, 1],
-            ethernet_source: [2, 0, 0, 0, 0, 2],
-            ether_type: BigU16::new(ETHER_TYPE_IPV4),
-            version_and_words: PLAIN_IPV4,
-            service: 0,
-            ip_bytes: BigU16::new(60),
-            identification: BigU16::new(0x1234),
-            fragment: BigU16::new(0x4000),
-            hops: 64,
-            ip_protocol: IP_PROTOCOL_UDP,
-            ip_checksum: BigU16::ZERO,
-            ip_source: [10, 77, 0, 2],
-            ip_destination: [10, 77, 0, 1],
-            udp_source: BigU16::new(PROBE_PORT),
-            udp_destination: BigU16::new(40000),
-            udp_bytes: BigU16::new(40),
-            udp_checksum: BigU16::new(0xabcd),
-            probe: Probe::new(ProbeKind::Probe, program, nonce),
-        };
-        frame.ip_checksum = BigU16::new(!frame.ip_sum());
-        frame
+        let mut bytes = [0; PROBE_FRAME_BYTES];
+        let (envelope, probe) = bytes.split_at_mut(ENVELOPE_BYTES);
+        envelope.copy_from_slice(&[
+            2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
+            0x45, 0, 0, 60, 0x12, 0x34, 0x40, 0, 64, 17, 0x13, 0xe3, 10, 77, 0, 2, 10, 77, 0, 1, // IPv4
+            0x1d, 0x25, 0x9c, 0x40, 0, 40, 0xab, 0xcd, // UDP
+        ]);
+        probe.copy_from_slice(Probe::new(ProbeKind::Probe, program, nonce).as_bytes());
+        ProbeFrame::read_from_bytes(&bytes).unwrap()
     }
 
     #[test]
@@ -268,33 +204,31 @@ mod tests {
         assert!(good.is_for(ProbeProgram::Xdp, 7, 40000));
         assert!(!good.is_for(ProbeProgram::Xdp, 7, 40001));
         assert!(!good.is_for(ProbeProgram::Xdp, 0, 40000));
-        let spoilers: [fn(&mut ProbeFrame); 6] = [
-            |frame| frame.ether_type = BigU16::new(0x86dd),
-            |frame| frame.version_and_words = 0x46,
-            |frame| frame.fragment = BigU16::new(0x2000),
-            |frame| frame.ip_protocol = 6,
-            |frame| frame.udp_bytes = BigU16::new(41),
-            |frame| frame.probe.kind = ProbeKind::Echo as u8,
-        ];
-        for (index, spoil) in spoilers.iter().enumerate() {
+        // Not IPv4, options, another length, a fragment, TCP, another length again, an Echo.
+        for (at, value) in [(12, 0x86), (14, 0x46), (17, 61), (20, 0x20), (23, 6), (39, 41), (50, 3)] {
             let mut bad = good;
-            spoil(&mut bad);
-            assert!(!bad.is_for(ProbeProgram::Xdp, 7, 40000), "spoiler {index}");
+            bad.as_mut_bytes()[at] = value;
+            assert!(!bad.is_for(ProbeProgram::Xdp, 7, 40000), "byte {at} is {value}");
         }
     }
 
     #[test]
     fn a_frame_turns_round() {
-        for bytes in [PROBE_BYTES as u16, PROBE_GROWN_BYTES as u16] {
+        for bytes in [PROBE_BYTES, PROBE_GROWN_BYTES] {
             let before = frame(ProbeProgram::Tc, 7);
             let mut after = before;
             after.turn_round(bytes);
-            assert_eq!(after.ip_sum(), 0xffff, "the header's checksum is right");
-            assert_eq!((after.ip_source, after.ip_destination), (before.ip_destination, before.ip_source));
-            assert_eq!((after.udp_source, after.udp_destination), (before.udp_destination, before.udp_source));
-            assert_eq!(after.ethernet_destination, before.ethernet_source);
-            assert_eq!((after.ip_bytes.get(), after.udp_bytes.get()), (bytes + 28, bytes + 8));
-            assert_eq!(after.udp_checksum.get(), 0);
+            assert_eq!(
+                (after.envelope.sender(), after.envelope.receiver()),
+                (before.envelope.receiver(), before.envelope.sender())
+            );
+            assert_eq!(after.envelope.ethernet_destination, before.envelope.ethernet_source);
+            assert!(after.envelope.is_udp_of(ENVELOPE_BYTES + bytes));
+            assert_eq!(after.envelope.payload_bytes(), bytes);
+            let header = &after.as_bytes()[14..34];
+            let sum = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the header's checksum is right");
+            assert_eq!(after.as_bytes()[40..42], [0, 0], "there is no checksum of UDP");
             assert_eq!(after.probe, Probe::new(ProbeKind::Echo, ProbeProgram::Tc, 7));
         }
     }

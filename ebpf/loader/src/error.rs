@@ -4,6 +4,9 @@
 
 use std::io;
 
+/// How aya introduces what the verifier said.
+const LOG_FOLLOWS: &str = " Verifier output: ";
+
 /// What stands in the way.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,7 +50,7 @@ pub enum Error {
     #[error("program `{program}` cannot be taken off {interface}")]
     Detach {
         /// Its name.
-        program: String,
+        program: &'static str,
         /// Where it is.
         interface: String,
         /// The system's reason.
@@ -109,8 +112,25 @@ impl Error {
     /// The error and all its causes, as one line.
     #[must_use]
     pub fn told(&self) -> String {
+        let told = without_log(&self.told_with_log());
+        if self.is_forbidden() { format!("{told}: give this process CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { told }
+    }
+
+    /// The same with all that the verifier said of a program: thousands of lines.
+    #[must_use]
+    pub fn told_with_log(&self) -> String {
         chain(self)
     }
+}
+
+/// Leaves of a verifier's log the line that says what is wrong: the last one that is neither state nor statistics.
+fn without_log(text: &str) -> String {
+    let Some((before, log)) = text.split_once(LOG_FOLLOWS) else { return text.to_owned() };
+    let is_end = |line: &&str| {
+        ["verification time", "stack depth", "processed "].iter().any(|start| line.starts_with(start)) || line.trim().is_empty()
+    };
+    let last = log.lines().rev().find(|line| !is_end(line)).unwrap_or_default();
+    if last.is_empty() { before.trim_end_matches('.').to_owned() } else { format!("{before} {last}") }
 }
 
 /// The system error at the end of a chain of errors.
@@ -138,4 +158,26 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifiers_log_is_left_out() {
+        let log = "0: (b7) r0 = 2\n1: R0 invalid mem access 'scalar'\nverification time 9 usec\nprocessed 2 insns\n";
+        assert_eq!(
+            without_log(&format!("refused: EACCES. Verifier output: {log}")),
+            "refused: EACCES. 1: R0 invalid mem access 'scalar'"
+        );
+        assert_eq!(without_log("refused: EPERM. Verifier output: "), "refused: EPERM");
+        assert_eq!(without_log("no such map"), "no such map");
+    }
+
+    #[test]
+    fn what_is_forbidden_comes_with_the_fix() {
+        let error = Error::Attach { program: "p", source: io::Error::from_raw_os_error(libc::EPERM) };
+        assert!(error.told().ends_with(": give this process CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"), "{}", error.told());
+    }
 }

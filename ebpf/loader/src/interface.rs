@@ -2,13 +2,16 @@
 //!
 //! Owns finding it and naming the programs on it. Must not attach anything.
 
-use crate::error::Error;
+use crate::error::{Error, errno};
+use crate::load::XDP_PROGRAM;
 use crate::netlink::{self, XdpFlag};
 use aya::programs::links::{LinkInfo, LinkType};
-use aya::programs::{loaded_links, loaded_programs};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_links, loaded_programs};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
+use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,7 +34,8 @@ pub struct Interface {
 /// An XDP program that is attached to an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Occupant {
-    pub(crate) name: String,
+    /// None if this process may not ask, which takes CAP_SYS_ADMIN.
+    pub(crate) name: Option<String>,
     pub(crate) id: u32,
     pub(crate) flag: XdpFlag,
 }
@@ -42,6 +46,20 @@ impl Occupant {
         let is_its = |link: &LinkInfo| link.program_id() == self.id && link.link_type().is_ok_and(|kind| kind == LinkType::Xdp);
         loaded_links().filter_map(Result::ok).any(|link| is_its(&link))
     }
+}
+
+impl fmt::Display for Occupant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "name `{name}`, id {}", self.id),
+            None => write!(f, "id {}", self.id),
+        }
+    }
+}
+
+/// Several of them, for a message.
+pub(crate) fn listed(occupants: &[Occupant]) -> String {
+    occupants.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Interface {
@@ -62,6 +80,26 @@ impl Interface {
         Ok(Self { name, index, address })
     }
 
+    /// The XDP programs on it that are not an agent's, by name, number and mode; none if there is none.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn strangers(&self) -> Result<Option<String>, Error> {
+        let mut strangers = self.occupants()?;
+        strangers.retain(|occupant| occupant.name.as_deref() != Some(XDP_PROGRAM));
+        Ok(if strangers.is_empty() { None } else { Some(listed(&strangers)) })
+    }
+
+    /// Whether its driver has native XDP. Since Linux 6.3; none before.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn has_native_xdp(&self) -> Result<Option<bool>, Error> {
+        let failed = |source| Error::Query { what: format!("the XDP features of {}", self.name), source };
+        let features = netlink::xdp_features(self.index).map_err(failed)?;
+        Ok(features.map(|features| features & netlink::XDP_BASIC != 0))
+    }
+
     pub(crate) fn is_veth(&self) -> bool {
         netlink::link(self.index).is_ok_and(|link| link.kind == "veth")
     }
@@ -78,10 +116,21 @@ impl Interface {
     pub(crate) fn occupants(&self) -> Result<Vec<Occupant>, Error> {
         let failed = |source| Error::Query { what: format!("the programs on {}", self.name), source };
         let link = netlink::link(self.index).map_err(failed)?;
-        let occupant =
-            |(flag, id): &(XdpFlag, u32)| Occupant { name: program_name(*id).unwrap_or_default(), id: *id, flag: *flag };
+        let occupant = |(flag, id): &(XdpFlag, u32)| Occupant { name: program_name(*id), id: *id, flag: *flag };
         Ok(link.xdp.iter().map(occupant).collect())
     }
+}
+
+/// Whether this kernel lets programs on TC be held by links. Since Linux 6.6.
+///
+/// # Errors
+/// It does not, or this process may not ask.
+pub fn has_tcx() -> Result<(), Error> {
+    let failed = |source: aya::programs::ProgramError| {
+        let source = io::Error::from_raw_os_error(errno(&source).unwrap_or(libc::EINVAL));
+        Error::Query { what: "the TC programs of lo, as links".into(), source }
+    };
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).map(drop).map_err(failed)
 }
 
 fn program_name(id: u32) -> Option<String> {
@@ -98,6 +147,7 @@ mod tests {
         let loopback = Interface::of([127, 0, 0, 1].into()).unwrap();
         assert_eq!((loopback.name.as_str(), loopback.index), ("lo", 1));
         assert!(!loopback.is_veth());
+        assert_ne!(loopback.has_native_xdp().unwrap(), Some(true));
         // TEST-NET-3 is nobody's.
         assert!(matches!(Interface::of([203, 0, 113, 1].into()), Err(Error::NoInterface { .. })));
     }

@@ -3,14 +3,16 @@
 //! Owns the order, the reasons for each step down, and the links. Must not know what the programs answer but probes.
 //!
 //! ```text
-//!   TC attached, answers probes?  --no-->  none
-//!     | yes
-//!   native XDP attached, XDP and TC answer?   --yes-->  native XDP + TC
+//!   TC attached, answers probes?              --no-->   generic XDP attached, answers probes?   --yes-->  generic XDP
+//!     | yes                                               | no
+//!     |                                                 none
+//!   native XDP attached, XDP and TC answer?   --yes-->  native XDP and TC
 //!     | no
-//!   generic XDP attached, XDP and TC answer?  --yes-->  generic XDP + TC
-//!     | no
-//!   TC only
+//!   TC
 //! ```
+//!
+//! Generic XDP and TC are never attached together. The kernel copies most frames for generic XDP, which costs more than it saves
+//! beside TC; and the copy forgets how long the Ethernet header was, so that what TC then sends to a neighbour or clones is lost.
 //!
 //! A program that is attached is not yet one that works: on a veth whose peer end has no XDP program, for one, everything
 //! native XDP sends back is dropped.
@@ -20,7 +22,7 @@
 //! would keep programs answering from the directory of an agent that is gone.
 
 use crate::error::Error;
-use crate::interface::{Interface, Occupant};
+use crate::interface::{Interface, Occupant, listed};
 use crate::load::{FastPath, PASS_PROGRAM, TC_PROGRAM, XDP_PROGRAM};
 use crate::netlink::{self, XdpFlag};
 use crate::sys::{Hook, ProgramLink};
@@ -41,9 +43,9 @@ pub enum Wanted {
     Auto,
     /// Native XDP and TC, or nothing.
     Native,
-    /// Generic XDP and TC, or nothing.
+    /// Generic XDP without TC, or nothing.
     Generic,
-    /// TC only, or nothing.
+    /// TC without XDP, or nothing.
     Tc,
     /// Nothing.
     Off,
@@ -69,10 +71,10 @@ impl FromStr for Wanted {
 pub enum Rung {
     /// XDP in the driver, and TC.
     Native,
-    /// XDP in the network stack, and TC.
-    Generic,
-    /// TC only.
+    /// TC without XDP.
     Tc,
+    /// XDP in the network stack, without TC.
+    Generic,
     /// Not at all.
     None,
 }
@@ -87,6 +89,12 @@ pub struct Attached {
     links: Vec<ProgramLink>,
 }
 
+/// A program that is attached, and what its probe took.
+struct Proven {
+    link: ProgramLink,
+    round_trip: Duration,
+}
+
 /// An XDP program that passes every frame, on an interface until dropped.
 ///
 /// The peer end of a veth needs one for native XDP to send anything back.
@@ -99,43 +107,32 @@ pub struct Passing {
 impl FastPath {
     /// Attaches to `interface` as high on the ladder as `wanted` allows and probes through `peers` prove.
     ///
-    /// Blocks: 1.5 s at most for probes, and up to 5 s for each time a network card starts anew. `peers` are addresses of
+    /// Blocks: 900 ms at most for probes, and up to 5 s for each time a network card starts anew. `peers` are addresses of
     /// [`crate::Responder`]s; without any nothing is attached, since nothing can be proven. Never fails: what does not work is a
     /// reason in the answer.
     pub fn attach(&mut self, interface: &Interface, wanted: Wanted, peers: &[SocketAddr]) -> Attached {
         let mut attached = Attached { rung: Rung::None, reasons: Vec::new(), round_trip: None, links: Vec::new() };
-        let modes: &[Rung] = match wanted {
-            Wanted::Auto => &[Rung::Native, Rung::Generic],
-            Wanted::Native => &[Rung::Native],
-            Wanted::Generic => &[Rung::Generic],
-            Wanted::Tc => &[],
-            Wanted::Off => {
-                attached.reasons.push("switched off".into());
-                return attached;
-            }
-        };
-        let tc = match self.climb_tc(interface, peers, &mut attached) {
-            Ok(link) => link,
-            Err(reason) => {
-                attached.step(Rung::Tc, reason);
-                return attached;
-            }
-        };
-        for rung in modes {
-            match self.climb_xdp(interface, *rung, peers, &mut attached) {
-                Ok(xdp) => {
-                    attached.rung = *rung;
-                    attached.links = vec![xdp, tc];
-                    return attached;
-                }
-                Err(reason) => attached.step(*rung, reason),
+        if wanted == Wanted::Off || peers.is_empty() {
+            let reason = if wanted == Wanted::Off { "switched off" } else { "no peer to probe with" };
+            attached.reasons.push(reason.into());
+            return attached;
+        }
+        match remove_leftover(interface) {
+            Ok(None) => {}
+            Ok(Some(name)) => attached.reasons.push(format!("took off `{name}`, left behind without a link")),
+            Err(error) => attached.reasons.push(error.told()),
+        }
+        if wanted != Wanted::Generic {
+            match self.climb_tc(interface, peers) {
+                Ok(tc) => self.climb_above_tc(interface, wanted, peers, tc, &mut attached),
+                Err(reason) => attached.step(Hook::TcIngress, reason),
             }
         }
-        if matches!(wanted, Wanted::Auto | Wanted::Tc) {
-            attached.rung = Rung::Tc;
-            attached.links = vec![tc];
-        } else {
-            attached.round_trip = None;
+        if attached.links.is_empty() && matches!(wanted, Wanted::Auto | Wanted::Generic) {
+            match self.climb_generic(interface, peers) {
+                Ok(xdp) => attached.hold(Rung::Generic, [xdp]),
+                Err(reason) => attached.step(Hook::GenericXdp, reason),
+            }
         }
         attached
     }
@@ -161,38 +158,59 @@ impl FastPath {
         netlink::set_xdp(index, Some(program.as_fd().as_raw_fd()), XdpFlag::Generic).map_err(failed)
     }
 
-    fn climb_tc(&mut self, interface: &Interface, peers: &[SocketAddr], attached: &mut Attached) -> Result<ProgramLink, String> {
+    fn climb_tc(&mut self, interface: &Interface, peers: &[SocketAddr]) -> Result<Proven, String> {
         // They run first: a filter that somebody put there shall see frames before they are answered.
-        let others = others_on_tc(interface);
+        let others = others_before_tc(interface);
         let program = self.tc().and_then(|program| descriptor(TC_PROGRAM, program.fd())).map_err(|error| error.told())?;
         let link = ProgramLink::create(program, interface.index, Hook::TcIngress).map_err(|error| system_reason(&error))?;
         let proven = self.probe(interface.address, peers, ProbeProgram::Tc);
-        attached.round_trip = Some(proven.map_err(|reason| match others.as_slice() {
+        let round_trip = proven.map_err(|reason| match others.as_slice() {
             [] => reason,
             others => format!("{reason}; before it run {}", others.join(", ")),
-        })?);
-        Ok(link)
+        })?;
+        Ok(Proven { link, round_trip })
     }
 
-    fn climb_xdp(
+    /// Native XDP beside `tc`, or `tc` by itself if that is allowed.
+    fn climb_above_tc(
         &mut self,
         interface: &Interface,
-        rung: Rung,
+        wanted: Wanted,
         peers: &[SocketAddr],
+        tc: Proven,
         attached: &mut Attached,
-    ) -> Result<ProgramLink, String> {
-        if let Some(name) = remove_leftover(interface).map_err(|error| error.told())? {
-            attached.reasons.push(format!("{rung}: took off `{name}`, left behind without a link"));
+    ) {
+        if wanted != Wanted::Tc {
+            match self.climb_native(interface, peers) {
+                Ok(xdp) => return attached.hold(Rung::Native, [xdp, tc]),
+                Err(reason) => attached.step(Hook::NativeXdp, reason),
+            }
         }
-        let hook = if rung == Rung::Native { Hook::NativeXdp } else { Hook::GenericXdp };
+        if wanted != Wanted::Native {
+            attached.hold(Rung::Tc, [tc]);
+        }
+    }
+
+    fn climb_native(&mut self, interface: &Interface, peers: &[SocketAddr]) -> Result<Proven, String> {
+        let hint = if interface.is_veth() { "; on veth the peer end needs an XDP program" } else { "" };
+        let silent = |reason| format!("{reason}{hint}");
+        let link = self.attach_xdp(interface, Hook::NativeXdp)?;
+        let round_trip = self.probe(interface.address, peers, ProbeProgram::Xdp).map_err(silent)?;
+        let with_it = self.probe(interface.address, peers, ProbeProgram::Tc);
+        with_it.map_err(|reason| format!("with it, the TC program no longer answers: {reason}"))?;
+        Ok(Proven { link, round_trip })
+    }
+
+    fn climb_generic(&mut self, interface: &Interface, peers: &[SocketAddr]) -> Result<Proven, String> {
+        let link = self.attach_xdp(interface, Hook::GenericXdp)?;
+        let round_trip = self.probe(interface.address, peers, ProbeProgram::Xdp)?;
+        Ok(Proven { link, round_trip })
+    }
+
+    fn attach_xdp(&mut self, interface: &Interface, hook: Hook) -> Result<ProgramLink, String> {
         let program = self.xdp().and_then(|program| descriptor(XDP_PROGRAM, program.fd())).map_err(|error| error.told())?;
         let link = ProgramLink::create(program, interface.index, hook).map_err(|error| refusal(interface, &error))?;
         interface.await_carrier();
-        let hint = if rung == Rung::Native && interface.is_veth() { "; on veth the peer end needs an XDP program" } else { "" };
-        let proven = self.probe(interface.address, peers, ProbeProgram::Xdp).map_err(|reason| format!("{reason}{hint}"))?;
-        let with_it = self.probe(interface.address, peers, ProbeProgram::Tc);
-        with_it.map_err(|reason| format!("with it, the TC program no longer answers: {reason}"))?;
-        attached.round_trip = Some(proven);
         Ok(link)
     }
 }
@@ -217,18 +235,35 @@ impl Attached {
         self.round_trip
     }
 
-    fn step(&mut self, rung: Rung, reason: impl fmt::Display) {
-        self.reasons.push(format!("{rung}: {reason}"));
+    /// Ends the ladder here; the highest program comes first.
+    fn hold<const COUNT: usize>(&mut self, rung: Rung, programs: [Proven; COUNT]) {
+        self.rung = rung;
+        self.round_trip = programs.first().map(|program| program.round_trip);
+        self.links = programs.into_iter().map(|program| program.link).collect();
+    }
+
+    fn step(&mut self, hook: Hook, reason: impl fmt::Display) {
+        self.reasons.push(format!("{hook}: {reason}"));
     }
 }
 
 impl fmt::Display for Rung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Native => "native XDP",
-            Self::Generic => "generic XDP",
+            Self::Native => "native XDP and TC",
             Self::Tc => "TC",
+            Self::Generic => "generic XDP",
             Self::None => "none",
+        })
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NativeXdp => "native XDP",
+            Self::GenericXdp => "generic XDP",
+            Self::TcIngress => "TC",
         })
     }
 }
@@ -239,12 +274,12 @@ fn descriptor<'a>(program: &'static str, fd: Result<&'a ProgramFd, ProgramError>
 }
 
 /// Takes off our own program if no descriptor holds it; gives its name.
-fn remove_leftover(interface: &Interface) -> Result<Option<String>, Error> {
-    let is_left = |occupant: &Occupant| occupant.name == XDP_PROGRAM && !occupant.has_link();
+fn remove_leftover(interface: &Interface) -> Result<Option<&'static str>, Error> {
+    let is_left = |occupant: &Occupant| occupant.name.as_deref() == Some(XDP_PROGRAM) && !occupant.has_link();
     let Some(left) = interface.occupants()?.into_iter().find(is_left) else { return Ok(None) };
-    let failed = |source| Error::Detach { program: left.name.clone(), interface: interface.name.clone(), source };
+    let failed = |source| Error::Detach { program: XDP_PROGRAM, interface: interface.name.clone(), source };
     netlink::set_xdp(interface.index, None, left.flag).map_err(failed)?;
-    Ok(Some(left.name))
+    Ok(Some(XDP_PROGRAM))
 }
 
 /// Why an XDP program cannot be attached, and who is there if that is why.
@@ -253,30 +288,27 @@ fn refusal(interface: &Interface, error: &io::Error) -> String {
     let is_taken = error.raw_os_error().is_some_and(|number| number == libc::EBUSY || number == libc::EEXIST);
     match interface.occupants() {
         Ok(occupants) if is_taken && !occupants.is_empty() => {
-            let all: Vec<String> = occupants.iter().map(ToString::to_string).collect();
-            format!("{reason}: another XDP program ({}) is attached", all.join("; "))
+            format!("{reason}: another XDP program ({}) is attached", listed(&occupants))
         }
         Ok(_) | Err(_) => reason,
     }
 }
 
-/// Programs that see frames before ours.
-fn others_on_tc(interface: &Interface) -> Vec<String> {
+/// Programs that see frames before our TC program.
+fn others_before_tc(interface: &Interface) -> Vec<String> {
     let found = SchedClassifier::query_tcx(&interface.name, TcAttachType::Ingress);
     let found = found.map(|(_, programs)| programs).unwrap_or_default();
     let name = |info: &aya::programs::ProgramInfo| match info.name_as_str() {
         Some(TC_PROGRAM) => format!("another agent's `{TC_PROGRAM}` (id {})", info.id()),
         name => format!("`{}` (id {})", name.unwrap_or_default(), info.id()),
     };
-    found.iter().map(name).collect()
+    let occupants = interface.occupants().unwrap_or_default();
+    let is_generic = |occupant: &&Occupant| occupant.flag == XdpFlag::Generic;
+    // Its copies of frames may come without their Ethernet header; the TC program passes such frames.
+    let generic = occupants.iter().filter(is_generic).map(|occupant| format!("generic XDP ({occupant})"));
+    generic.chain(found.iter().map(name)).collect()
 }
 
 fn system_reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |number| format!("{:?}", Errno::from_raw(number)))
-}
-
-impl fmt::Display for Occupant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "name `{}`, id {}", self.name, self.id)
-    }
 }

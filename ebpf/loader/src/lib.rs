@@ -15,13 +15,13 @@ mod tables;
 
 pub use array::MappedArray;
 pub use error::Error;
-pub use interface::Interface;
+pub use interface::{Interface, has_tcx};
 pub use ladder::{Attached, Passing, Rung, Wanted};
 pub use load::{FastPath, PASS_PROGRAM, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
 pub use responder::{Responder, Responding, reply};
 pub use tables::{EXTENTS_MAX, Seat, SharedDirectory, Tables};
 
-pub use dsm_fast::{Bytes, PROBE_PORT, SipKey, VERDICT_NAMES};
+pub use dsm_fast::{Bytes, LATENCY_BUCKETS, PROBE_PORT, SipKey, VERDICT_NAMES};
 
 /// The object with the programs; none if this was built without: `cargo xtask ebpf` first.
 #[must_use]

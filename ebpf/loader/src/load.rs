@@ -3,7 +3,7 @@
 //! Owns loading, and finding programs and maps by name. Must not attach anything: [`crate::ladder`] does.
 
 use crate::array::{MappedArray, Shape};
-use crate::error::Error;
+use crate::error::{Error, errno};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -34,6 +34,8 @@ pub struct Verified {
 }
 
 const INSTRUCTION_BYTES: u32 = 8;
+/// As many as libbpf makes.
+const LOAD_TRIES: usize = 5;
 
 impl FastPath {
     /// Loads the embedded object; nothing is attached yet. Once per agent.
@@ -50,9 +52,10 @@ impl FastPath {
         }
         let ebpf = loader.load(object).map_err(|source| Error::Object { source: source.into() })?;
         let mut path = Self { ebpf };
-        path.xdp()?.load().map_err(refused(XDP_PROGRAM))?;
-        path.tc()?.load().map_err(refused(TC_PROGRAM))?;
-        path.pass()?.load().map_err(refused(PASS_PROGRAM))?;
+        let (xdp, tc, pass) = (XDP_PROGRAM, TC_PROGRAM, PASS_PROGRAM);
+        undisturbed(|| path.xdp()?.load().map_err(refused(xdp)))?;
+        undisturbed(|| path.tc()?.load().map_err(refused(tc)))?;
+        undisturbed(|| path.pass()?.load().map_err(refused(pass)))?;
         Ok(path)
     }
 
@@ -147,10 +150,45 @@ pub fn verified() -> Result<Vec<Verified>, Error> {
     Ok(counts)
 }
 
+/// Loads, again if a signal of any kind came: it ends the verifier's work with EAGAIN.
+fn undisturbed(mut load: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    for _ in 1..LOAD_TRIES {
+        match load() {
+            Err(error) if errno(&error) == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    load()
+}
+
 fn shape(name: &str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Shape { name: name.into(), found: found.to_string(), expected: expected.to_string() }
 }
 
 fn refused(program: &'static str) -> impl Fn(aya::programs::ProgramError) -> Error {
     move |source| Error::Program { program, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_signal_ended_is_tried_again() {
+        let failed = |number| Error::Attach { program: "p", source: std::io::Error::from_raw_os_error(number) };
+        for (number, tries_expected) in [(libc::EAGAIN, LOAD_TRIES), (libc::EPERM, 1)] {
+            let mut tries = 0;
+            let result = undisturbed(|| {
+                tries += 1;
+                Err(failed(number))
+            });
+            assert!(result.is_err() && tries == tries_expected, "{number}: {tries} tries");
+        }
+        let mut tries = 0;
+        let at_the_third = || {
+            tries += 1;
+            if tries < 3 { Err(failed(libc::EAGAIN)) } else { Ok(()) }
+        };
+        assert!(undisturbed(at_the_third).is_ok());
+    }
 }

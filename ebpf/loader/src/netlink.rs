@@ -1,6 +1,6 @@
 //! Asks the kernel about one interface, and takes an XDP program off it.
 //!
-//! Owns the bytes of RTM_GETLINK and RTM_SETLINK. Must not decide anything. Not /sys: it may be another namespace's.
+//! Owns the bytes of RTM_GETLINK, RTM_SETLINK and NETDEV_CMD_DEV_GET. Must not decide anything. Not /sys: it may be another namespace's.
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
@@ -29,6 +29,17 @@ const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 const IFF_RUNNING: u32 = 0x40;
+/// Generic netlink: the family that knows the others' numbers.
+const GENL_ID_CTRL: u16 = 0x10;
+const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+const NETDEV_CMD_DEV_GET: u8 = 1;
+const NETDEV_A_DEV_IFINDEX: u16 = 1;
+const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
+const GENERIC_BYTES: usize = 4;
+/// NETDEV_XDP_ACT_BASIC: pass, drop, send back.
+pub(crate) const XDP_BASIC: u64 = 1;
 const HEADER_BYTES: usize = 16;
 const LINK_BYTES: usize = 16;
 const ANSWER_BYTES_MAX: usize = 32 << 10;
@@ -59,7 +70,7 @@ pub(crate) struct Link {
 
 /// Asks about interface `index` of this thread's namespace.
 pub(crate) fn link(index: u32) -> io::Result<Link> {
-    let answer = exchange(&message(RTM_GETLINK, NLM_F_REQUEST, index, &[]))?;
+    let answer = exchange(SockProtocol::NetlinkRoute, &message(RTM_GETLINK, NLM_F_REQUEST, &link_body(index, &[])))?;
     let body = answer.get(HEADER_BYTES..).ok_or(io::ErrorKind::InvalidData)?;
     parse(body).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
@@ -68,13 +79,38 @@ pub(crate) fn link(index: u32) -> io::Result<Link> {
 pub(crate) fn set_xdp(index: u32, program: Option<i32>, flag: XdpFlag) -> io::Result<()> {
     let mut inner = attribute(IFLA_XDP_FD, &program.unwrap_or(-1).to_ne_bytes());
     inner.extend(attribute(IFLA_XDP_FLAGS, &(flag as u32).to_ne_bytes()));
-    exchange(&message(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, index, &attribute(IFLA_XDP | NLA_F_NESTED, &inner)))?;
+    let body = link_body(index, &attribute(IFLA_XDP | NLA_F_NESTED, &inner));
+    exchange(SockProtocol::NetlinkRoute, &message(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, &body))?;
     Ok(())
 }
 
+/// What the driver of interface `index` can do with XDP, as NETDEV_XDP_ACT_* bits; none where the kernel does not tell.
+pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
+    let name = attribute(CTRL_ATTR_FAMILY_NAME, b"netdev\0");
+    let family = match ask_generic(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, &name) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        answer => find(&answer?, CTRL_ATTR_FAMILY_ID).and_then(|contents| half(contents, 0)),
+    };
+    let family = family.ok_or(io::ErrorKind::InvalidData)?;
+    let answer = ask_generic(family, NETDEV_CMD_DEV_GET, &attribute(NETDEV_A_DEV_IFINDEX, &index.to_ne_bytes()))?;
+    let features = find(&answer, NETDEV_A_DEV_XDP_FEATURES).and_then(|contents| contents.try_into().ok());
+    features.map(u64::from_ne_bytes).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Asks a family of generic netlink; gives the attributes of its answer.
+fn ask_generic(family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+    let body = [&[command, 1, 0, 0], attributes].concat();
+    let mut answer = exchange(SockProtocol::NetlinkGeneric, &message(family, NLM_F_REQUEST, &body))?;
+    Ok(answer.split_off(answer.len().min(HEADER_BYTES + GENERIC_BYTES)))
+}
+
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, contents)| contents)
+}
+
 /// Sends one request; gives the whole answer, or the error it is.
-fn exchange(request: &[u8]) -> io::Result<Vec<u8>> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+fn exchange(protocol: SockProtocol, request: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
@@ -86,17 +122,25 @@ fn exchange(request: &[u8]) -> io::Result<Vec<u8>> {
             number => Err(Errno::from_raw(number.wrapping_neg()).into()),
         },
         Some(RTM_NEWLINK) => Ok(answer),
+        // Families of generic netlink answer under their own number.
+        Some(kind) if Some(kind) == half(request, 4) => Ok(answer),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn message(kind: u16, flags: u16, index: u32, attributes: &[u8]) -> Vec<u8> {
-    let length = (HEADER_BYTES + LINK_BYTES + attributes.len()) as u32;
-    let mut bytes = Vec::with_capacity(length as usize);
-    bytes.extend(length.to_ne_bytes());
+fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let length = HEADER_BYTES + body.len();
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend((length as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
+    bytes.extend(body);
+    bytes
+}
+
+fn link_body(index: u32, attributes: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(LINK_BYTES + attributes.len());
     // Family, type; then the index; then flags to set and which of them, none.
     bytes.extend([0; 4]);
     bytes.extend(index.to_ne_bytes());
@@ -122,8 +166,7 @@ fn parse(body: &[u8]) -> Option<Link> {
             IFLA_IFNAME => link.name = text(contents),
             IFLA_MTU => link.mtu = word(contents, 0)?,
             IFLA_LINKINFO => {
-                let kind = attributes(contents).find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                link.kind = kind.map(|(_, contents)| text(contents)).unwrap_or_default();
+                link.kind = find(contents, IFLA_INFO_KIND).map(text).unwrap_or_default();
             }
             IFLA_XDP => link.xdp = parse_xdp(contents),
             _ => {}
@@ -134,8 +177,8 @@ fn parse(body: &[u8]) -> Option<Link> {
 
 /// One program is told by its place and again by its mode; several by their modes only.
 fn parse_xdp(contents: &[u8]) -> Vec<(XdpFlag, u32)> {
-    let number = |wanted| attributes(contents).find(|(kind, _)| *kind == wanted).and_then(|(_, contents)| word(contents, 0));
-    let attached = attributes(contents).find(|(kind, _)| *kind == IFLA_XDP_ATTACHED).and_then(|(_, contents)| contents.first());
+    let number = |wanted| find(contents, wanted).and_then(|contents| word(contents, 0));
+    let attached = find(contents, IFLA_XDP_ATTACHED).and_then(|contents| contents.first());
     let native = number(IFLA_XDP_DRV_PROG_ID).or_else(|| number(IFLA_XDP_PROG_ID).filter(|_| attached == Some(&1)));
     let generic = number(IFLA_XDP_SKB_PROG_ID).or_else(|| number(IFLA_XDP_PROG_ID).filter(|_| attached == Some(&2)));
     let native = native.map(|id| (XdpFlag::Native, id));

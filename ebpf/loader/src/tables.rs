@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::load::FastPath;
 use aya::maps::{HashMap, MapData};
 use dsm_fast::layout::{
-    ACKS_PER_ENDPOINT, ENDPOINT_ADDRESS, ENDPOINT_CLUSTER, ENDPOINT_LIVE, ENDPOINT_PAGES_FIT, ENDPOINT_SEEN, ENDPOINT_SPACE,
-    ENDPOINTS_MAX, Map, PAGE_WORDS, PEERS_PER_ENDPOINT, extent_key, extent_value,
+    ACK_REQUEST, ACKS_PER_ENDPOINT, ENDPOINT_ADDRESS, ENDPOINT_CLUSTER, ENDPOINT_LIVE, ENDPOINT_PAGES_FIT, ENDPOINT_SEEN,
+    ENDPOINT_SPACE, ENDPOINTS_MAX, Map, PAGE_WORDS, PEERS_PER_ENDPOINT, extent_key, extent_value,
 };
-use dsm_fast::{Addressing, Arrays, Bytes, DIRECTORY_WORDS, Publisher, SipKey};
+use dsm_fast::{Acks, Addressing, Arrays, Bytes, DIRECTORY_WORDS, Publisher, SipKey};
 use dsm_wire::{Era, ExtentNumber, NodeId, PageNumber};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -115,6 +115,8 @@ impl Seat {
         for node in 0..PEERS_PER_ENDPOINT as u16 {
             seat.tables.arrays.close_peer(endpoint, node);
         }
+        let records = endpoint * ACKS_PER_ENDPOINT..(endpoint + 1) * ACKS_PER_ENDPOINT;
+        records.for_each(|record| seat.tables.store(Map::Acks, record, ACK_REQUEST, 0));
         let store = |word, value| seat.tables.store(Map::Endpoint, endpoint, word, value);
         store(ENDPOINT_CLUSTER, u64::from(us.cluster) | u64::from(us.epoch) << 32);
         store(ENDPOINT_ADDRESS, address_word(address));
@@ -144,6 +146,13 @@ impl Seat {
     /// There is none any more.
     pub fn close_peer(&self, node: NodeId) {
         self.tables.arrays.close_peer(self.endpoint, node.0);
+    }
+
+    /// Records in which this space's acknowledgements are counted.
+    #[must_use]
+    pub fn acks(&self) -> Option<Acks> {
+        let first = self.endpoint as usize * Acks::WORDS;
+        Acks::new(self.tables.arrays.maps[Map::Acks as usize].get(first..first + Acks::WORDS)?)
     }
 
     /// Memory for the directory of an extent homed here. `None` when there is none left. The programs see it after

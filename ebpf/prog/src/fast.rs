@@ -65,7 +65,7 @@ pub fn on_xdp(context: &XdpContext) -> Option<u32> {
 pub fn on_tc(context: &TcContext) -> Option<i32> {
     let Scratch { frame, original } = sys::scratch(&SCRATCH)?;
     sys::tc_read(context, frame.as_mut_bytes())?;
-    if !frame.envelope.is_udp() || sys::is_joined(context) {
+    if !frame.envelope.is_udp_of(context.len() as usize) || sys::is_joined(context) {
         return None;
     }
     let begun = sys::now();
@@ -78,12 +78,10 @@ pub fn on_tc(context: &TcContext) -> Option<i32> {
         Verdict::Drop(_) | Verdict::Counted => Some(TC_ACT_SHOT),
         Verdict::Pong { to } | Verdict::Forward { to } => {
             readdress(&mut frame.envelope, to, 0)?;
-            sys::tc_with_ethernet(context, FRAME_BYTES as u32)?;
             sys::tc_write(context, 0, frame.as_bytes())?;
             Some(sys::tc_route(context))
         }
         Verdict::Serve(service) => {
-            sys::tc_with_ethernet(context, FRAME_BYTES as u32)?;
             let action = serve(context, frame, &service);
             if action.is_none() {
                 number = SERVE_FAILED;

@@ -25,7 +25,7 @@ pub fn on_xdp(context: &XdpContext) -> Option<u32> {
     if !frame.is_for(ProbeProgram::Xdp, nonce, port) {
         return None;
     }
-    frame.turn_round(PROBE_BYTES as u16);
+    frame.turn_round(PROBE_BYTES);
     sys::xdp_write(context, &frame)?;
     sys::count(&PROBE_ANSWERS, ProbeProgram::Xdp as u32);
     Some(xdp_action::XDP_TX)
@@ -40,11 +40,10 @@ pub fn on_tc(context: &TcContext) -> Option<i32> {
     let mut bytes = [0; PROBE_FRAME_BYTES];
     sys::tc_read(context, &mut bytes)?;
     let frame = ProbeFrame::mut_from_bytes(&mut bytes).ok()?;
-    if !frame.is_for(ProbeProgram::Tc, nonce, port) {
+    if context.len() as usize != PROBE_FRAME_BYTES || !frame.is_for(ProbeProgram::Tc, nonce, port) {
         return None;
     }
-    frame.turn_round(PROBE_GROWN_BYTES as u16);
-    sys::tc_with_ethernet(context, PROBE_FRAME_BYTES as u32)?;
+    frame.turn_round(PROBE_GROWN_BYTES);
     sys::tc_resize(context, GROWN_FRAME_BYTES as u32)?;
     sys::tc_write(context, 0, frame.as_bytes())?;
     for fill in 0..FILLS {

@@ -215,7 +215,7 @@ impl Host {
 
     fn on_tc(&mut self, ran: &mut Ran, interface: &Interface) -> Option<i32> {
         let mut frame = Front::read_from_prefix(&ran.packet).ok()?.0;
-        if !frame.envelope.is_udp() {
+        if !frame.envelope.is_udp_of(ran.packet.len()) {
             return None;
         }
         let original = frame;

@@ -32,6 +32,9 @@ struct Arguments {
     /// Seed of what is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// `fast_path` of the hosts, in turn: auto, native, generic, tc, off.
+    #[arg(long, value_delimiter = ',')]
+    fast_path: Vec<String>,
     /// Directory of dvm-agent and dvm-exec; that of this program if left out.
     #[arg(long)]
     binaries: Option<PathBuf>,
@@ -58,6 +61,7 @@ fn main() -> Result<ExitCode> {
         filters: arguments.only,
         repeat: arguments.repeat.max(1),
         effort: Effort { litmus_rounds: arguments.rounds, history_operations: arguments.operations, seed: arguments.seed },
+        fast_paths: arguments.fast_path,
         binaries: arguments.binaries.unwrap_or(beside),
         stop,
     };

@@ -5,7 +5,8 @@
 use anyhow::{Result, bail};
 use clap::Parser;
 use dsm_proto::Counters;
-use dvm_tests::sim::{Failure, Plan, Sabotage, run};
+use dvm_tests::sim::verdicts::Verdicts;
+use dvm_tests::sim::{Failure, FastMode, Plan, Sabotage, run};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,18 +34,37 @@ struct Flags {
     /// Hosts in every run, 2 to 8 by chance if not given.
     #[arg(long)]
     nodes: Option<u64>,
+    /// Hosts with the kernel's fast path.
+    #[arg(long, value_enum, default_value = "mixed")]
+    fast: FastMode,
     /// Plant this bug; the run succeeds when it is caught.
     #[arg(long)]
     plant: Option<String>,
     /// Measure how messages and directory grow with the cluster instead.
     #[arg(long)]
     scale: bool,
-    /// Print what all nodes counted together.
+    /// Print what all nodes counted together, and what their kernel programs did.
     #[arg(long)]
     counters: bool,
     /// Events printed for --seed.
     #[arg(long, default_value_t = 60)]
     trail: usize,
+}
+
+impl Flags {
+    fn plan(&self, seed: u64) -> Plan {
+        Plan::of(seed, self.nodes).with_fast(self.fast)
+    }
+
+    /// What makes another run the same, besides its seed.
+    fn again(&self) -> String {
+        let nodes = self.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
+        match self.fast {
+            FastMode::Mixed => nodes,
+            FastMode::On => nodes + " --fast on",
+            FastMode::Off => nodes + " --fast off",
+        }
+    }
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -80,7 +100,7 @@ fn sabotage(name: &str) -> Result<Sabotage> {
 }
 
 fn replay(flags: &Flags, seed: u64, sabotage: Option<Sabotage>) -> Result<()> {
-    let plan = Plan::of(seed, flags.nodes);
+    let plan = flags.plan(seed);
     eprintln!("{plan:?}");
     match run(&plan, sabotage, true) {
         Ok(outcome) => {
@@ -101,7 +121,7 @@ fn run_seeds(flags: &Flags) -> Result<()> {
     let end = flags.start + flags.seeds;
     let failed: Mutex<Vec<(u64, Failure)>> = Mutex::new(Vec::new());
     let accesses = AtomicU64::new(0);
-    let counted: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+    let counted: Mutex<(Vec<u64>, Verdicts)> = Mutex::default();
     let begun = Instant::now();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -112,18 +132,19 @@ fn run_seeds(flags: &Flags) -> Result<()> {
                     if seed >= end {
                         return;
                     }
-                    match run(&Plan::of(seed, flags.nodes), None, false) {
+                    match run(&flags.plan(seed), None, false) {
                         Ok(outcome) => {
                             accesses.fetch_add(outcome.accesses, Ordering::Relaxed);
                             let mut counted = counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                            let len = outcome.counters.len().max(counted.len());
-                            counted.resize(len, 0);
-                            counted.iter_mut().zip(&outcome.counters).for_each(|(sum, value)| *sum += value);
+                            let len = outcome.counters.len().max(counted.0.len());
+                            counted.0.resize(len, 0);
+                            counted.1.merge(&outcome.verdicts);
+                            counted.0.iter_mut().zip(&outcome.counters).for_each(|(sum, value)| *sum += value);
                         }
                         Err(failure) => {
                             let mut failed = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                            let nodes = flags.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
-                            eprintln!("\rseed {seed:#x}: {}\n  cargo xtask sim --seed {seed:#x}{nodes}", failure.reason);
+                            let again = flags.again();
+                            eprintln!("\rseed {seed:#x}: {}\n  cargo xtask sim --seed {seed:#x}{again}", failure.reason);
                             failed.push((seed, failure));
                         }
                     }
@@ -136,10 +157,11 @@ fn run_seeds(flags: &Flags) -> Result<()> {
     let seconds = begun.elapsed().as_secs_f64();
     eprintln!("\r{} accesses judged in {seconds:.1} s", accesses.into_inner());
     if flags.counters {
-        let counted = counted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (counted, verdicts) = counted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         for ((name, _), sum) in Counters::default().iter().zip(counted) {
             println!("{name} {sum}");
         }
+        verdicts.iter().for_each(|(name, count)| println!("program_{name} {count}"));
     }
     if !failed.is_empty() {
         bail!("{} of {} seeds failed", failed.len(), flags.seeds);
@@ -167,7 +189,7 @@ fn scale() -> Result<()> {
 /// Runs seeds until a checker catches the planted bug.
 fn hunt(flags: &Flags, sabotage: Sabotage) -> Result<()> {
     for seed in flags.start..flags.start + flags.seeds {
-        if let Err(failure) = run(&Plan::of(seed, flags.nodes), Some(sabotage), false) {
+        if let Err(failure) = run(&flags.plan(seed), Some(sabotage), false) {
             println!("sim: {sabotage} caught by seed {seed:#x}: {}", failure.reason);
             return Ok(());
         }

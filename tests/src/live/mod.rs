@@ -7,10 +7,11 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`].
+//!   [`stages`], [`doctor`].
 
 pub mod bed;
 pub mod case;
+pub mod doctor;
 pub mod failures;
 pub mod histories;
 pub mod linearize;
@@ -35,6 +36,7 @@ pub fn cases() -> Vec<Case> {
         histories::cases(),
         failures::cases(),
         stages::cases(),
+        doctor::cases(),
     ]
     .into_iter()
     .flatten()

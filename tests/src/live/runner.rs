@@ -31,6 +31,8 @@ pub struct Plan {
     pub repeat: u32,
     /// How much the repeating cases do.
     pub effort: Effort,
+    /// `fast_path` of the hosts, in turn; as their agents please if empty.
+    pub fast_paths: Vec<String>,
     /// Where `dvm-agent` and `dvm-exec` are.
     pub binaries: PathBuf,
     /// Set by ^C.
@@ -159,7 +161,7 @@ impl Runner<'_> {
             instance: "test".into(),
             hosts: count,
             mtu: MTU,
-            fast_paths: Vec::new(),
+            fast_paths: self.plan.fast_paths.clone(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),
         };

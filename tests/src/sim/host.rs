@@ -2,10 +2,12 @@
 //!
 //! Owns what a driver's shard owns, without its sockets. Must not judge.
 
+use super::fast::Fast;
 use super::pager::Pager;
 use super::rng::Rng;
 use dsm_proto::{Config, FaultKind, Nanos, Node};
 use dsm_wire::{Epoch, NodeId, PageNumber, SpaceId};
+use std::collections::BTreeMap;
 
 /// A thread of the simulated program.
 #[derive(Clone, Debug)]
@@ -41,6 +43,10 @@ pub struct Host {
     pub timer: Option<Nanos>,
     /// Its own chance, for operations.
     pub rng: Rng,
+    /// What it shares with its kernel programs, if it has any.
+    pub fast: Option<Fast>,
+    /// Frames sent to each host.
+    pub sequences: BTreeMap<usize, u64>,
 }
 
 impl Host {
@@ -48,6 +54,26 @@ impl Host {
     #[must_use]
     pub fn new(me: NodeId, members: Vec<NodeId>, epoch: Epoch, threads: Vec<Thread>, rng: Rng) -> Self {
         let node = Node::new(Config { me, space: SpaceId(1), members, epoch });
-        Self { node, pager: Pager::default(), threads, incarnation: 0, is_up: true, is_fenced: false, epoch, timer: None, rng }
+        Self {
+            node,
+            pager: Pager::default(),
+            threads,
+            incarnation: 0,
+            is_up: true,
+            is_fenced: false,
+            epoch,
+            timer: None,
+            rng,
+            fast: None,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    /// Gives the host its programs, or none.
+    pub fn set_fast(&mut self, fast: Option<Fast>) {
+        if let Some(fast) = &fast {
+            fast.share_acks(&mut self.node);
+        }
+        self.fast = fast;
     }
 }

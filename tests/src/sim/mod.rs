@@ -2,14 +2,19 @@
 //!
 //! Owns the virtual clock and its agenda. The same seed gives the same run, event by event.
 
+mod between;
 pub mod checker;
+mod fast;
 pub mod host;
+mod kernel;
 mod network;
 pub mod pager;
 pub mod plan;
 mod program;
 pub mod rng;
+mod seal;
+pub mod verdicts;
 pub mod world;
 
-pub use plan::Plan;
+pub use plan::{FastMode, Plan};
 pub use world::{Failure, Outcome, Sabotage, run};

@@ -2,10 +2,15 @@
 //!
 //! Owns loss, duplicates, delay and partitions. Must not know what a frame means.
 
+use super::fast::Published;
+use super::kernel::Arrival;
 use super::pager::Stamp;
+use super::seal::Seal;
+use super::verdicts::Count;
 use super::world::{Happening, Sabotage, World};
-use dsm_proto::{Contents, Frame, Nanos, PageContent, Transmit};
-use dsm_wire::{Epoch, Header, Kind, Message, VERSION};
+use dsm_fast::layout::SEQUENCE_BULK;
+use dsm_proto::{Class, Contents, Frame, PageContent, Transmit};
+use dsm_wire::{Epoch, GrantContent, Header, Kind, Message, Rights, VERSION};
 
 impl World {
     pub(super) fn plan_partition(&mut self) {
@@ -38,21 +43,45 @@ impl World {
         }
         let mut header = Header { version: VERSION, ..Header::default() };
         transmit.message.encode(&mut header);
-        header.epoch.set(self.hosts[from].epoch.0);
-        header.source.set(self.plan.node_of(from).0);
-        header.destination.set(transmit.to.0);
+        if transmit.class == Class::Bulk {
+            header.sequence.set(SEQUENCE_BULK);
+        }
         self.outcome.frames += 1;
+        self.publish(from, &transmit.message, &stamps);
         self.route_parts(from, to, &transmit.message, header, &stamps);
         Ok(())
+    }
+
+    /// As the driver does: what has just been read for others may be asked for again.
+    fn publish(&mut self, host: usize, message: &Message, stamps: &[Stamp]) {
+        let Message::Grant { page, rights, era, count, content, .. } = *message else { return };
+        let is_early = self.sabotage == Some(Sabotage::PublishWhileGranted) && content != GrantContent::Copy;
+        let is_due = rights == Rights::Read || is_early;
+        let published = self.plan.fast.published;
+        let Some(fast) = self.hosts[host].fast.as_mut().filter(|_| is_due) else { return };
+        for offset in 0..u64::from(count) {
+            if !fast.rng.chance(published) {
+                continue;
+            }
+            let stamp = stamps.get(offset as usize).copied().unwrap_or(0);
+            match fast.publish(page.offset(offset), era, stamp) {
+                Published::Nowhere => {}
+                Published::Here => self.outcome.verdicts.add(Count::Published),
+                Published::InPlaceOf => {
+                    self.outcome.verdicts.add(Count::Published);
+                    self.outcome.verdicts.add(Count::Evicted);
+                }
+            }
+        }
     }
 
     /// As the transport does: a grant of several pages travels as grants of as many pages as fit a datagram, each on its own.
     fn route_parts(&mut self, from: usize, to: usize, message: &Message, header: Header, stamps: &[Stamp]) {
         let Message::Grant { request, page, rights, era, content, .. } = *message else {
-            return self.route(from, to, header, stamps.to_vec());
+            return self.seal(from, to, header, stamps);
         };
         if stamps.len() < 2 {
-            return self.route(from, to, header, stamps.to_vec());
+            return self.seal(from, to, header, stamps);
         }
         let pages_per_datagram = self.network.between(1, 4) as usize;
         for (index, part) in stamps.chunks(pages_per_datagram).enumerate() {
@@ -60,11 +89,27 @@ impl World {
             let count = part.len() as u16;
             let mut header = header;
             Message::Grant { request, page, rights, era, count, content }.encode(&mut header);
-            self.route(from, to, header, part.to_vec());
+            self.seal(from, to, header, part);
         }
     }
 
-    fn route(&mut self, from: usize, to: usize, header: Header, stamps: Vec<Stamp>) {
+    /// One datagram: its sequence is its own, also where the message was sent before.
+    fn seal(&mut self, from: usize, to: usize, mut header: Header, stamps: &[Stamp]) {
+        let host = &mut self.hosts[from];
+        let sent = host.sequences.entry(to).or_default();
+        *sent += 1;
+        let seal = Seal {
+            from: self.plan.node_of(from),
+            to: self.plan.node_of(to),
+            epoch: host.epoch,
+            sequence: *sent | header.sequence.get(),
+            salt: if self.sabotage == Some(Sabotage::StaleRestart) { 0 } else { host.incarnation },
+        };
+        seal.put(&mut header);
+        self.route(from, to, header, stamps.to_vec());
+    }
+
+    pub(super) fn route(&mut self, from: usize, to: usize, header: Header, stamps: Vec<Stamp>) {
         let weather = self.weather();
         let incarnation = self.hosts[from].incarnation;
         let copies = 1 + u64::from(self.network.chance(weather.duplicates));
@@ -78,23 +123,24 @@ impl World {
         }
     }
 
-    pub(super) fn deliver(
-        &mut self,
-        to: usize,
-        from: usize,
-        incarnation: u64,
-        header: &Header,
-        stamps: &[Stamp],
-    ) -> Result<(), String> {
-        if !self.hosts[to].is_up {
+    /// A frame comes to a host: its programs see it first, if it has any.
+    pub(super) fn deliver(&mut self, to: usize, arrival: Arrival) -> Result<(), String> {
+        if self.hosts[to].is_up { self.judge(to, arrival) } else { Ok(()) }
+    }
+
+    /// A frame comes to the agent.
+    pub(super) fn take_up(&mut self, to: usize, arrival: &Arrival) -> Result<(), String> {
+        let Arrival { from, incarnation, header, stamps } = arrival;
+        if Kind::from_wire(header.kind).is_some_and(dsm_fast::is_transport) {
             return Ok(());
         }
         // The transport knows one incarnation of each peer; another one has no keys.
-        let is_known = incarnation == 0 && self.hosts[to].incarnation == 0;
+        let is_known = *incarnation == 0 && self.hosts[to].incarnation == 0;
         if !is_known && self.sabotage != Some(Sabotage::StaleRestart) {
-            return self.deliver_stranger(to, from, header);
+            return self.deliver_stranger(to, *from, header);
         }
-        let frame = self.frame(to, from, header, stamps)?;
+        self.check_seal(to, arrival)?;
+        let frame = self.frame(to, *from, header, stamps)?;
         self.feed(to, frame)
     }
 
@@ -125,7 +171,7 @@ impl World {
         let buffers = self.hosts[to].pager.buffers_in_use() - frame.contents.buffers().count();
         let frames = self.outcome.frames;
         let before = *self.hosts[to].node.stats();
-        self.hosts[to].node.handle_frame(Nanos(self.now), frame);
+        self.call(to, |node, now| node.handle_frame(now, frame))?;
         let after = *self.hosts[to].node.stats();
         self.drain(to)?;
         if is_old {

@@ -36,6 +36,42 @@ pub struct Plan {
     pub heal_ns: u64,
     /// Crash of one host: when, and after how long it comes back (0: never).
     pub crash: Option<Crash>,
+    /// The kernel's part.
+    pub fast: FastPlan,
+}
+
+/// Which hosts have a fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FastMode {
+    /// All.
+    On,
+    /// None.
+    Off,
+    /// All, none or some, by the seed.
+    Mixed,
+}
+
+/// What the kernel programs of the hosts have, and how they are disturbed.
+#[derive(Clone, Copy, Debug)]
+pub struct FastPlan {
+    /// Bit `i`: hosts with this number mod 64 have a fast path.
+    pub hosts: u64,
+    /// A program that cannot lengthen packets comes first.
+    pub has_small: bool,
+    /// A page fits one datagram.
+    pub pages_fit: bool,
+    /// Directories that can be shared, per host.
+    pub directories: u32,
+    /// Extents that can have published pages, per host.
+    pub places: u32,
+    /// Pages that can be published, per host.
+    pub copies: u32,
+    /// A page is published when a read grant of it leaves, in millionths.
+    pub published: u64,
+    /// A run of a program is interrupted, in millionths.
+    pub interrupted: u64,
+    /// Longest interruption.
+    pub pause_ns_max: u64,
 }
 
 /// What the network and the pagers do to frames and operations. Probabilities in millionths.
@@ -104,7 +140,19 @@ impl Plan {
             weather: Weather::of(&mut rng),
             heal_ns,
             crash,
+            fast: FastPlan::of(seed),
         }
+    }
+
+    /// The same with the fast path on all hosts, or on none.
+    #[must_use]
+    pub const fn with_fast(mut self, mode: FastMode) -> Self {
+        self.fast.hosts = match mode {
+            FastMode::On => u64::MAX,
+            FastMode::Off => 0,
+            FastMode::Mixed => self.fast.hosts,
+        };
+        self
     }
 
     /// A cluster of `nodes` in fine weather, of which every four share 64 pages of their own.
@@ -125,6 +173,7 @@ impl Plan {
             crash: None,
             ..Self::of(0x5ca1e, Some(nodes))
         }
+        .with_fast(FastMode::Off)
     }
 
     /// Number of the node on host `host`.
@@ -137,6 +186,31 @@ impl Plan {
     #[must_use]
     pub const fn host_of(&self, node: NodeId) -> usize {
         (node.0 as u64 / self.stride) as usize
+    }
+}
+
+impl FastPlan {
+    /// Draws from a stream of its own: the rest of a seed's plan does not depend on it.
+    fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0xfa57);
+        let some = rng.draw();
+        Self {
+            hosts: rng.pick(&[u64::MAX, u64::MAX, u64::MAX, some, some, 0]),
+            has_small: rng.chance(400_000),
+            pages_fit: rng.chance(900_000),
+            directories: rng.between(1, 4) as u32,
+            places: rng.between(1, 6) as u32,
+            copies: rng.pick(&[2, 5, 12, 32]),
+            published: rng.pick(&[1_000_000, 1_000_000, 300_000, 50_000]),
+            interrupted: rng.pick(&[0, 300_000, 600_000, 1_000_000]),
+            pause_ns_max: rng.pick(&[1_000, 50_000, 500_000, 2_000_000]),
+        }
+    }
+
+    /// Whether `host` has a fast path.
+    #[must_use]
+    pub const fn is_on(&self, host: usize) -> bool {
+        self.hosts >> (host % 64) & 1 != 0
     }
 }
 

@@ -5,7 +5,7 @@
 use super::host::Host;
 use super::pager::Access;
 use super::world::{Closing, Happening, World};
-use dsm_proto::{FaultKind, Nanos};
+use dsm_proto::FaultKind;
 use dsm_wire::{PageNumber, PageRange};
 
 const FIRST_EXTENT: u64 = 7;
@@ -111,7 +111,7 @@ impl World {
             }
             self.closings.insert(token, Closing { is_sent: true, ..closing });
             self.note_text(format!("discard {} {:?}", closing.host, closing.range));
-            if !self.hosts[closing.host].node.handle_discard(Nanos(self.now), closing.range, token) {
+            if !self.call(closing.host, |node, now| node.handle_discard(now, closing.range, token))? {
                 return Err("a discard is refused".into());
             }
             self.drain(closing.host)?;

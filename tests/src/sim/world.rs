@@ -3,12 +3,15 @@
 //! Owns the virtual clock. Must not decide what is right: see `checker`; frames: `network`; accesses: `program`.
 
 use super::checker::{Truth, check_single_writer};
+use super::fast::Fast;
 use super::host::{Host, Thread};
+use super::kernel::Arrival;
 use super::pager::Stamp;
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
+use super::verdicts::{Count, Verdicts};
 use dsm_proto::plant::{self, Plant};
-use dsm_proto::{Event, FaultKind, Nanos, OpId, OpResult, PageOp, limits};
+use dsm_proto::{Event, FaultKind, OpId, OpResult, PageOp, limits};
 use dsm_wire::{Epoch, Header, Kind, Line, Message, NodeId, PageNumber, PageRange};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -28,12 +31,28 @@ pub enum Sabotage {
     Protocol(Plant),
     /// In the driver: frames of a restarted host count as those of the one before.
     StaleRestart,
+    /// In the driver: what is handed over for good is published in the era that begins, as if nobody wrote to it.
+    PublishWhileGranted,
+    /// In the programs: a reader is served without a second look at the directory word.
+    ServeWithoutSecondLook,
+    /// In the programs: a reader is served or forwarded that was not entered into the directory.
+    ForwardWithoutEntry,
+    /// In the programs: a page is sent without a look whether it is still the one that was granted.
+    SendWithoutThirdLook,
 }
 
 impl Sabotage {
+    const OWN: [Sabotage; 5] = [
+        Sabotage::StaleRestart,
+        Sabotage::PublishWhileGranted,
+        Sabotage::ServeWithoutSecondLook,
+        Sabotage::ForwardWithoutEntry,
+        Sabotage::SendWithoutThirdLook,
+    ];
+
     /// Every bug that can be planted.
     pub fn all() -> impl Iterator<Item = Sabotage> {
-        Plant::ALL.into_iter().map(Sabotage::Protocol).chain([Sabotage::StaleRestart])
+        Plant::ALL.into_iter().map(Sabotage::Protocol).chain(Self::OWN)
     }
 }
 
@@ -41,7 +60,13 @@ impl fmt::Display for Sabotage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Sabotage::Protocol(plant) => write!(f, "{plant:?}"),
-            Sabotage::StaleRestart => f.write_str("StaleRestart"),
+            Sabotage::StaleRestart
+            | Sabotage::PublishWhileGranted
+            | Sabotage::ServeWithoutSecondLook
+            | Sabotage::ForwardWithoutEntry
+            | Sabotage::SendWithoutThirdLook => {
+                write!(f, "{self:?}")
+            }
         }
     }
 }
@@ -69,6 +94,8 @@ pub struct Outcome {
     pub extents_split: u64,
     /// Extents in use.
     pub extents: u64,
+    /// What the kernel programs did.
+    pub verdicts: Verdicts,
 }
 
 /// Why a run failed.
@@ -95,6 +122,7 @@ pub(super) enum Happening {
     Crash,
     Bury { host: usize, dead: usize },
     Restart { host: usize },
+    Program { host: usize, run: u64 },
 }
 
 #[derive(Debug)]
@@ -158,7 +186,14 @@ pub(super) struct World {
 pub fn run(plan: &Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Result<Outcome, Failure> {
     plant::set(match sabotage {
         Some(Sabotage::Protocol(plant)) => Some(plant),
-        Some(Sabotage::StaleRestart) | None => None,
+        Some(
+            Sabotage::StaleRestart
+            | Sabotage::PublishWhileGranted
+            | Sabotage::ServeWithoutSecondLook
+            | Sabotage::ForwardWithoutEntry
+            | Sabotage::SendWithoutThirdLook,
+        )
+        | None => None,
     });
     let mut world = World::new(plan.clone(), sabotage, keeps_trail);
     let result = world.run();
@@ -172,7 +207,10 @@ pub fn run(plan: &Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Result
 impl World {
     fn new(plan: Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
-        let hosts = (0..plan.nodes).map(|node| new_host(node, &plan, &mut rng)).collect();
+        let mut hosts: Vec<Host> = (0..plan.nodes).map(|node| new_host(node, &plan, &mut rng)).collect();
+        for (index, host) in hosts.iter_mut().enumerate() {
+            host.set_fast(new_fast(index, &plan, sabotage, Some(0)));
+        }
         Self {
             network: Rng::new(rng.draw()),
             plan,
@@ -276,24 +314,33 @@ impl World {
         }
     }
 
+    pub(super) fn note_text_with(&mut self, text: impl FnOnce(u64) -> String) {
+        if self.keeps_trail {
+            self.note_text(text(self.now));
+        }
+    }
+
     fn happen(&mut self, what: Happening) -> Result<(), String> {
         match what {
-            Happening::Deliver { to, from, incarnation, header, stamps } => self.deliver(to, from, incarnation, &header, &stamps),
+            Happening::Deliver { to, from, incarnation, header, stamps } => {
+                self.deliver(to, Arrival { from, incarnation, header, stamps })
+            }
+            Happening::Program { host, run } => self.resume(host, run),
             Happening::Fault { host, page, kind } => {
                 // Half of the pages are shared truly, half because they are one page.
                 let line = Line((page.0 % 2 * host as u64 % u64::from(Line::COUNT)) as u8);
-                self.hosts[host].node.handle_fault(Nanos(self.now), page, kind, line);
+                self.call(host, |node, now| node.handle_fault(now, page, kind, line))?;
                 self.drain(host)
             }
             Happening::Effect { host, op, work, rest_ns } => self.effect(host, op, &work, rest_ns),
             Happening::Done { host, op, result } => {
-                self.hosts[host].node.handle_page_done(Nanos(self.now), op, result);
+                self.call(host, |node, now| node.handle_page_done(now, op, result))?;
                 self.drain(host)
             }
             Happening::Step { host, thread } => self.step(host, thread),
             Happening::Timer { host } => {
                 self.hosts[host].timer = None;
-                self.hosts[host].node.handle_timeout(Nanos(self.now));
+                self.call(host, |node, now| node.handle_timeout(now))?;
                 self.drain(host)
             }
             Happening::Partition { until_ns, group } => {
@@ -335,8 +382,22 @@ impl World {
                 Event::PageLost { page } if self.plan.crash.is_none() => {
                     return Err(format!("page {page} is lost without a crash"));
                 }
-                Event::FaultResolved { .. } | Event::PageLost { .. } | Event::DirectoryOpened(_) | Event::DirectoryClosed(_) => {}
+                Event::DirectoryOpened(extent) => {
+                    let Host { fast, node, .. } = &mut self.hosts[host];
+                    if fast.as_mut().is_some_and(|fast| fast.open(node, extent)) {
+                        self.outcome.verdicts.add(Count::Shared);
+                    }
+                }
+                Event::DirectoryClosed(extent) => {
+                    if let Some(fast) = &mut self.hosts[host].fast {
+                        fast.close(extent);
+                    }
+                }
+                Event::FaultResolved { .. } | Event::PageLost { .. } => {}
             }
+        }
+        if let Some(fast) = &self.hosts[host].fast {
+            fast.live(self.now);
         }
         self.set_timer(host);
         self.check_tables(host)
@@ -395,6 +456,7 @@ impl World {
         host.timer = None;
         host.pager = super::pager::Pager::default();
         host.threads.clear();
+        host.fast = None;
         host.is_fenced = true;
         self.mourning_until = self.now + crash.lease_ns + MOURNING_NS;
         for other in (0..self.hosts.len()).filter(|other| *other != crash.host) {
@@ -414,8 +476,12 @@ impl World {
         }
         let members: Vec<NodeId> =
             (0..self.hosts.len()).filter(|other| *other != dead).map(|other| self.plan.node_of(other)).collect();
-        self.hosts[host].epoch = Epoch(FIRST_EPOCH.0 + 1);
-        self.hosts[host].node.handle_membership(Nanos(self.now), Epoch(FIRST_EPOCH.0 + 1), &members);
+        let epoch = Epoch(FIRST_EPOCH.0 + 1);
+        self.hosts[host].epoch = epoch;
+        if let Some(fast) = &self.hosts[host].fast {
+            fast.enter_epoch(epoch, Some(self.plan.node_of(dead)));
+        }
+        self.call(host, |node, now| node.handle_membership(now, epoch, &members))?;
         self.drain(host)?;
         let is_last = members.iter().all(|node| self.hosts[self.plan.host_of(*node)].epoch != FIRST_EPOCH);
         if is_last {
@@ -432,7 +498,11 @@ impl World {
         let incarnation = self.hosts[host].incarnation;
         self.hosts[host] = new_host(host as u64, &self.plan, &mut rng);
         self.hosts[host].incarnation = incarnation;
-        self.hosts[host].is_fenced = self.sabotage != Some(Sabotage::StaleRestart);
+        let is_stale = self.sabotage == Some(Sabotage::StaleRestart);
+        self.hosts[host].is_fenced = !is_stale;
+        // It has no session with anybody; but if it passes for the one it was, all of them.
+        let fast = new_fast(host, &self.plan, self.sabotage, is_stale.then_some(0));
+        self.hosts[host].set_fast(fast);
         for thread in 0..self.hosts[host].threads.len() {
             self.plan_at(self.now + 1_000, host, Happening::Step { host, thread });
         }
@@ -472,6 +542,17 @@ fn new_host(node: u64, plan: &Plan, rng: &mut Rng) -> Host {
     Host::new(plan.node_of(node as usize), members, FIRST_EPOCH, threads, Rng::new(rng.draw()))
 }
 
+/// What the host shares with its programs, if it has any; `salt`: whose sessions it has.
+fn new_fast(host: usize, plan: &Plan, sabotage: Option<Sabotage>, salt: Option<u64>) -> Option<Fast> {
+    let members: Vec<NodeId> = (0..plan.nodes as usize).map(|host| plan.node_of(host)).collect();
+    plan.fast.is_on(host).then(|| {
+        let rng = Rng::new(plan.seed ^ 0xfa57 ^ (host as u64 + 1) << 32);
+        let mut fast = Fast::new(plan.node_of(host), FIRST_EPOCH, &members, salt, &plan.fast, rng);
+        fast.shared.sabotage = sabotage;
+        fast
+    })
+}
+
 /// The host an event happens at.
 fn subject(what: &Happening, crashing: usize) -> usize {
     match what {
@@ -483,7 +564,8 @@ fn subject(what: &Happening, crashing: usize) -> usize {
         | Happening::Timer { host }
         | Happening::Open { host, .. }
         | Happening::Bury { host, .. }
-        | Happening::Restart { host } => *host,
+        | Happening::Restart { host }
+        | Happening::Program { host, .. } => *host,
         Happening::Partition { .. } => 0,
         Happening::Crash => crashing,
     }
@@ -505,6 +587,7 @@ fn hash_of(what: &Happening) -> u64 {
         Happening::Crash => {}
         Happening::Open { host, token } => (host, token).hash(&mut hasher),
         Happening::Bury { host, dead } => (host, dead).hash(&mut hasher),
+        Happening::Program { host, run } => (host, run).hash(&mut hasher),
     }
     hasher.finish()
 }

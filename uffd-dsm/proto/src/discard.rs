@@ -279,7 +279,7 @@ impl Node {
             let is_free = is_at_rest && self.operations.overlapping(pages).is_none();
             if is_free && self.extents.get_mut(&number).is_some_and(|extent| extent.merge()) {
                 self.counters.extents_merged += 1;
-                self.emit(Event::DirectoryClosed(number));
+                self.close_directory(number);
             }
         }
     }

@@ -11,11 +11,11 @@
 //! ```
 
 use crate::face::Frame;
+use crate::plant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering};
-use dsm_fast::{DIRECTORY_WORDS, Directory, State, Word};
+use dsm_fast::{DIRECTORY_WORDS, Directory, Sharers, State, Word};
 use dsm_wire::{Era, NodeId, PAGES_PER_EXTENT};
 
 const PAGES: usize = PAGES_PER_EXTENT as usize;
@@ -129,14 +129,33 @@ pub enum DirectoryMemory {
     Shared(&'static DirectoryWords),
 }
 
-impl Deref for DirectoryMemory {
-    type Target = DirectoryWords;
-
-    fn deref(&self) -> &DirectoryWords {
+impl DirectoryMemory {
+    fn words(&self) -> &DirectoryWords {
         match self {
             DirectoryMemory::Own(words) => words,
-            DirectoryMemory::Shared(words) => words,
+            DirectoryMemory::Shared(words) => {
+                plant::pause();
+                words
+            }
         }
+    }
+}
+
+impl Directory for DirectoryMemory {
+    fn word(&self, slot: usize) -> Word {
+        self.words().word(slot)
+    }
+
+    fn sharers(&self, slot: usize) -> Sharers {
+        self.words().sharers(slot)
+    }
+
+    fn exchange_word(&self, slot: usize, current: Word, new: Word) -> bool {
+        self.words().exchange_word(slot, current, new)
+    }
+
+    fn exchange_sharers(&self, slot: usize, current: Sharers, new: Sharers) -> bool {
+        self.words().exchange_sharers(slot, current, new)
     }
 }
 
@@ -201,7 +220,7 @@ impl Extent {
     /// Moves the directory entries to `memory`. Returns false, and changes nothing, if there are none or they are shared already.
     pub fn share(&mut self, memory: &'static DirectoryWords) -> bool {
         let Form::Split(_, directory @ DirectoryMemory::Own(_)) = &mut self.form else { return false };
-        for (new, old) in memory.iter().zip(directory.iter()) {
+        for (new, old) in memory.iter().zip(directory.words()) {
             new.store(old.load(Ordering::SeqCst), Ordering::SeqCst);
         }
         *directory = DirectoryMemory::Shared(memory);

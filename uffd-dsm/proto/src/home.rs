@@ -9,7 +9,7 @@ use crate::limits::{PAGES_PER_OP_MAX, TRANSIENTS_MAX, WAITERS_PER_PAGE_MAX};
 use crate::node::{Node, whole_extent};
 use crate::operation::Follow;
 use crate::plant::{Plant, is};
-use crate::transient::{Asked, Deal, Phase, Then, Waiter};
+use crate::transient::{Asked, Deal, Pending, Phase, Then, Waiter};
 use alloc::vec::Vec;
 use dsm_fast::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
 use dsm_wire::{Era, GrantContent, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
@@ -208,9 +208,11 @@ impl Node {
     /// Somebody has the page: whoever reads it drops it, then the owner or provider hands it over.
     fn serve_write(&mut self, page: PageNumber, asked: Asked) {
         let writer = asked.request.requester();
+        let early = is(Plant::SharersBeforeLock).then(|| self.entry(page).sharers);
         let Some(era) = self.lock(page) else { return };
         // Readers may have come until the word was busy.
         let Entry { word, sharers } = self.entry(page);
+        let sharers = early.unwrap_or(sharers);
         let phase = if word.state() == State::Owned {
             Phase::Granted { provider: word.owner() }
         } else {
@@ -218,7 +220,8 @@ impl Node {
             let is_upgrade = word.owner() == writer || has_copy;
             let spared = if is_upgrade { writer } else { word.owner() };
             let pending = self.members_of(sharers).filter(|node| *node != writer && *node != spared).collect();
-            Phase::Acks { pending, then: if is_upgrade { Then::Upgrade } else { Then::Forward(word.owner()) } }
+            let then = if is_upgrade { Then::Upgrade } else { Then::Forward(word.owner()) };
+            Phase::Acks { pending: self.pending(asked.request, page, era, pending), then }
         };
         self.deal(page, Deal { request: asked.request, line: asked.line, era, phase, deadline: None, tries: 0 });
         self.send_deal(page);
@@ -246,12 +249,49 @@ impl Node {
             State::Owned => Vec::from([word.owner()]),
             State::Fresh | State::Shared | State::Lost => self.members_of(sharers).collect(),
         };
-        let phase = Phase::Acks { pending, then: Then::Forget };
+        let phase = Phase::Acks { pending: self.pending(job, page, era, pending), then: Then::Forget };
         self.deal(page, Deal { request: job, line: Line::default(), era, phase, deadline: None, tries: 0 });
         self.send_deal(page);
         self.proceed(page);
         self.settle(page);
         true
+    }
+
+    /// Who is to acknowledge: counted with the kernel programs where more than one is, and they have room for it.
+    fn pending(&self, request: RequestId, page: PageNumber, era: Era, nodes: Vec<NodeId>) -> Pending {
+        let is_counted = nodes.len() > 1 && self.acks.is_some_and(|acks| acks.begin(request, page, era, &nodes));
+        if is_counted { Pending::Counted } else { Pending::Listed(nodes) }
+    }
+
+    /// Who has not acknowledged yet.
+    fn left(&self, page: PageNumber, pending: &Pending) -> Vec<NodeId> {
+        match (pending, self.acks) {
+            (Pending::Listed(nodes), _) => nodes.clone(),
+            (Pending::Counted, Some(acks)) => acks.pending(page).collect(),
+            (Pending::Counted, None) => Vec::new(),
+        }
+    }
+
+    /// The acknowledgement of `node` has come, or is not awaited any more. Returns whether it was awaited.
+    pub(crate) fn acknowledge(&mut self, page: PageNumber, node: NodeId) -> bool {
+        let deal = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut());
+        let Some(Deal { phase: Phase::Acks { pending, .. }, .. }) = deal else { return false };
+        match (pending, self.acks) {
+            (Pending::Listed(nodes), _) => {
+                let place = nodes.iter().position(|other| *other == node);
+                if place.is_none() && is(Plant::AckCountedTwice) {
+                    nodes.pop();
+                }
+                place.map(|place| nodes.swap_remove(place)).is_some()
+            }
+            (Pending::Counted, Some(acks)) => {
+                let is_awaited = acks.pending(page).any(|other| other == node);
+                let other = acks.pending(page).next().filter(|_| !is_awaited && is(Plant::AckCountedTwice));
+                acks.acknowledge(page, other.unwrap_or(node));
+                true
+            }
+            (Pending::Counted, None) => false,
+        }
     }
 
     fn deal(&mut self, page: PageNumber, deal: Deal) {
@@ -266,7 +306,7 @@ impl Node {
         let (request, era, line) = (deal.request, deal.era, deal.line);
         let slowest = match &deal.phase {
             Phase::Acks { pending, .. } => {
-                let pending = pending.clone();
+                let pending = self.left(page, pending);
                 for node in &pending {
                     self.send(*node, Message::Invalidate { request, page, era });
                 }
@@ -292,18 +332,15 @@ impl Node {
             deal.tries += 1;
             self.counters.retries += 1;
             self.send_deal(page);
+            // The last acknowledgement may have been counted, and lost on its way up.
+            self.proceed(page);
         }
     }
 
     pub(crate) fn on_ack(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
-        let deal = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut());
-        let pending = deal.filter(|deal| deal.request == request && deal.era == era).and_then(|deal| match &mut deal.phase {
-            Phase::Acks { pending, .. } => Some(pending),
-            Phase::Granted { .. } => None,
-        });
-        let place = pending.as_ref().and_then(|pending| pending.iter().position(|node| *node == from));
-        if let (Some(pending), Some(place)) = (pending, place) {
-            pending.swap_remove(place);
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        let is_named = deal.is_some_and(|deal| deal.request == request && deal.era == era);
+        if is_named && self.acknowledge(page, from) {
             self.proceed(page);
         } else {
             self.counters.dropped_stale += 1;
@@ -313,12 +350,14 @@ impl Node {
 
     /// Takes the step after the last acknowledgement, if it was the last.
     pub(crate) fn proceed(&mut self, page: PageNumber) {
-        let Some(deal) = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut()) else { return };
-        let Phase::Acks { pending, then } = &deal.phase else { return };
-        if !pending.is_empty() && !is(Plant::GrantBeforeAcks) {
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        let Some(Deal { phase: Phase::Acks { pending, then }, request, era, .. }) = deal else { return };
+        let (then, request, era) = (*then, *request, *era);
+        if !self.left(page, pending).is_empty() && !is(Plant::GrantBeforeAcks) {
             return;
         }
-        let (then, request, era) = (*then, deal.request, deal.era);
+        self.end_counting(page);
+        let Some(deal) = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut()) else { return };
         deal.tries = 0;
         deal.deadline = None;
         match then {
@@ -353,8 +392,18 @@ impl Node {
         self.settle(page);
     }
 
+    /// Frees the record that counts for the transaction of `page`, if one does.
+    fn end_counting(&self, page: PageNumber) {
+        let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
+        if let (Some(Deal { phase: Phase::Acks { pending: Pending::Counted, .. }, request, .. }), Some(acks)) = (deal, self.acks)
+        {
+            acks.end(*request, page);
+        }
+    }
+
     /// Ends the transaction of `page` and serves who waits, until the page is busy again.
     pub(crate) fn finish(&mut self, page: PageNumber) {
+        self.end_counting(page);
         if let Some(transient) = self.transients.get_mut(&page) {
             transient.deal = None;
         }
@@ -384,14 +433,14 @@ impl Node {
     /// The directory entry of a page homed here.
     pub(crate) fn entry(&self, page: PageNumber) -> Entry {
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
-            Some(Form::Split(_, directory)) => dsm_fast::load(&**directory, page.index_in_extent()),
+            Some(Form::Split(_, directory)) => dsm_fast::load(directory, page.index_in_extent()),
             Some(Form::Unknown | Form::Whole(_) | Form::Remote(..) | Form::Lost) | None => Entry::default(),
         }
     }
 
     pub(crate) fn change(&mut self, page: PageNumber, step: Step) {
         let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return };
-        let result: Result<Entry, Refused> = dsm_fast::step(&**directory, page.index_in_extent(), step);
+        let result: Result<Entry, Refused> = dsm_fast::step(directory, page.index_in_extent(), step);
         result.expect("home takes only steps the entry allows");
     }
 }

@@ -6,7 +6,7 @@ use crate::extent::{Extent, Form, LocalState};
 use crate::face::{Contents, PageOp};
 use crate::node::Node;
 use crate::operation::{Follow, Operation};
-use crate::transient::{Deal, Phase, Waiter};
+use crate::transient::{Phase, Waiter};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use dsm_fast::{Entry, State, Step};
@@ -21,7 +21,7 @@ impl Node {
         if dead.is_empty() {
             return;
         }
-        self.bury_transients();
+        self.bury_transients(&dead);
         self.bury_entries(&dead);
         self.bury_homes();
         self.forget_dead_homes();
@@ -29,7 +29,7 @@ impl Node {
     }
 
     /// Grants to the dead are not sent again, their requests not served, their answers not awaited.
-    fn bury_transients(&mut self) {
+    fn bury_transients(&mut self, dead: &[NodeId]) {
         let pages: Vec<PageNumber> = self.transients.keys().copied().collect();
         for page in pages {
             let Some(transient) = self.transients.get_mut(&page) else { continue };
@@ -39,8 +39,8 @@ impl Node {
                 Waiter::Request(asked) => peers.contains_key(&asked.request.requester()),
                 Waiter::Discard(_) => true,
             });
-            if let Some(Deal { phase: Phase::Acks { pending, .. }, .. }) = &mut transient.deal {
-                pending.retain(|node| peers.contains_key(node));
+            for node in dead {
+                self.acknowledge(page, *node);
             }
             if let Some(held) = held {
                 self.free(&held.contents);

@@ -14,6 +14,7 @@ use crate::transient::Transient;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use dsm_fast::Acks;
 use dsm_wire::{Epoch, ExtentNumber, Line, Message, NodeId, PageNumber, PageRange, RequestId};
 
 /// One host's part in the coherence of one space.
@@ -38,6 +39,7 @@ pub struct Node {
     pub(crate) batches: crate::ahead::Batches,
     pub(crate) stays: crate::hold::Stays,
     pub(crate) habits: crate::migratory::Habits,
+    pub(crate) acks: Option<Acks>,
     pub(crate) counters: Counters,
     request_last: u64,
     /// Messages of one role of this node to another.
@@ -75,6 +77,7 @@ impl Node {
             batches: crate::ahead::Batches::default(),
             stays: crate::hold::Stays::default(),
             habits: crate::migratory::Habits::default(),
+            acks: None,
             counters: Counters::default(),
             request_last: 0,
             loopback: VecDeque::new(),
@@ -157,6 +160,11 @@ impl Node {
     /// [`Event::DirectoryClosed`]. Returns false, and does nothing, if this node keeps none or they are shared already.
     pub fn share_directory(&mut self, extent: ExtentNumber, memory: &'static DirectoryWords) -> bool {
         self.extents.get_mut(&extent).is_some_and(|extent| extent.share(memory))
+    }
+
+    /// Counts acknowledgements in `acks` from now on, which others may count down by `dsm_fast`'s rules.
+    pub const fn share_acks(&mut self, acks: Acks) {
+        self.acks = Some(acks);
     }
 
     /// The next page operation to carry out.
@@ -388,6 +396,15 @@ impl Node {
 
     pub(crate) fn emit(&mut self, event: Event) {
         self.events.push_back(event);
+    }
+
+    /// Says that the directory of `extent` is gone; nothing, if it was not yet told that there is one.
+    pub(crate) fn close_directory(&mut self, extent: ExtentNumber) {
+        let opened = Event::DirectoryOpened(extent);
+        match self.events.iter().position(|event| *event == opened) {
+            Some(place) => drop(self.events.remove(place)),
+            None => self.emit(Event::DirectoryClosed(extent)),
+        }
     }
 
     pub(crate) fn free(&mut self, contents: &Contents) {

@@ -1,6 +1,8 @@
-//! Planted bugs: each switches one rule of the protocol off, so that the simulator's checkers can be seen to fail.
+//! Planted bugs: each switches one rule of the protocol off, so that the simulator's checkers can be seen to fail; and the place
+//! where a simulated kernel program comes between two accesses of a node to a shared directory.
 //!
-//! Without the feature `plant`, which only the simulator turns on, [`is`] is always false and costs nothing.
+//! Without the feature `plant`, which only the simulator turns on, [`is`] is always false, [`pause`] does nothing, and both cost
+//! nothing.
 
 /// A rule that is switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,11 +30,15 @@ pub enum Plant {
     GrantBeforeAcks,
     /// A discard that was carried out is carried out again.
     DiscardTwice,
+    /// An acknowledgement that comes again counts again.
+    AckCountedTwice,
+    /// Whom to tell to drop a page is looked up before the page is busy: who is entered until then is forgotten.
+    SharersBeforeLock,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 11] = [
+    pub const ALL: [Plant; 13] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -44,6 +50,8 @@ impl Plant {
         Plant::PrefetchOverWriter,
         Plant::GrantBeforeAcks,
         Plant::DiscardTwice,
+        Plant::AckCountedTwice,
+        Plant::SharersBeforeLock,
     ];
 }
 
@@ -56,6 +64,7 @@ mod switch {
 
     std::thread_local! {
         static PLANTED: Cell<Option<Plant>> = const { Cell::new(None) };
+        static BETWEEN: Cell<Option<fn()>> = const { Cell::new(None) };
     }
 
     /// Plants `plant` in every node of this thread; `None` heals them.
@@ -67,10 +76,22 @@ mod switch {
     pub fn is(plant: Plant) -> bool {
         PLANTED.get() == Some(plant)
     }
+
+    /// From now on `between` is called before each access of this thread's nodes to a shared directory.
+    pub fn set_pause(between: Option<fn()>) {
+        BETWEEN.set(between);
+    }
+
+    /// Lets others change a shared directory.
+    pub fn pause() {
+        if let Some(between) = BETWEEN.get() {
+            between();
+        }
+    }
 }
 
 #[cfg(feature = "plant")]
-pub use switch::{is, set};
+pub use switch::{is, pause, set, set_pause};
 
 /// Whether `plant` is planted: never.
 #[cfg(not(feature = "plant"))]
@@ -78,3 +99,7 @@ pub use switch::{is, set};
 pub const fn is(_plant: Plant) -> bool {
     false
 }
+
+/// Lets others change a shared directory: nobody.
+#[cfg(not(feature = "plant"))]
+pub const fn pause() {}

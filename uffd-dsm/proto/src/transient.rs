@@ -80,10 +80,19 @@ pub struct Deal {
 /// Home: what a transaction waits for.
 #[derive(Debug)]
 pub enum Phase {
-    /// These sharers drop their copies.
-    Acks { pending: Vec<NodeId>, then: Then },
+    /// Sharers drop their copies.
+    Acks { pending: Pending, then: Then },
     /// The requester installs the exclusive grant of `provider`.
     Granted { provider: NodeId },
+}
+
+/// Home: who has not acknowledged yet.
+#[derive(Debug)]
+pub enum Pending {
+    /// These.
+    Listed(Vec<NodeId>),
+    /// Those in the page's record of [`Acks`](dsm_fast::Acks), which kernel programs count down, too.
+    Counted,
 }
 
 /// Home: what follows the last acknowledgement.

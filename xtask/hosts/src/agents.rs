@@ -87,12 +87,14 @@ pub(crate) fn configure(hosts: &[Host], exec: &Path, config: &Config) -> Result<
     Ok(())
 }
 
-/// Starts a host's agent, detached from our terminal so that ^C reaches us alone.
-pub(crate) fn start(host: &Host, agent: &Path) -> Result<Child> {
+/// Starts a host's agent, detached from our terminal so that ^C reaches us alone. `before` are words that run the rest of their
+/// command line; none usually.
+pub(crate) fn start(host: &Host, agent: &Path, before: &[&str]) -> Result<Child> {
     let log = fs::OpenOptions::new().create(true).append(true).open(&host.log).map_err(on("open", &host.log))?;
     let errors = log.try_clone().map_err(on("duplicate", &host.log))?;
     net::enter(&host.namespace)
         .arg("--")
+        .args(before)
         .arg(agent)
         .args(["run", "--cluster"])
         .arg(host.directory.join("cluster.toml"))

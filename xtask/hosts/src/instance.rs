@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const RUN_DIRECTORY: &str = "/run/dvm-hosts";
@@ -72,7 +73,8 @@ pub struct LocalHosts {
     names: Names,
     hosts: Vec<Host>,
     binaries: Binaries,
-    agents: Vec<Option<Child>>,
+    /// Those that this process started.
+    agents: Mutex<Vec<Option<Child>>>,
     kept: bool,
     lock: Lock,
 }
@@ -115,7 +117,7 @@ impl LocalHosts {
         }
         sweep(&names)?;
         let hosts: Vec<Host> = (0..config.hosts).map(|index| names.host(index)).collect();
-        let agents = (0..config.hosts).map(|_| None).collect();
+        let agents = Mutex::new((0..config.hosts).map(|_| None).collect());
         let mut made = Self { binaries: Binaries::in_directory(&names.programs()), names, hosts, agents, kept: false, lock };
         made.build(config)?;
         Ok(made)
@@ -137,7 +139,7 @@ impl LocalHosts {
         let record: Record =
             serde_json::from_str(&text).map_err(|error| on("read", &path)(std::io::Error::other(error.to_string())))?;
         let hosts = (0..record.hosts).map(|index| names.host(index)).collect();
-        let agents = (0..record.hosts).map(|_| None).collect();
+        let agents = Mutex::new((0..record.hosts).map(|_| None).collect());
         Ok(Self { binaries: Binaries::in_directory(&names.programs()), names, hosts, agents, kept: true, lock })
     }
 
@@ -149,15 +151,36 @@ impl LocalHosts {
             net::make_host(&self.names.switch(), &host.namespace, index, &host.address, config.mtu)?;
         }
         agents::configure(&self.hosts, &self.binaries.exec, config)?;
-        for (host, slot) in self.hosts.iter().zip(&mut self.agents) {
-            *slot = Some(agents::start(host, &self.binaries.agent)?);
+        let slots = self.agents.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (host, slot) in self.hosts.iter().zip(slots.iter_mut()) {
+            *slot = Some(agents::start(host, &self.binaries.agent, &[])?);
         }
-        for (host, slot) in self.hosts.iter().zip(&mut self.agents) {
+        for (host, slot) in self.hosts.iter().zip(slots) {
             if let Some(child) = slot {
                 agents::wait_ready(host, &self.binaries.agent, child)?;
             }
         }
         Ok(())
+    }
+
+    /// Kills the agent of a host, starts it again by `before` (words that run the rest of their command line; none: as it was) and
+    /// waits until it sees its peers.
+    ///
+    /// # Errors
+    /// No such host, or the agent does not become ready.
+    pub fn restart_agent(&self, index: usize, before: &[&str]) -> Result<()> {
+        let host = self.host(index)?;
+        let mut slots = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(process) = self.agent(index)? {
+            process::kill_process(process.pid);
+        }
+        let slot = slots.get_mut(index).ok_or(Error::NoHost { index, last: self.hosts.len().saturating_sub(1) })?;
+        if let Some(mut child) = slot.take() {
+            // Killed just now, or gone before.
+            drop(child.wait());
+        }
+        let child = slot.insert(agents::start(host, &self.binaries.agent, before)?);
+        agents::wait_ready(host, &self.binaries.agent, child)
     }
 
     /// Leaves the hosts up when this value goes; [`LocalHosts::open`] finds them.
@@ -183,7 +206,7 @@ impl LocalHosts {
 
     fn remove(&mut self) -> Result<()> {
         let swept = sweep(&self.names);
-        for child in self.agents.iter_mut().flatten() {
+        for child in self.agents.get_mut().unwrap_or_else(PoisonError::into_inner).iter_mut().flatten() {
             drop(child.wait());
         }
         self.lock.remove_on_drop = true;

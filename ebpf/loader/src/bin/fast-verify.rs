@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{}", error.told());
+            eprintln!("{}", error.told_with_log());
             if error.is_forbidden() { ExitCode::from(FORBIDDEN) } else { ExitCode::FAILURE }
         }
     }

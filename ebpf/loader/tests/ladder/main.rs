@@ -43,7 +43,7 @@ fn native_xdp_fails_its_probe_where_the_peer_has_no_program() {
         let mut path = FastPath::load(&[]).unwrap();
         bed.on(Side::Here, || {
             let attached = climb(&mut path, Wanted::Auto, &bed);
-            assert_eq!(attached.rung(), Rung::Generic);
+            assert_eq!(attached.rung(), Rung::Tc);
             let expected = format!(
                 "native XDP: no answer to 3 probes in 300 ms: the program sent 3 back, and none reached {}; on veth the peer end \
                  needs an XDP program",
@@ -51,7 +51,7 @@ fn native_xdp_fails_its_probe_where_the_peer_has_no_program() {
             );
             assert_eq!(attached.reasons(), [expected]);
             assert_eq!(tcx_programs(), 1);
-            assert!(bed.link_text().contains("xdpgeneric"), "{}", bed.link_text());
+            assert!(!bed.link_text().contains("xdp"), "{}", bed.link_text());
             drop(attached);
             let alone = climb(&mut path, Wanted::Native, &bed);
             assert_eq!((alone.rung(), alone.reasons().len(), alone.round_trip()), (Rung::None, 1, None));
@@ -82,7 +82,7 @@ fn over_a_bridge_the_port_is_the_peer_end() {
     for mtu in MTUS {
         let Some(bed) = Bed::make_bridged("over_a_bridge_the_port_is_the_peer_end", mtu) else { return };
         let mut path = FastPath::load(&[]).unwrap();
-        bed.on(Side::Here, || assert_eq!(climb(&mut path, Wanted::Auto, &bed).rung(), Rung::Generic));
+        bed.on(Side::Here, || assert_eq!(climb(&mut path, Wanted::Auto, &bed).rung(), Rung::Tc));
         let port = || FastPath::load(&[]).unwrap().attach_pass(nix::net::if_::if_nametoindex(PORT_HERE).unwrap(), true).unwrap();
         let passing = bed.on(Side::Between, port);
         bed.on(Side::Here, || assert_eq!(climb(&mut path, Wanted::Auto, &bed).rung(), Rung::Native));
@@ -101,7 +101,7 @@ fn each_rung_by_itself() {
                 let attached = climb(&mut path, wanted, &bed);
                 assert_eq!(attached.rung(), rung);
                 assert_eq!(attached.round_trip().is_some(), wanted != Wanted::Off);
-                assert_eq!(tcx_programs(), usize::from(wanted != Wanted::Off));
+                assert_eq!(tcx_programs(), usize::from(wanted == Wanted::Tc));
                 assert_eq!(bed.link_text().contains("xdp"), wanted == Wanted::Generic, "{}", bed.link_text());
             }
         });
@@ -113,8 +113,10 @@ fn each_rung_by_itself() {
 fn probes_are_counted_and_end() {
     let Some(bed) = Bed::make("probes_are_counted_and_end", 9000) else { return };
     let mut path = FastPath::load(&[]).unwrap();
+    let passing = bed.on(Side::There, || FastPath::load(&[]).unwrap().attach_pass(interface().index, true).unwrap());
     bed.on(Side::Here, || {
-        let attached = climb(&mut path, Wanted::Generic, &bed);
+        let attached = climb(&mut path, Wanted::Auto, &bed);
+        assert_eq!(attached.rung(), Rung::Native, "{:?}", attached.reasons());
         let before = path.counts("PROBE_ANSWERS").unwrap();
         let mut times: Vec<Duration> = Vec::new();
         for program in [ProbeProgram::Xdp, ProbeProgram::Tc].into_iter().cycle().take(200) {
@@ -134,6 +136,7 @@ fn probes_are_counted_and_end() {
         let reason = path.probe(interface().address, &[bed.peer()], ProbeProgram::Tc).unwrap_err();
         assert_eq!(reason, "no answer to 3 probes in 300 ms: 3 came, and the program let them pass");
     });
+    drop(passing);
 }
 
 #[test]
@@ -144,10 +147,11 @@ fn a_silent_peer_proves_nothing() {
     bed.on(Side::Here, || {
         let attached = climb(&mut path, Wanted::Auto, &bed);
         assert_eq!(attached.rung(), Rung::None);
-        let expected = format!("TC: no answer to 3 probes in 300 ms: none came from {}", bed.peer());
-        assert_eq!(attached.reasons(), [expected]);
+        let expected =
+            ["TC", "generic XDP"].map(|hook| format!("{hook}: no answer to 3 probes in 300 ms: none came from {}", bed.peer()));
+        assert_eq!(attached.reasons(), expected);
         let alone = path.attach(&interface(), Wanted::Auto, &[]);
-        assert_eq!((alone.rung(), alone.reasons()), (Rung::None, &["TC: no peer to probe with".to_owned()][..]));
+        assert_eq!((alone.rung(), alone.reasons()), (Rung::None, &["no peer to probe with".to_owned()][..]));
     });
     assert_nothing_attached(&bed);
     // One peer of two is enough.
@@ -168,12 +172,56 @@ fn a_strangers_program_is_named_and_stays() {
         let passing = stranger.attach_pass(interface().index, true).unwrap();
         let attached = climb(&mut path, Wanted::Auto, &bed);
         assert_eq!(attached.rung(), Rung::Tc);
-        let [native, generic] = attached.reasons() else { panic!("{:?}", attached.reasons()) };
+        let [native] = attached.reasons() else { panic!("{:?}", attached.reasons()) };
         assert!(native.starts_with("native XDP: EBUSY: another XDP program (name `dvm_pass`, id "), "{native}");
-        assert!(generic.starts_with("generic XDP: E") && generic.contains("name `dvm_pass`, id "), "{generic}");
         drop(attached);
+        let generic = climb(&mut path, Wanted::Generic, &bed);
+        let [reason] = generic.reasons() else { panic!("{:?}", generic.reasons()) };
+        assert!(reason.starts_with("generic XDP: E") && reason.contains("name `dvm_pass`, id "), "{reason}");
+        assert_eq!(interface().strangers().unwrap().map(|text| text.starts_with("name `dvm_pass`, id ")), Some(true));
+        assert_eq!(interface().has_native_xdp().unwrap(), Some(true));
         assert!(bed.link_text().contains("xdp"), "{}", bed.link_text());
         drop(passing);
+    });
+    assert_nothing_attached(&bed);
+}
+
+#[test]
+fn behind_a_strangers_generic_program_frames_pass() {
+    let Some(bed) = Bed::make("behind_a_strangers_generic_program_frames_pass", 1500) else { return };
+    let (mut path, mut stranger) = (FastPath::load(&[]).unwrap(), FastPath::load(&[]).unwrap());
+    bed.on(Side::Here, || {
+        let passing = stranger.attach_pass(interface().index, false).unwrap();
+        let attached = climb(&mut path, Wanted::Auto, &bed);
+        assert_eq!(attached.rung(), Rung::None);
+        let [tc, generic] = attached.reasons() else { panic!("{:?}", attached.reasons()) };
+        let expected = "TC: no answer to 3 probes in 300 ms: 3 came, and the program let them pass; before it run generic XDP (name \
+                        `dvm_pass`, id ";
+        assert!(tc.starts_with(expected), "{tc}");
+        assert!(generic.contains("name `dvm_pass`, id "), "{generic}");
+        drop(passing);
+        let again = climb(&mut path, Wanted::Auto, &bed);
+        assert_eq!(again.rung(), Rung::Tc, "{:?}", again.reasons());
+    });
+    assert_nothing_attached(&bed);
+}
+
+#[test]
+fn generic_xdp_stands_in_where_tc_does_not_answer() {
+    // What the TC program grows a probe to does not fit.
+    let Some(bed) = Bed::make("generic_xdp_stands_in_where_tc_does_not_answer", 1000) else { return };
+    let mut path = FastPath::load(&[]).unwrap();
+    bed.on(Side::Here, || {
+        let attached = climb(&mut path, Wanted::Auto, &bed);
+        assert_eq!(attached.rung(), Rung::Generic);
+        let expected = format!("TC: no answer to 3 probes in 300 ms: the program sent 3 back, and none reached {}", bed.peer());
+        assert_eq!(attached.reasons(), [expected]);
+        assert_eq!(tcx_programs(), 0);
+        assert!(bed.link_text().contains("xdpgeneric"), "{}", bed.link_text());
+        drop(attached);
+        for wanted in [Wanted::Native, Wanted::Tc] {
+            assert_eq!(climb(&mut path, wanted, &bed).rung(), Rung::None);
+        }
     });
     assert_nothing_attached(&bed);
 }
@@ -187,7 +235,7 @@ fn our_own_program_left_without_a_link_is_replaced() {
         assert!(bed.link_text().contains("xdp"), "{}", bed.link_text());
         let attached = climb(&mut path, Wanted::Generic, &bed);
         assert_eq!(attached.rung(), Rung::Generic);
-        assert_eq!(attached.reasons(), [format!("generic XDP: took off `{XDP_PROGRAM}`, left behind without a link")]);
+        assert_eq!(attached.reasons(), [format!("took off `{XDP_PROGRAM}`, left behind without a link")]);
     });
     assert_nothing_attached(&bed);
 }
@@ -200,7 +248,7 @@ fn another_agents_program_is_left_alone() {
         let held = climb(&mut first, Wanted::Generic, &bed);
         assert_eq!(held.rung(), Rung::Generic);
         let attached = climb(&mut second, Wanted::Auto, &bed);
-        assert_eq!(attached.rung(), Rung::Tc, "{:?}", attached.reasons());
+        assert_eq!(attached.rung(), Rung::None, "{:?}", attached.reasons());
         assert!(attached.reasons().iter().all(|reason| reason.contains("name `dvm_xdp`")), "{:?}", attached.reasons());
         drop(attached);
         first.probe(interface().address, &[bed.peer()], ProbeProgram::Xdp).unwrap();
@@ -223,7 +271,7 @@ fn a_killed_process_leaves_nothing_attached() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(told.as_deref(), Some("attached: generic XDP"));
-    assert!(programs == 1 && text.contains("xdp"), "{programs} {text}");
+    assert!(programs == 0 && text.contains("xdp"), "{programs} {text}");
     let deadline = Instant::now() + PATIENCE;
     while (bed.on(Side::Here, tcx_programs) > 0 || bed.link_text().contains("xdp")) && Instant::now() < deadline {
         sleep(Duration::from_millis(10));

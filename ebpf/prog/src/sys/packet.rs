@@ -1,25 +1,20 @@
-//! Packet memory and the kernel's helpers.
+//! Packet memory.
 //!
-//! Owns all `unsafe` of the programs: every access is bounds-checked here, which the verifier proves again at loading. Must
-//! not know what frames mean.
-#![expect(unsafe_code, reason = "packet memory and helpers are raw pointers")]
+//! Owns reading, changing and sending frames: every access is bounds-checked here, which the verifier proves again at loading.
+//! Must not know what frames mean.
 
 use crate::maps::Records;
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_action};
-use aya_ebpf::btf_maps::{HashMap, PerCpuArray};
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
-use core::intrinsics::{AtomicOrdering as Order, atomic_cxchg, atomic_xadd};
+use dsm_fast::Envelope;
 use dsm_fast::layout::PAGE_WORDS;
-use dsm_fast::{Cell, Envelope};
 use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
 
-const ETHERNET_BYTES: u32 = 14;
 /// Family of IPv4 in a lookup of a route.
 const AF_INET: u8 = 2;
 
@@ -47,33 +42,11 @@ pub fn xdp_write<T: IntoBytes + Immutable + Unaligned + Copy>(context: &XdpConte
     Some(())
 }
 
-/// Copies the front of the frame, from the Ethernet header; none if it is shorter.
+/// Copies the front of the frame; none if it is shorter.
 #[inline(always)]
 pub fn tc_read(context: &TcContext, to: &mut [u8]) -> Option<()> {
-    let (buffer, length) = (to.as_mut_ptr().cast(), to.len() as u32);
-    // Finds the Ethernet header wherever the frame is said to begin, but looks no further than the first piece.
     // SAFETY: the context is this program's own and `to` is writable for its length.
-    let result = unsafe { bpf_skb_load_bytes_relative(context.as_ptr(), 0, buffer, length, BPF_HDR_START_MAC) };
-    if result == 0 {
-        return Some(());
-    }
-    // SAFETY: as above.
-    let result = unsafe { bpf_skb_load_bytes(context.as_ptr(), 0, buffer, length) };
-    (result == 0).then_some(())
-}
-
-/// Makes a frame that was read as `bytes` bytes long begin with its Ethernet header, for [`tc_write`] and
-/// [`tc_send_back`]; none if the kernel cannot.
-///
-/// After generic XDP a frame may begin with its IP header: the copy that is made for XDP forgets how long the Ethernet header
-/// was. A new one is put before it then, of zeroes, which the caller overwrites.
-#[inline(always)]
-pub fn tc_with_ethernet(context: &TcContext, bytes: u32) -> Option<()> {
-    if context.len() >= bytes {
-        return Some(());
-    }
-    // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
-    let result = unsafe { bpf_skb_change_head(context.as_ptr().cast(), ETHERNET_BYTES, 0) };
+    let result = unsafe { bpf_skb_load_bytes(context.as_ptr(), 0, to.as_mut_ptr().cast(), to.len() as u32) };
     (result == 0).then_some(())
 }
 
@@ -100,77 +73,6 @@ pub fn tc_send_back(context: &TcContext) -> i32 {
     let interface = unsafe { (*context.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).ifindex };
     // SAFETY: takes no pointers; a bad interface makes the kernel drop the frame.
     unsafe { bpf_redirect(interface, 0) as i32 }
-}
-
-/// Adds one to this processor's counter.
-#[inline(always)]
-pub fn count<const COUNT: usize>(counters: &PerCpuArray<u64, COUNT>, index: u32) {
-    if let Some(count) = counters.get_ptr_mut(index) {
-        // SAFETY: the map gave a valid pointer to this processor's own element.
-        unsafe { *count += 1 };
-    }
-}
-
-/// This processor's element of a map of one.
-#[inline(always)]
-pub fn scratch<T>(map: &PerCpuArray<T, 1>) -> Option<&'static mut T> {
-    // SAFETY: the element belongs to this processor, on which no other program of the kind runs before this one has ended; each
-    // program asks once.
-    unsafe { map.get_ptr_mut(0)?.as_mut() }
-}
-
-/// A word in a map, inside it.
-#[derive(Clone, Copy)]
-pub struct Word(*mut u64);
-
-/// The word of a record; none beyond the end.
-#[inline(always)]
-pub fn word<const WORDS: usize, const COUNT: usize>(map: &Records<WORDS, COUNT>, cell: Cell) -> Option<Word> {
-    let record = map.get_ptr_mut(cell.record)?;
-    if cell.word >= WORDS {
-        return None;
-    }
-    // SAFETY: the record has WORDS words, and this is one of them.
-    Some(Word(unsafe { record.cast::<u64>().add(cell.word) }))
-}
-
-impl Word {
-    /// Reads it, before everything that comes after.
-    #[inline(always)]
-    pub fn load(self) -> u64 {
-        // SAFETY: the word lies in a map, which stays as long as the program; volatile, since others change it. The JIT keeps the
-        // order of reads, and so do the processors these agents run on.
-        unsafe { self.0.read_volatile() }
-    }
-
-    /// Stores `new` if `current` is there; says whether it was.
-    #[inline(always)]
-    pub fn exchange(self, current: u64, new: u64) -> bool {
-        // SAFETY: as above; others change the word atomically, too.
-        let (before, _) = unsafe { atomic_cxchg::<u64, { Order::SeqCst }, { Order::SeqCst }>(self.0, current, new) };
-        before == current
-    }
-
-    /// Adds `amount`; gives what was there before.
-    #[inline(always)]
-    pub fn add(self, amount: u64) -> u64 {
-        // SAFETY: as above.
-        unsafe { atomic_xadd::<u64, u64, { Order::SeqCst }>(self.0, amount) }
-    }
-}
-
-/// The value of `key`.
-#[inline(always)]
-pub fn find<K, V: Copy, const COUNT: usize>(map: &HashMap<K, V, COUNT>, key: &K) -> Option<V> {
-    // SAFETY: the value is copied out at once; a word that the agent replaces meanwhile is read before or after.
-    unsafe { map.get(key) }.copied()
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: takes nothing.
-    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Whether the frame is several that were joined, or are to be cut.
@@ -241,13 +143,3 @@ pub fn xdp_route(context: &XdpContext, envelope: &mut Envelope) -> Option<u32> {
     // SAFETY: takes no pointers.
     Some(unsafe { bpf_redirect(lookup.ifindex, 0) } as u32)
 }
-
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Some helpers are for GPL-compatible programs only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,108 @@
+//! Figures of the fast path: what the kernel answers alone, beside what it would cost otherwise.
+//!
+//! Owns their bars. Must not know how programs are run: [`crate::bed`] does. They need three hosts: the home, a first reader whose
+//! reads make the home publish the pages, and the reader that is measured.
+
+use crate::bed::{Bed, busy, times};
+use crate::figure::{Bar, Figure, Samples, microseconds};
+use crate::list::{Bench, ONE_CORE, ROUNDS, in_turns, last_core, local_fault, p50, part, udp_round_trip};
+use anyhow::{Context, Result, ensure};
+use dvm_hosts::Finished;
+
+/// All of them.
+pub const BENCHES: [Bench; 4] = [
+    Bench { name: "clean-read", run: clean_read },
+    Bench { name: "clean-read-home-busy", run: clean_read_home_busy },
+    Bench { name: "three-hop", run: three_hop },
+    Bench { name: "clean-scan", run: clean_scan },
+];
+
+const HOSTS: &str = "h0,h1,h2";
+/// Less than a host publishes.
+const PAGES: usize = 4000;
+const SCAN_PAGES: usize = 6000;
+/// Processor 0, as receive packet steering names it.
+const STEER_TO_HOME: &str = "1";
+const STEER_NOWHERE: &str = "0";
+
+fn on_one_core(bed: &Bed) -> Result<()> {
+    (0..3).try_for_each(|host| bed.pin(host, ONE_CORE))
+}
+
+/// Latencies of the third host's reads of pages that the first one has published.
+fn clean(bed: &mut Bed) -> Result<Samples> {
+    let count = part(bed).min(PAGES);
+    let finished = bed.faults_on(HOSTS, "clean", PAGES, &[&count.to_string()], ONE_CORE)?;
+    let served = on(&finished, "h2", "frames_in_kernel")?;
+    ensure!(
+        served >= count as u64,
+        "the kernel served {served} of {count} pages; is the fast path attached? see `dvm-agent status`"
+    );
+    times(&finished.output(), "latency")
+}
+
+fn clean_read(bed: &mut Bed) -> Result<Vec<Figure>> {
+    on_one_core(bed)?;
+    let [read, udp, local] = in_turns(bed, ROUNDS, |bed| Ok([clean(bed)?, udp_round_trip(bed)?, local_fault(bed)?]))?;
+    let floor = microseconds(udp.median() + local.median());
+    let detail = format!("{read}; floor: UDP {udp}, local fault {local}");
+    Ok(vec![Figure::new("remote read fault of a clean page p50, one core (us)", p50(&read), floor, Bar::AtMost(0.9), detail)])
+}
+
+fn clean_read_home_busy(bed: &mut Bed) -> Result<Vec<Figure>> {
+    on_one_core(bed)?;
+    bed.pin(2, &last_core())?;
+    let [idle, loaded, steered] = in_turns(bed, ROUNDS, |bed| {
+        let idle = clean(bed)?;
+        let _hog = busy(ONE_CORE)?;
+        let loaded = clean(bed)?;
+        bed.steer(0, STEER_TO_HOME)?;
+        let steered = clean(bed);
+        bed.steer(0, STEER_NOWHERE)?;
+        Ok([idle, loaded, steered?])
+    })?;
+    let p99 = |samples: &Samples| microseconds(samples.quantile(990));
+    let figure = |name, samples: &Samples| {
+        Figure::new(name, p99(samples), p50(&idle), Bar::AtMost(2.0), format!("{samples}; idle: {idle}"))
+    };
+    Ok(vec![
+        figure("clean read p99, home's core busy, against idle p50 (us)", &loaded),
+        figure("the same, packets steered to the busy core (us)", &steered),
+    ])
+}
+
+fn three_hop(bed: &mut Bed) -> Result<Vec<Figure>> {
+    on_one_core(bed)?;
+    let count = part(bed).min(PAGES);
+    let [three, two] = in_turns(bed, ROUNDS, |bed| {
+        let output = bed.faults_on(HOSTS, "hops", count, &[], ONE_CORE)?.output();
+        Ok([times(&output, "three")?, times(&output, "two")?])
+    })?;
+    let detail = format!("owner elsewhere: {three}; owner at home: {two}");
+    Ok(vec![Figure::new("three-hop read p50 (us)", p50(&three), p50(&two), Bar::AtMost(1.15), detail)])
+}
+
+/// Two jobs that differ in how many clean pages the third host reads: frames that come up at home must not.
+#[expect(clippy::cast_precision_loss, reason = "counts of frames")]
+fn clean_scan(bed: &mut Bed) -> Result<Vec<Figure>> {
+    on_one_core(bed)?;
+    let [some, all] = in_turns(bed, ROUNDS, |bed| {
+        let mut frames = |count: usize| -> Result<Samples> {
+            let finished = bed.faults_on(HOSTS, "clean", SCAN_PAGES, &[&count.to_string()], ONE_CORE)?;
+            let up = on(&finished, "h0", "frames_in_urgent")? + on(&finished, "h0", "frames_in_bulk")?;
+            Ok(Samples::new(vec![up]))
+        };
+        Ok([frames(SCAN_PAGES / 2)?, frames(SCAN_PAGES)?])
+    })?;
+    let (some, all) = (some.median() as f64, all.median() as f64);
+    let more = SCAN_PAGES - SCAN_PAGES / 2;
+    let detail = format!("frames that came up at home in a job; in the second one {more} more clean pages are read");
+    Ok(vec![Figure::new("frames up with more clean reads", all, some, Bar::AtMost(1.02), detail)])
+}
+
+/// A counter of one host's part of a job.
+fn on(finished: &Finished, host: &str, name: &str) -> Result<u64> {
+    let statistics = finished.statistics.as_ref().context("the job left no statistics")?;
+    let figures = statistics.hosts.iter().find(|figures| figures.host == host).with_context(|| format!("no host {host}"))?;
+    Ok(figures.counters.get(name).copied().unwrap_or(0))
+}

@@ -57,8 +57,17 @@ pub fn command(arguments: &[&str]) -> Command {
 /// # Errors
 /// Cargo fails.
 pub fn metadata() -> Result<Metadata> {
-    let output = command(&["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+    metadata_of("Cargo.toml")
+}
+
+/// Reads the metadata of the workspace with this manifest.
+///
+/// # Errors
+/// Cargo fails.
+pub fn metadata_of(manifest: &str) -> Result<Metadata> {
+    let mut cargo = command(&["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
+    let output = cargo.output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo metadata of {manifest}: {}", String::from_utf8_lossy(&output.stderr).trim());
     serde_json::from_slice(&output.stdout).context("cargo metadata printed something else")
 }
 

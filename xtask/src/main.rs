@@ -58,7 +58,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Builds the programs of the fast path, has the kernel verify them and compares its counts.
+    /// Builds the programs of the fast path, has the kernel verify them, compares its counts, and runs them beside the host.
     Ebpf(ebpf::Options),
     /// Makes, uses and removes local hosts.
     #[command(subcommand)]
@@ -69,7 +69,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Keeps the counted promises (20 of 20, 100,000 rounds, 20,000 seeds); goes on where it stopped.
+    /// Keeps the counted promises (20 of 20, 100,000 rounds, 20,000 seeds, 1,000,000 frames); goes on where it stopped.
     Soak(soak::Options),
 }
 

@@ -11,12 +11,12 @@ use std::process::{Command, Stdio};
 /// An installed file and the Debian package that brings it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thing {
-    program: &'static str,
+    file: &'static str,
     package: &'static str,
 }
 
-const fn thing(program: &'static str, package: &'static str) -> Thing {
-    Thing { program, package }
+const fn thing(file: &'static str, package: &'static str) -> Thing {
+    Thing { file, package }
 }
 
 /// What `demo` runs.
@@ -33,7 +33,17 @@ pub const FOR_TEST: &[Thing] = &[
     thing("gcc", "gcc"),
 ];
 
-const DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// What libbpf is built with, for the test that loads the fast path with it.
+pub const FOR_LIBBPF: &[Thing] = &[
+    thing("ip", "iproute2"),
+    thing("gcc", "gcc"),
+    thing("make", "make"),
+    thing("pkg-config", "pkg-config"),
+    thing("libelf.h", "libelf-dev"),
+    thing("zlib.h", "zlib1g-dev"),
+];
+
+const DIRECTORIES: [&str; 7] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/include"];
 
 /// Installs what is missing, if this user may; gives what is still missing, with the reason.
 ///
@@ -50,7 +60,7 @@ pub fn prepare(things: &[Thing]) -> Result<Vec<String>> {
         Err(reason) => reason,
     };
     let left = missing.iter().filter(|thing| !thing.is_here());
-    Ok(left.map(|thing| format!("`{}` is missing (package {}): {reason}", thing.program, thing.package)).collect())
+    Ok(left.map(|thing| format!("`{}` is missing (package {}): {reason}", thing.file, thing.package)).collect())
 }
 
 /// Makes sure that clippy and rustfmt are there; gives what is missing.
@@ -117,7 +127,7 @@ pub fn is_root() -> bool {
 
 impl Thing {
     fn is_here(self) -> bool {
-        DIRECTORIES.iter().any(|directory| Path::new(directory).join(self.program).exists())
+        DIRECTORIES.iter().any(|directory| Path::new(directory).join(self.file).exists())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the promises and the record of what is done, in target/soak, for one commit. Must not know how anything is tested.
 
+use crate::ebpf::classify::{self, Classify};
 use crate::interrupt::Interrupt;
 use crate::tally::Tally;
 use crate::{cargo, ebpf, live, setup, simulate};
@@ -14,6 +15,9 @@ use std::process::{Command, ExitCode};
 
 /// Seeds per call of the simulator: the grain at which it can be stopped.
 const SEEDS_PER_CALL: u64 = 500;
+/// Frames per call of the comparison of host and kernel.
+const FRAMES_PER_CALL: u64 = 50_000;
+const CLASSIFY: &str = "ebpf: classify";
 /// Runs of a program per call of the live harness.
 const RUNS_PER_CALL: u64 = 5;
 /// Cases that run a program to its end: those are promised to hold every time.
@@ -31,6 +35,9 @@ pub struct Options {
     /// Seeds of the simulator.
     #[arg(long, default_value_t = 20_000)]
     seeds: u64,
+    /// Frames judged by host and kernel.
+    #[arg(long, default_value_t = 1_000_000)]
+    frames: u64,
     /// Forget what is done.
     #[arg(long)]
     restart: bool,
@@ -62,13 +69,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         eprintln!("setup: {lack}");
     }
     let without_fast_path = ebpf::provide()?;
+    let classify = classify::prepare()?;
     let interrupt = Interrupt::listen()?;
     let path = cargo::metadata()?.target_directory.join("soak").join("record.json");
     let mut record = Record::read(&path, &commit()?, options.restart);
-    let promises = promises(&live::names()?, options);
+    let promises = promises(&live::names()?, classify.is_ok(), options);
     for promise in &promises {
         while record.left(promise) > 0 && interrupt.check().is_ok() {
-            let kept = keep(promise, record.done.get(&promise.name).copied().unwrap_or(0), options)?;
+            let done = record.done.get(&promise.name).copied().unwrap_or(0);
+            let kept = match &classify {
+                Ok(classify) if promise.name == CLASSIFY => keep_frames(classify, done, promise.step),
+                _ => keep(promise, done, options)?,
+            };
             if interrupt.check().is_err() {
                 break;
             }
@@ -87,16 +99,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for (name, count) in &record.broken {
         println!("BROKEN {name}: {count} failed");
     }
-    if let Some(reason) = &without_fast_path {
-        println!("skipped ebpf: {reason}");
+    let without_classify = classify.err().map(|reason| reason.to_string());
+    let mut skipped = 0;
+    for (name, reason) in [("ebpf", without_fast_path), (CLASSIFY, without_classify)] {
+        if let Some(reason) = reason {
+            println!("skipped {name}: {reason}");
+            skipped += 1;
+        }
     }
-    let (kept, skipped) = (promises.len() - unkept.len(), usize::from(without_fast_path.is_some()));
+    let kept = promises.len() - unkept.len();
     println!("soak: {kept} of {} promises kept, {} broken, {skipped} skipped", promises.len(), record.broken.len());
     Ok(if unkept.is_empty() && record.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn promises(cases: &[String], options: &Options) -> Vec<Promise> {
+fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Promise> {
     let mut promises = vec![Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL }];
+    if has_classify {
+        promises.push(Promise { name: CLASSIFY.into(), wanted: options.frames, step: FRAMES_PER_CALL });
+    }
     for case in cases {
         let is_counted = COUNTED_CASES.iter().any(|prefix| case.starts_with(prefix));
         let (wanted, step) = if is_counted { (options.runs, RUNS_PER_CALL) } else { (1, 1) };
@@ -115,6 +135,12 @@ fn keep(promise: &Promise, done: u64, options: &Options) -> Result<bool> {
     let (repeat, rounds, seed) = (promise.step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
     let arguments = ["--only", &promise.name, "--repeat", &repeat, "--rounds", &rounds, "--seed", &seed];
     live::add(&mut tally, &arguments.map(str::to_owned))
+}
+
+/// The same for frames: whether host and kernel agreed on all of them.
+fn keep_frames(classify: &Classify, done: u64, count: u64) -> bool {
+    let outcome = classify.run(&["--seed", &(done + 1).to_string(), "--frames", &count.to_string()]);
+    classify::tell(&mut Tally::default(), outcome)
 }
 
 fn commit() -> Result<String> {
@@ -151,8 +177,10 @@ mod tests {
 
     #[test]
     fn the_record_counts_down() {
-        let options = Options { runs: 20, rounds: 5, seeds: 1000, restart: false };
-        let promises = promises(&["litmus-SB-one-page".into(), "program-pigz-2".into()], &options);
+        let options = Options { runs: 20, rounds: 5, seeds: 1000, frames: 7, restart: false };
+        let cases = ["litmus-SB-one-page".into(), "program-pigz-2".into()];
+        assert_eq!(promises(&cases, true, &options)[1].wanted, 7);
+        let promises = promises(&cases, false, &options);
         assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 20]);
         let mut record = Record::default();
         record.done.insert("sim".into(), 999);

@@ -43,6 +43,8 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     step("form");
     tool(&mut tally, "rustfmt", &["fmt", "--all", "--check", "--", "--color=never", "-l"])?;
     tool(&mut tally, "rustfmt of the programs", &["fmt", "--manifest-path", "ebpf/prog/Cargo.toml", "--check", "--", "-l"])?;
+    let of_comparison = ["fmt", "--manifest-path", ebpf::classify::MANIFEST, "--check", "--", "-l"];
+    tool(&mut tally, "rustfmt of the comparison", &of_comparison)?;
     tidy::check(&mut tally)?;
     walls::check(&mut tally)?;
     if stage == Stage::Full {

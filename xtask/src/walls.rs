@@ -6,6 +6,7 @@
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
 //!   dvm-exec  -> dvm-api, uffd-dsm                           dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
+//!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
 //!   xtask, dvm-tests, dvm-benches -> dvm-hosts               (below everything that is checked)
 //! ```
 
@@ -30,12 +31,18 @@ const fn pure(package: &'static str, rooms: &'static [&'static str], libraries: 
     Wall { package, rooms, libraries: Some(libraries) }
 }
 
+/// What is not in the workspace of the root, and why: `ebpf/prog` is for another target, `tests/ebpf` needs a C compiler and libelf.
+const WORKSPACES: [&str; 3] = ["Cargo.toml", "ebpf/prog/Cargo.toml", crate::ebpf::classify::MANIFEST];
+
 const WALLS: &[Wall] = &[
     pure("dsm-wire", &[], &["zerocopy"]),
     pure("dsm-fast", &["dsm-wire"], &["zerocopy"]),
     pure("dsm-proto", &["dsm-fast", "dsm-wire"], &[]),
     open("dsm-bpf", &["dsm-fast", "dsm-wire"]),
     open("bpf-ld", &[]),
+    open("dsm-prog", &["dsm-fast", "dsm-wire"]),
+    // Both sides of the comparison, and nothing of the loader that agents use: libbpf is the second opinion.
+    open("dvm-test-ebpf", &["dsm-fast", "dsm-wire"]),
     open("uffd-dsm", &["dsm-wire"]),
     open("dsm-transport", &["dsm-fast", "dsm-wire"]),
     open("dvm-api", &["dsm-wire"]),
@@ -62,7 +69,11 @@ pub fn run() -> Result<ExitCode> {
 /// # Errors
 /// Cargo fails.
 pub fn check(tally: &mut Tally) -> Result<()> {
-    let wrong = wrong_edges(&cargo::metadata()?.packages);
+    let mut packages = Vec::new();
+    for manifest in WORKSPACES {
+        packages.extend(cargo::metadata_of(manifest)?.packages);
+    }
+    let wrong = wrong_edges(&packages);
     tally.add("walls", &wrong);
     Ok(())
 }

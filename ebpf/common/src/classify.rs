@@ -6,7 +6,7 @@
 //! ```text
 //!   Ping                                 answered, if the agent was alive lately
 //!   Request to read, page published      Serve: the reader is entered into the directory, page by page, then each page sent
-//!   Request to read, other node has it   Forward: the reader is entered, the owner or provider told
+//!   Request to read, other node has it   Forward: the reader is entered, the owner or provider told (TC alone finds the way)
 //!   Forward to read, page published      Serve
 //!   InvalidateAck, not the last          Counted
 //!   anything wrong                       Drop
@@ -29,7 +29,8 @@ use crate::sip::{SipKey, header_tag};
 use crate::tables::{DirectoryIn, Tables, cell};
 use crate::word::{Entry, State, Step};
 use dsm_wire::{
-    FLAG_COPY, FLAG_WRITE, FLAG_ZERO, HEADER_BYTES, Header, Kind, NodeId, PAGES_PER_EXTENT, PayloadShape, RequestId, VERSION,
+    FLAG_COPY, FLAG_WRITE, FLAG_ZERO, HEADER_BYTES, Header, Kind, NodeId, PAGE_BYTES, PAGES_PER_EXTENT, PayloadShape, RequestId,
+    VERSION,
 };
 
 const PAGE_LIMIT: u64 = 1 << 52;
@@ -37,9 +38,9 @@ const PAGE_LIMIT: u64 = 1 << 52;
 /// What the caller can do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Means {
-    /// Send back or on what is as long as what came. Another program follows that can do more.
+    /// Send back what is as long as what came. Another program follows that can do more.
     SameSize,
-    /// Make it longer, too.
+    /// Make it longer, and send it where its address says.
     Grow,
 }
 
@@ -83,8 +84,8 @@ pub enum Pass {
     Busy,
     /// The page is not published here.
     Unpublished,
-    /// Only a program that may lengthen packets can answer.
-    Grows,
+    /// Only the program that follows can answer.
+    Later,
     /// A page does not fit one packet.
     Mtu,
     /// Somebody changed the entry at the same time.
@@ -170,6 +171,9 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
         return Err(Pass::Payload.into());
     }
     check_addressing(header, kind, &here.us)?;
+    if bytes < least_bytes(shape) {
+        return Err(Drop::Length.into());
+    }
     if shape != PayloadShape::Empty || bytes > HEADER_BYTES || header.sequence.get() & SEQUENCE_BULK != 0 {
         return Err(Pass::Payload.into());
     }
@@ -206,6 +210,15 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
 }
 
 #[inline(always)]
+/// Bytes of the shortest frame of this shape. A longer one may be several that were joined.
+const fn least_bytes(shape: PayloadShape) -> usize {
+    match shape {
+        PayloadShape::Empty => HEADER_BYTES,
+        PayloadShape::Pages(pages) => HEADER_BYTES + pages as usize * PAGE_BYTES,
+        PayloadShape::Fragment { .. } | PayloadShape::Handshake => HEADER_BYTES + 1,
+    }
+}
+
 fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
     let record = tables.endpoint(port).ok_or(Pass::Stranger)?;
     let word = |word| tables.load(cell(Map::Endpoint, record, word)).ok_or(Pass::Stranger);
@@ -324,10 +337,11 @@ fn on_request<T: Tables>(
         return Err(Pass::Agent.into());
     }
     if let Some(places) = places_of(extent)
+        && word.state() == State::Shared
         && published(here.record, places, page, word.era().0, tables).is_some()
     {
         if means == Means::SameSize {
-            return Err(Pass::Grows.into());
+            return Err(Pass::Later.into());
         }
         if !here.pages_fit {
             return Err(Pass::Mtu.into());
@@ -342,6 +356,9 @@ fn on_request<T: Tables>(
     }
     if word.owner().0 == here.us.me {
         return Err(Pass::Unpublished.into());
+    }
+    if means == Means::SameSize {
+        return Err(Pass::Later.into());
     }
     let owner = peer_record(here, word.owner())?;
     key_of(owner, tables)?;
@@ -435,12 +452,22 @@ impl Service {
         self.directory.is_some()
     }
 
+    const fn reader(&self) -> NodeId {
+        NodeId((self.to % PEERS_PER_ENDPOINT) as u16)
+    }
+
+    /// Whether the reader itself provides the page: what it asked is stale.
+    fn is_provider(&self, entry: Option<Entry>) -> bool {
+        entry.is_some_and(|entry| entry.word.owner() == self.reader())
+    }
+
     /// Whether every page can be had.
     #[inline(always)]
     fn is_whole<T: Tables>(&self, tables: &T) -> bool {
         for offset in 1..u64::from(self.count) {
             let page = self.page + offset;
-            if self.find(page, self.entry(page, tables), tables).is_none() {
+            let entry = self.entry(page, tables);
+            if self.is_provider(entry) || self.find(page, entry, tables).is_none() {
                 return false;
             }
         }
@@ -471,13 +498,10 @@ impl Service {
     pub fn grant<T: Tables>(&self, header: &mut Header, offset: u16, tables: &T) -> Option<Copy> {
         let page = self.page + u64::from(offset);
         let slot = (page % PAGES_PER_EXTENT) as usize;
-        let reader = NodeId((self.to % PEERS_PER_ENDPOINT) as u16);
+        let reader = self.reader();
         let entry = self.entry(page, tables);
-        let copy = self.find(page, entry, tables)?;
+        let copy = self.find(page, entry, tables).filter(|_| !self.is_provider(entry))?;
         if let (Some(record), Some(entry)) = (self.directory, entry) {
-            if entry.word.owner() == reader {
-                return None;
-            }
             try_step(&DirectoryIn::new(tables, record), slot, entry, Step::Joined(reader)).ok()??;
         }
         tables.exchange(cell(Map::Copy, copy.index, COPY_USED), 0, 1)?;

@@ -28,12 +28,17 @@ pub struct Scratch {
     original: Frame,
 }
 
+const XDP_SCRATCH: u32 = 0;
+const TC_SCRATCH: u32 = 1;
+/// Elements of the map.
+pub const SCRATCHES: usize = 2;
 const FRAME_BYTES: usize = ENVELOPE_BYTES + HEADER_BYTES;
 
 /// What a program does with a frame that is for an agent; none if it is not.
 #[inline(always)]
 pub fn on_xdp(context: &XdpContext) -> Option<u32> {
-    let mut frame: Frame = sys::xdp_read(context)?;
+    let Scratch { frame, .. } = sys::scratch(&SCRATCH, XDP_SCRATCH)?;
+    *frame = sys::xdp_read(context)?;
     if !frame.envelope.is_udp() {
         return None;
     }
@@ -41,19 +46,13 @@ pub fn on_xdp(context: &XdpContext) -> Option<u32> {
     let bytes = frame.envelope.payload_bytes();
     let verdict = classify(&mut frame.header, bytes, frame.envelope.port(), Means::SameSize, &Maps);
     let action = match verdict {
-        Verdict::Pass(_) | Verdict::Serve(_) => xdp_action::XDP_PASS,
+        Verdict::Pass(_) | Verdict::Serve(_) | Verdict::Forward { .. } => xdp_action::XDP_PASS,
         Verdict::Drop(_) | Verdict::Counted => xdp_action::XDP_DROP,
         Verdict::Pong { to } => {
             readdress(&mut frame.envelope, to, 0)?;
             frame.envelope.turn_round();
-            sys::xdp_write(context, &frame)?;
+            sys::xdp_write(context, frame)?;
             xdp_action::XDP_TX
-        }
-        Verdict::Forward { to } => {
-            readdress(&mut frame.envelope, to, 0)?;
-            let action = sys::xdp_route(context, &mut frame.envelope).unwrap_or(xdp_action::XDP_DROP);
-            sys::xdp_write(context, &frame)?;
-            action
         }
     };
     note(verdict.number(), begun);
@@ -63,7 +62,7 @@ pub fn on_xdp(context: &XdpContext) -> Option<u32> {
 /// The same, by a program that can lengthen packets.
 #[inline(always)]
 pub fn on_tc(context: &TcContext) -> Option<i32> {
-    let Scratch { frame, original } = sys::scratch(&SCRATCH)?;
+    let Scratch { frame, original } = sys::scratch(&SCRATCH, TC_SCRATCH)?;
     sys::tc_read(context, frame.as_mut_bytes())?;
     if !frame.envelope.is_udp_of(context.len() as usize) || sys::is_joined(context) {
         return None;

@@ -51,7 +51,7 @@ const NAMES: [&str; PASSES + DROPS + 12] = [
     "pass_agent",
     "pass_busy",
     "pass_unpublished",
-    "pass_grows",
+    "pass_later",
     "pass_mtu",
     "pass_race",
     "pass_last_ack",

@@ -3,6 +3,7 @@
 //! Owns the order and what counts as one result. Must not know how an object is built ([`build`]) or read ([`object`]).
 
 mod build;
+pub mod classify;
 mod object;
 mod reproduce;
 mod verifier;
@@ -32,7 +33,7 @@ pub enum NotBuilt {
     Broken(String),
 }
 
-/// Builds the object, prints the sizes of its programs, and has the kernel verify them.
+/// Builds the object, prints the sizes of its programs, has the kernel verify them, and runs them beside the host.
 ///
 /// # Errors
 /// Cargo cannot be started, or the golden file cannot be written.
@@ -46,18 +47,21 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             reproduce::check(&mut tally, &object)?;
         }
         verifier::check(&mut tally, options.bless)?;
+        classify::check(&mut tally)?;
     }
     Ok(tally.finish())
 }
 
-/// Adds the three results of the fast path: that it builds, that the build repeats, and what the verifier says.
+/// Adds the four results of the fast path: that it builds, that the build repeats, what the verifier says, and that it judges as the
+/// host does.
 ///
 /// # Errors
 /// Cargo cannot be started.
 pub fn check(tally: &mut Tally) -> Result<()> {
     let Some(object) = built(tally)? else { return Ok(()) };
     reproduce::check(tally, &object)?;
-    verifier::check(tally, false)
+    verifier::check(tally, false)?;
+    classify::check(tally)
 }
 
 /// Builds the object for the agents that are built next; if that fails, says why they will be without, and gives the reason.

@@ -3,20 +3,14 @@
 //! Owns reading, changing and sending frames: every access is bounds-checked here, which the verifier proves again at loading.
 //! Must not know what frames mean.
 
+use crate::maps::Records;
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_action};
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
-use aya_ebpf::maps::Array;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use dsm_fast::Envelope;
 use dsm_fast::layout::PAGE_WORDS;
 use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
-
-/// Family of IPv4 in a lookup of a route.
-const AF_INET: u8 = 2;
 
 /// A copy of the front of the frame; none if the frame, or its first fragment, is shorter.
 #[inline(always)]
@@ -84,7 +78,12 @@ pub fn is_joined(context: &TcContext) -> bool {
 
 /// Overwrites a page of the frame from `offset` with the page at `index`; none if there is no such page, or the frame is shorter.
 #[inline(always)]
-pub fn tc_write_page(context: &TcContext, offset: u32, pages: &Array<[u64; PAGE_WORDS]>, index: u32) -> Option<()> {
+pub fn tc_write_page<const COUNT: usize>(
+    context: &TcContext,
+    offset: u32,
+    pages: &Records<PAGE_WORDS, COUNT>,
+    index: u32,
+) -> Option<()> {
     let page = pages.get_ptr(index)?;
     // SAFETY: the context is this program's own, and the map gave a valid pointer to a whole page. The agent may change it
     // meanwhile: the caller asks afterwards.
@@ -110,31 +109,4 @@ pub fn tc_send_copy(context: &TcContext) -> Option<()> {
         bpf_clone_redirect(context.as_ptr().cast(), interface, 0)
     };
     (result == 0).then_some(())
-}
-
-/// Sets the Ethernet addresses for the neighbour that the IPv4 destination is reached by; gives the verdict to return. None if the
-/// kernel does not know it yet.
-#[inline(always)]
-pub fn xdp_route(context: &XdpContext, envelope: &mut Envelope) -> Option<u32> {
-    // SAFETY: all zero is a lookup.
-    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
-    // SAFETY: the context is this program's own.
-    let interface = unsafe { (*context.ctx).ingress_ifindex };
-    lookup.family = AF_INET;
-    lookup.ifindex = interface;
-    lookup.l4_protocol = 17;
-    lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(envelope.ip_source);
-    lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(envelope.ip_destination);
-    // SAFETY: the kernel fills in the lookup, which has the length that is said.
-    let found = unsafe { bpf_fib_lookup(context.as_ptr(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
-    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
-        return None;
-    }
-    envelope.ethernet_source = lookup.smac;
-    envelope.ethernet_destination = lookup.dmac;
-    if lookup.ifindex == interface {
-        return Some(xdp_action::XDP_TX);
-    }
-    // SAFETY: takes no pointers.
-    Some(unsafe { bpf_redirect(lookup.ifindex, 0) } as u32)
 }

@@ -2,26 +2,27 @@
 //!
 //! Owns pointers into maps and the atomic accesses to their words. Must not know what a word means.
 
+use crate::maps::Records;
+use aya_ebpf::btf_maps::{HashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::intrinsics::{AtomicOrdering as Order, atomic_cxchg, atomic_xadd};
 use dsm_fast::Cell;
 
 /// Adds one to this processor's counter.
 #[inline(always)]
-pub fn count(counters: &PerCpuArray<u64>, index: u32) {
+pub fn count<const COUNT: usize>(counters: &PerCpuArray<u64, COUNT>, index: u32) {
     if let Some(count) = counters.get_ptr_mut(index) {
         // SAFETY: the map gave a valid pointer to this processor's own element.
         unsafe { *count += 1 };
     }
 }
 
-/// This processor's element of a map of one.
+/// This processor's own element at `index`.
 #[inline(always)]
-pub fn scratch<T>(map: &PerCpuArray<T>) -> Option<&'static mut T> {
+pub fn scratch<T, const ELEMENTS: usize>(map: &PerCpuArray<T, ELEMENTS>, index: u32) -> Option<&'static mut T> {
     // SAFETY: the element belongs to this processor, on which no other program of the kind runs before this one has ended; each
-    // program asks once.
-    unsafe { map.get_ptr_mut(0)?.as_mut() }
+    // program has an index and asks once.
+    unsafe { map.get_ptr_mut(index)?.as_mut() }
 }
 
 /// A word in a map, inside it.
@@ -30,7 +31,7 @@ pub struct Word(*mut u64);
 
 /// The word of a record; none beyond the end.
 #[inline(always)]
-pub fn word<const WORDS: usize>(map: &Array<[u64; WORDS]>, cell: Cell) -> Option<Word> {
+pub fn word<const WORDS: usize, const COUNT: usize>(map: &Records<WORDS, COUNT>, cell: Cell) -> Option<Word> {
     let record = map.get_ptr_mut(cell.record)?;
     if cell.word >= WORDS {
         return None;
@@ -66,7 +67,7 @@ impl Word {
 
 /// The value of `key`.
 #[inline(always)]
-pub fn find<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
+pub fn find<K, V: Copy, const COUNT: usize>(map: &HashMap<K, V, COUNT>, key: &K) -> Option<V> {
     // SAFETY: the value is copied out at once; a word that the agent replaces meanwhile is read before or after.
     unsafe { map.get(key) }.copied()
 }

@@ -1,0 +1,109 @@
+//! The programs in the kernel beside `classify` on the host: frames by chance into both.
+//!
+//! Owns building and starting `dvm-test-ebpf`, which is a workspace of its own. Must not know what it compares.
+//!
+//! It loads the object with libbpf, which is C and needs libelf: nobody who does not run it has to have them.
+
+use super::{NotBuilt, build};
+use crate::tally::Tally;
+use crate::{cargo, setup};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const NAME: &str = "ebpf: classify";
+/// Of its own workspace.
+pub const MANIFEST: &str = "tests/ebpf/Cargo.toml";
+const PROGRAM: &str = "dvm-test-ebpf";
+/// Frames of `cargo xtask test`.
+const FRAMES: &str = "20000";
+/// Exit code of the program if it cannot run here.
+const UNABLE: i32 = 2;
+
+/// The program and the object.
+#[derive(Debug)]
+pub struct Classify {
+    program: PathBuf,
+    target: PathBuf,
+    object: PathBuf,
+}
+
+/// Adds one result: that planted faults are found, and that in some frames there is none.
+///
+/// # Errors
+/// Cargo cannot be started.
+pub fn check(tally: &mut Tally) -> Result<()> {
+    let outcome = prepare()?.and_then(|classify| {
+        classify.lint()?;
+        classify.run(&["--plants"])?;
+        classify.run(&["--frames", FRAMES])
+    });
+    tell(tally, outcome);
+    Ok(())
+}
+
+/// Builds what is needed.
+///
+/// # Errors
+/// Cargo cannot be started.
+pub fn prepare() -> Result<Result<Classify, NotBuilt>> {
+    if !setup::is_root() {
+        return Ok(Err(NotBuilt::Lacks("loading programs into the kernel needs root".into())));
+    }
+    if let Some(lack) = setup::prepare(setup::FOR_LIBBPF)?.into_iter().next() {
+        return Ok(Err(NotBuilt::Lacks(lack)));
+    }
+    let object = match build::object()? {
+        Ok(object) => object,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let target = cargo::metadata()?.target_directory;
+    let built = cargo_does(&["build"], &[], &target);
+    Ok(built.map(|()| Classify { program: target.join("release").join(PROGRAM), target, object }))
+}
+
+fn cargo_does(arguments: &[&str], more: &[&str], target: &Path) -> Result<(), NotBuilt> {
+    let mut command = cargo::command(arguments);
+    command.args(["--quiet", "--release", "--locked", "--manifest-path", MANIFEST, "--target-dir"]).arg(target).args(more);
+    let status = command.status().map_err(|error| NotBuilt::Broken(format!("cannot start cargo: {error}")))?;
+    let told = || NotBuilt::Broken(format!("cargo {} of {PROGRAM} ended with {status}", arguments.join(" ")));
+    if status.success() { Ok(()) } else { Err(told()) }
+}
+
+impl Classify {
+    /// What clippy says of the program: it is not among those of the root's workspace.
+    fn lint(&self) -> Result<(), NotBuilt> {
+        cargo_does(&["clippy", "--all-targets"], &["--", "-D", "warnings"], &self.target)
+    }
+
+    /// Runs the program.
+    ///
+    /// # Errors
+    /// It cannot run here, or found a difference.
+    pub fn run(&self, arguments: &[&str]) -> Result<(), NotBuilt> {
+        let mut command = Command::new(&self.program);
+        command.arg("--object").arg(&self.object).args(arguments);
+        let output = command.output().map_err(|error| NotBuilt::Broken(format!("cannot start {PROGRAM}: {error}")))?;
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        let talk = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Ok(());
+        }
+        eprint!("{talk}");
+        let first = talk.lines().next().unwrap_or_default();
+        if output.status.code() == Some(UNABLE) {
+            return Err(NotBuilt::Lacks(first.to_owned()));
+        }
+        Err(NotBuilt::Broken(format!("{PROGRAM} {} ended with {}: {first}", arguments.join(" "), output.status)))
+    }
+}
+
+/// Adds one result; says whether it passed.
+pub fn tell(tally: &mut Tally, outcome: Result<(), NotBuilt>) -> bool {
+    match outcome {
+        Ok(()) => tally.add(NAME, &[]),
+        Err(NotBuilt::Lacks(reason)) => tally.skip(NAME, &reason),
+        Err(NotBuilt::Broken(reason)) => tally.fail(NAME, &reason),
+    }
+    tally.is_clean()
+}

@@ -8,6 +8,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+/// The usual MTU: a page fits one packet.
+const MTU: u32 = 9000;
+
 /// One thing that must hold.
 pub struct Case {
     /// Its name, by which it is chosen and reported.
@@ -20,6 +23,8 @@ pub struct Case {
     pub deadline: Duration,
     /// Whether it harms its hosts, so that the next case needs new ones.
     pub harms: bool,
+    /// MTU of its hosts' links.
+    pub mtu: u32,
     /// `fast_path` of its hosts, if it matters to the case.
     pub fast_path: Option<&'static str>,
     /// The case; says in a few words what it saw.
@@ -57,6 +62,7 @@ impl Case {
             needs: Vec::new(),
             deadline: Duration::from_secs(60),
             harms: false,
+            mtu: MTU,
             fast_path: None,
             run: Box::new(run),
         }
@@ -80,6 +86,13 @@ impl Case {
     #[must_use]
     pub fn harmful(mut self) -> Self {
         self.harms = true;
+        self
+    }
+
+    /// Sets the MTU of its hosts' links.
+    #[must_use]
+    pub const fn with_mtu(mut self, mtu: u32) -> Self {
+        self.mtu = mtu;
         self
     }
 

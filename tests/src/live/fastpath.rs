@@ -24,7 +24,11 @@ pub fn cases() -> Vec<Case> {
             .needs(&[Need::Program("pigz"), Need::Program("gcc")])
             .with_fast_path("auto")
     };
-    vec![case("serves", serves), case("agent-killed-and-back", killed_and_back).harmful()]
+    vec![
+        case("serves", serves),
+        case("agent-killed-and-back", killed_and_back).harmful(),
+        case("small-packets", small_packets).with_mtu(1500).harmful(),
+    ]
 }
 
 /// Over three hosts the kernel serves pages, forwards requests and counts acknowledgements, and the output is the native one.
@@ -38,6 +42,17 @@ fn serves(bed: &mut Bed<'_>) -> Result<String> {
     let (served, forwarded, counted) = (more("serve"), more("forward"), more("counted"));
     ensure!(served > 0, "the kernel served nothing; verdicts of the first host: {}", after[0]);
     Ok(format!("served {served}, forwarded {forwarded}, counted {counted}"))
+}
+
+/// Where a page does not fit a packet the kernel passes its readers up.
+fn small_packets(bed: &mut Bed<'_>) -> Result<String> {
+    attached(bed)?;
+    job(bed)?;
+    let verdicts = verdicts(bed)?;
+    let all = |name: &str| verdicts.iter().map(|verdicts| count(verdicts, name)).sum::<u64>();
+    let (passed, forwarded) = (all("pass_mtu"), all("forward"));
+    ensure!(passed > 0 && all("serve") == 0, "passed up {passed}, served {}", all("serve"));
+    Ok(format!("passed up for its size {passed}, forwarded {forwarded}"))
 }
 
 /// The agent of a host is killed while a program runs there, and started again: its programs were gone, and come back.

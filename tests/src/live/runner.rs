@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const MTU: u32 = 9000;
 /// How long a finished job's processes and descriptors may linger.
 const CLEAN_LATEST: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
@@ -61,7 +60,7 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
         plan,
         workshop: Workshop::new()?,
         hosts: None,
-        fast_paths: Vec::new(),
+        made: Default::default(),
         host_failures: 0,
         totals: Totals::default(),
     };
@@ -103,8 +102,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     workshop: Workshop,
     hosts: Option<LocalHosts>,
-    /// How those hosts were made.
-    fast_paths: Vec<String>,
+    /// How those hosts were made: `fast_path`s and MTU.
+    made: (Vec<String>, u32),
     host_failures: usize,
     totals: Totals,
 }
@@ -161,18 +160,19 @@ impl Runner<'_> {
     fn prepare(&mut self, case: &Case) -> Result<()> {
         let count = case.hosts;
         let fast_paths = case.fast_path.map_or_else(|| self.plan.fast_paths.clone(), |fast_path| vec![fast_path.to_owned()]);
-        if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.fast_paths == fast_paths {
+        let wanted = (fast_paths.clone(), case.mtu);
+        if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.made == wanted {
             return Ok(());
         }
         self.hosts = None;
-        self.fast_paths.clone_from(&fast_paths);
+        self.made = wanted;
         if self.host_failures >= HOST_FAILURES_MAX {
             bail!("no hosts: they could not be made {} times", self.host_failures);
         }
         let config = Config {
             instance: "test".into(),
             hosts: count,
-            mtu: MTU,
+            mtu: case.mtu,
             fast_paths,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),

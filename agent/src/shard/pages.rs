@@ -139,29 +139,14 @@ impl Pages {
     pub(super) fn install_run<'a>(
         &mut self,
         op: &'a PageOp,
-        follow: impl Iterator<Item = &'a PageOp>,
+        follow: impl Iterator<Item = &'a PageOp> + Clone,
     ) -> Result<bool, PagerError> {
-        let mut sources = [PageSource::Zero; INSTALL_PAGES_MAX];
-        let mut buffers = [None; INSTALL_PAGES_MAX];
-        let mut count = 0;
-        let mut run = None;
-        for part in std::iter::once(op).chain(follow) {
-            let PageOp::Install { first, contents, .. } = part else { continue };
-            run.get_or_insert(*first);
-            for content in contents.as_slice() {
-                if let PageContent::Buffer(buffer) = content {
-                    sources[count] = PageSource::Bytes(self.pool.bytes(PageBuffer(buffer.0)));
-                    buffers[count] = Some(*buffer);
-                }
-                count += 1;
-            }
-        }
-        let Some(first) = run else { return Ok(false) };
-        match self.pager.install(first, &sources[..count], false) {
-            Ok(()) => {
-                buffers.into_iter().flatten().for_each(|buffer| self.free(buffer));
-                Ok(true)
-            }
+        let contents = std::iter::once(op).chain(follow).flat_map(|part| match part {
+            PageOp::Install { contents, .. } => contents.as_slice(),
+            _ => &[],
+        });
+        match self.install(op.range().first, contents, false) {
+            Ok(()) => Ok(true),
             Err(PagerError::Busy { .. } | PagerError::ViewGone) => Ok(false),
             Err(error) => Err(error),
         }
@@ -178,7 +163,7 @@ impl Pages {
     fn attempt(&mut self, op: PageOp) -> Result<Option<OpResult>, PagerError> {
         match op {
             PageOp::InstallZero { range } => self.pager.install_zero(range)?,
-            PageOp::Install { first, contents, writable } => self.install(first, &contents, writable)?,
+            PageOp::Install { first, contents, writable } => self.install(first, contents.as_slice().iter(), writable)?,
             PageOp::Unprotect { page } => self.pager.unprotect(page)?,
             PageOp::ProtectRead { range } => {
                 self.pager.protect_run(range)?;
@@ -196,19 +181,26 @@ impl Pages {
         Ok(Some(OpResult::Done))
     }
 
-    fn install(&mut self, first: PageNumber, contents: &Contents, writable: bool) -> Result<(), PagerError> {
-        let pool = &self.pool;
-        let source = |content: &PageContent| match content {
-            PageContent::Zero => PageSource::Zero,
-            PageContent::Buffer(buffer) => PageSource::Bytes(pool.bytes(PageBuffer(buffer.0))),
-        };
-        let mut sources = [PageSource::Zero; dsm_proto::limits::PAGES_PER_OP_MAX as usize];
-        for (slot, content) in sources.iter_mut().zip(contents.as_slice()) {
-            *slot = source(content);
+    /// Installs up to [`INSTALL_PAGES_MAX`] pages from `first` and gives their buffers back.
+    fn install<'a>(
+        &mut self,
+        first: PageNumber,
+        contents: impl Iterator<Item = &'a PageContent> + Clone,
+        writable: bool,
+    ) -> Result<(), PagerError> {
+        let mut sources = [PageSource::Zero; INSTALL_PAGES_MAX];
+        let mut count = 0;
+        for (slot, content) in sources.iter_mut().zip(contents.clone()) {
+            if let PageContent::Buffer(buffer) = content {
+                *slot = PageSource::Bytes(self.pool.bytes(PageBuffer(buffer.0)));
+            }
+            count += 1;
         }
-        self.pager.install(first, &sources[..usize::from(contents.len())], writable)?;
-        for buffer in contents.buffers() {
-            self.free(buffer);
+        self.pager.install(first, &sources[..count], writable)?;
+        for content in contents {
+            if let PageContent::Buffer(buffer) = content {
+                self.free(*buffer);
+            }
         }
         Ok(())
     }

@@ -252,7 +252,8 @@ impl Node {
             Some(Form::Lost | Form::Whole(_)) => {
                 // Nobody uses the page here any more, or a discard has put an end to it since this was first sent: the grantor need
                 // not keep it.
-                self.refuse(&contents);
+                self.counters.dropped_stale += 1;
+                self.free(&contents);
                 self.confirm(from, request, page, era);
                 return;
             }

@@ -1,4 +1,4 @@
-//! `status` and `histograms`: asks the agent of this host and prints the answer.
+//! `status` and `histograms`: asks the agent of this host and prints the answer. `trace` asks only which process it is.
 //!
 //! Owns the tables. Must not know the agent beyond its control socket.
 
@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use dvm_api::local::{Query, ToAgent, ToHusk};
 use dvm_api::socket::{receive, send};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -81,14 +81,7 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
 }
 
 fn ask(path: &Path, query: Query) -> Result<String, Failure> {
-    let control = connected(path).map_err(|error| {
-        let what = match error {
-            Errno::ENOENT | Errno::ECONNREFUSED => "start one with dvm-agent run",
-            Errno::EACCES => "the directory is closed to you",
-            _ => "is the path right?",
-        };
-        Failure::new(Exit::NoAgent, anyhow!("no agent answers at {} ({error}); {what}", path.display()))
-    })?;
+    let control = connected(path).map_err(|error| nobody(path, error))?;
     let asked = send(control.as_fd(), &ToAgent::Query(query), &[]).and_then(|()| receive::<ToHusk>(control.as_fd()));
     match asked.with_context(|| format!("no answer from the agent at {}", path.display())) {
         Ok((ToHusk::Report(text), _)) => Ok(text),
@@ -96,6 +89,28 @@ fn ask(path: &Path, query: Query) -> Result<String, Failure> {
         Ok(_) => Err(Failure::new(Exit::BadAnswer, anyhow!("the agent at {} answered something else", path.display()))),
         Err(error) => Err(Failure::new(Exit::NoAgent, error)),
     }
+}
+
+/// Process id of the agent.
+///
+/// # Errors
+/// When no agent listens.
+pub fn process(target: &Target) -> Result<u32, Failure> {
+    let path = target.socket()?;
+    let control = connected(&path).map_err(|error| nobody(&path, error))?;
+    let peer = getsockopt(&control, sockopt::PeerCredentials).map_err(|error| nobody(&path, error))?;
+    u32::try_from(peer.pid()).ok().filter(|pid| *pid > 0).ok_or_else(|| {
+        Failure::new(Exit::NoAgent, anyhow!("the agent at {} is not in this process-id namespace", path.display()))
+    })
+}
+
+fn nobody(path: &Path, error: Errno) -> Failure {
+    let what = match error {
+        Errno::ENOENT | Errno::ECONNREFUSED => "start one with dvm-agent run",
+        Errno::EACCES => "the directory is closed to you",
+        _ => "is the path right?",
+    };
+    Failure::new(Exit::NoAgent, anyhow!("no agent answers at {} ({error}); {what}", path.display()))
 }
 
 fn connected(path: &Path) -> Result<std::os::fd::OwnedFd, Errno> {

@@ -57,6 +57,10 @@ codes! {
         BadAnswer = 21,
         /// doctor found something missing
         Unhealthy = 22,
+        /// nothing can be traced: no programs built in, no right to, or the kernel refuses
+        Untraceable = 23,
+        /// the trace file cannot be written
+        Output = 24,
     }
 }
 

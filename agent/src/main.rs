@@ -22,6 +22,7 @@ mod run;
 mod shard;
 mod status;
 mod sys;
+mod trace;
 
 use clap::{Args, Parser, Subcommand};
 use client::Target;
@@ -65,6 +66,17 @@ enum Command {
     Status(Ask),
     /// Latency histograms of the running agent.
     Histograms(Ask),
+    /// Where the microseconds of faults on this host go, stage by stage, as kernel and agent are seen to work.
+    Trace {
+        #[command(flatten)]
+        ask: Ask,
+        /// How long to look.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=trace::SECONDS_MAX))]
+        seconds: u64,
+        /// Write the faults as a Chrome trace, which Perfetto opens.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -116,6 +128,11 @@ fn main() -> ExitCode {
         Command::Histograms(ask) => {
             let is_json = ask.json;
             client::histograms(&ask.target(), is_json).and_then(|text| print(&text))
+        }
+        Command::Trace { ask, seconds, output } => {
+            let is_json = ask.json;
+            let options = trace::Options { seconds, output, is_json };
+            trace::trace(&ask.target(), &options).and_then(|text| print(&text))
         }
     };
     match done {

@@ -1,12 +1,13 @@
-//! Embeds the object that `cargo xtask ebpf` built into this crate, if there is one.
+//! Embeds the objects that `cargo xtask ebpf` built into this crate, those there are.
 //!
-//! Owns finding it. Must not build it: that needs another compiler run, for another target.
+//! Owns finding them. Must not build them: that needs another compiler run, for another target.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(has_object)");
+    println!("cargo::rustc-check-cfg=cfg(has_trace_object)");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts"));
     let triple = env::var_os("TARGET").expect("cargo sets TARGET for build scripts");
     let Some(target) = target_directory(&out, Path::new(&triple)) else {
@@ -20,8 +21,10 @@ fn main() {
     }
     println!("cargo::rerun-if-changed={}", directory.display());
     println!("cargo::rerun-if-changed=build.rs");
-    if fs::copy(directory.join("dvm-fast.o"), out.join("dvm-fast.o")).is_ok() {
-        println!("cargo::rustc-cfg=has_object");
+    for (object, cfg) in [("dvm-fast.o", "has_object"), ("dvm-trace.o", "has_trace_object")] {
+        if fs::copy(directory.join(object), out.join(object)).is_ok() {
+            println!("cargo::rustc-cfg={cfg}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::fast::Fast;
 use super::figures::{Figures, Span};
 use super::pages::Pages;
 use super::stages::{Stages, Watch};
+use super::sys::{dvm_mark_fault_read, dvm_mark_grant_in, dvm_mark_installed, dvm_mark_request_out};
 use super::{ShardCommand, ShardEvent};
 use crate::clock::monotonic_ns;
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
@@ -108,6 +109,7 @@ impl Driver {
         while let Some(event) = self.endpoint.next_event(transport_time(now)) {
             match event {
                 TransportEvent::Frame { from, message, pages } => {
+                    mark_answer(&message);
                     let page_count = pages.len();
                     let Some(contents) = self.pages.keep(pages) else {
                         self.tally.dropped_no_buffer += 1;
@@ -146,6 +148,7 @@ impl Driver {
     fn take_faults(&mut self, now: Nanos) -> anyhow::Result<()> {
         loop {
             let drained = self.pages.drain_faults(&mut self.faults)?;
+            self.faults.iter().for_each(|fault| dvm_mark_fault_read(fault.page.0, u64::from(fault.thread)));
             if self.stages.is_on() {
                 let read_at = self.clock.now();
                 self.faults.iter().for_each(|fault| self.stages.note_read(read_at, fault.thread, fault.page));
@@ -296,6 +299,7 @@ impl Driver {
             Class::Bulk => dsm_transport::Class::Bulk,
         };
         let sent = self.endpoint.send(transport_time(now), transmit.to, &transmit.message, &payload[..count], class);
+        mark_request(&transmit.message);
         if let Message::Request { .. } = transmit.message {
             self.figures.record(Span::RequestOut, self.clock.now().since(now).0);
         }
@@ -330,6 +334,7 @@ impl Driver {
     fn on_event(&mut self, now: Nanos, event: ProtocolEvent) {
         match event {
             ProtocolEvent::FaultResolved { page, kind, stages } => {
+                dvm_mark_installed(page.0, u64::from(stages.request_at.is_some()));
                 self.stages.note_installed(stages.installed_at, page, stages.request_at.is_some());
                 self.record_fault(kind, &stages);
             }
@@ -390,6 +395,40 @@ impl Driver {
     fn report(&self, event: ShardEvent) {
         // The agent drops its end only after it has ordered the stop, which arrives on the command channel.
         drop(self.events.send(event));
+    }
+}
+
+/// What asks other hosts for pages; a host that is the page's home asks holders, for itself as for others.
+fn mark_request(message: &Message) {
+    match message {
+        Message::Request { page, count, .. } => dvm_mark_request_out(page.0, u64::from(*count)),
+        Message::Forward { page, .. } | Message::Invalidate { page, .. } => dvm_mark_request_out(page.0, 0),
+        Message::Grant { .. }
+        | Message::InvalidateAck { .. }
+        | Message::Done { .. }
+        | Message::Retry { .. }
+        | Message::Locate { .. }
+        | Message::Located { .. }
+        | Message::Discard { .. }
+        | Message::DiscardDone { .. }
+        | Message::Lost { .. } => {}
+    }
+}
+
+fn mark_answer(message: &Message) {
+    match message {
+        Message::Grant { page, count, .. } => dvm_mark_grant_in(page.0, u64::from(*count)),
+        Message::InvalidateAck { page, .. } => dvm_mark_grant_in(page.0, 1),
+        Message::Request { .. }
+        | Message::Forward { .. }
+        | Message::Invalidate { .. }
+        | Message::Done { .. }
+        | Message::Retry { .. }
+        | Message::Locate { .. }
+        | Message::Located { .. }
+        | Message::Discard { .. }
+        | Message::DiscardDone { .. }
+        | Message::Lost { .. } => {}
     }
 }
 

@@ -17,6 +17,7 @@ mod probe;
 mod publish;
 mod sip;
 mod tables;
+mod trace;
 mod verdicts;
 mod word;
 
@@ -34,5 +35,6 @@ pub use probe::{
 pub use publish::{Arrays, Bytes, Publisher};
 pub use sip::{SipKey, header_tag};
 pub use tables::{Cell, DirectoryIn, Tables, cell};
+pub use trace::{TRACE_LOST, TRACE_MARKS, TRACE_POINTS, TRACE_RECORDS, TraceKind, TraceRecord};
 pub use verdicts::{LATENCY_BUCKETS, SERVE_FAILED, VERDICT_NAMES};
 pub use word::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, WIDE_NODES_MAX, Word, apply};

@@ -151,7 +151,7 @@ pub fn verified() -> Result<Vec<Verified>, Error> {
 }
 
 /// Loads, again if a signal of any kind came: it ends the verifier's work with EAGAIN.
-fn undisturbed(mut load: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn undisturbed(mut load: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     for _ in 1..LOAD_TRIES {
         match load() {
             Err(error) if errno(&error) == Some(libc::EAGAIN) => {}

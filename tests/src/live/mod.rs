@@ -7,7 +7,7 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`doctor`].
+//!   [`stages`], [`trace`], [`doctor`].
 
 pub mod bed;
 pub mod case;
@@ -22,6 +22,7 @@ pub mod programs;
 pub mod refusals;
 pub mod runner;
 pub mod stages;
+pub mod trace;
 pub mod users;
 
 use case::Case;
@@ -37,6 +38,7 @@ pub fn cases() -> Vec<Case> {
         histories::cases(),
         failures::cases(),
         stages::cases(),
+        trace::cases(),
         doctor::cases(),
         fastpath::cases(),
     ]

@@ -1,4 +1,4 @@
-//! The recipe: a stable compiler, its own sources of `core`, its own LLVM behind our linker, one object.
+//! The recipe: a stable compiler, its own sources of `core`, its own LLVM behind our linker, objects.
 //!
 //! Owns flags and places, and when nothing need be done. Must not know what the programs do.
 //!
@@ -17,12 +17,13 @@ use std::{env, fs, io};
 pub const SOURCES: [&str; 5] = ["ebpf/prog", "ebpf/common", "uffd-dsm/wire", "Cargo.toml", "rust-toolchain.toml"];
 /// What else the object depends on: the linker.
 const TOOLS: [&str; 2] = ["ebpf/linker", "Cargo.lock"];
-/// Alone in its directory, which the build script of `dsm-bpf` watches.
-const OBJECT: &str = "ebpf/dvm-fast.o";
+/// Alone in their directory, which the build script of `dsm-bpf` watches.
+const OBJECTS: [&str; 2] = ["ebpf/dvm-fast.o", "ebpf/dvm-trace.o"];
 const BUILD_DIRECTORY: &str = "ebpf-build";
 const STAMP: &str = "ebpf-build/stamp";
 const TARGET: &str = "bpfel-unknown-none";
-const PROGRAM: &str = "dvm-fast";
+/// As cargo names them, in the order of [`OBJECTS`].
+const PROGRAMS: [&str; 2] = ["dvm-fast", "dvm-trace"];
 
 /// What one build works on.
 #[derive(Debug)]
@@ -35,20 +36,21 @@ pub struct Build<'a> {
     pub linker: &'a Path,
 }
 
-/// Builds the object unless it is up to date; gives its path.
+/// Builds the objects unless they are up to date; gives the path of the fast path's.
 ///
-/// An object that is out of date and cannot be built is removed, so that no agent is built with it.
+/// Objects that are out of date and cannot be built are removed, so that no agent is built with them.
 ///
 /// # Errors
 /// Cargo or the compiler cannot be started, or a file cannot be read or written.
 pub fn object() -> Result<Result<PathBuf, NotBuilt>> {
     let target = cargo::metadata()?.target_directory;
-    let (object, stamp) = (target.join(OBJECT), target.join(STAMP));
+    let (objects, stamp) = (OBJECTS.map(|object| target.join(object)), target.join(STAMP));
     let inputs = fingerprint()?;
-    if fs::read_to_string(&stamp).is_ok_and(|told| told == told_of(&inputs, &object)) {
-        return Ok(Ok(object));
+    if fs::read_to_string(&stamp).is_ok_and(|told| told == told_of(&inputs, &objects)) {
+        let [fast, ..] = objects;
+        return Ok(Ok(fast));
     }
-    eprintln!("ebpf: building the programs of the fast path");
+    eprintln!("ebpf: building the programs of the fast path and of the trace");
     let built = match setup::prepare_rust_src() {
         Err(lack) => Err(NotBuilt::Lacks(lack)),
         Ok(()) => linker()?
@@ -56,16 +58,24 @@ pub fn object() -> Result<Result<PathBuf, NotBuilt>> {
     };
     match built {
         Ok(built) => {
-            install(&built, &object)?;
-            fs::write(&stamp, told_of(&inputs, &object)).with_context(|| format!("cannot write {}", stamp.display()))?;
-            Ok(Ok(object))
-        }
-        Err(reason) => match fs::remove_file(&object) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", object.display()))
+            for (program, object) in PROGRAMS.iter().zip(&objects) {
+                install(&built.with_file_name(program), object)?;
             }
-            _ => Ok(Err(reason)),
-        },
+            fs::write(&stamp, told_of(&inputs, &objects)).with_context(|| format!("cannot write {}", stamp.display()))?;
+            let [fast, ..] = objects;
+            Ok(Ok(fast))
+        }
+        Err(reason) => {
+            for object in &objects {
+                match fs::remove_file(object) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error).with_context(|| format!("cannot remove {}", object.display()));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(Err(reason))
+        }
     }
 }
 
@@ -79,7 +89,7 @@ pub fn linker() -> Result<Result<PathBuf, NotBuilt>> {
 }
 
 impl Build<'_> {
-    /// Builds; gives the path of the object.
+    /// Builds; gives the path of the fast path's object, beside which the others are.
     ///
     /// # Errors
     /// Why there is none.
@@ -98,7 +108,7 @@ impl Build<'_> {
             let told = format!("the programs do not build: cargo in {} ended with {status}", directory.display());
             return Err(NotBuilt::Broken(told));
         }
-        Ok(self.target.join(TARGET).join("release").join(PROGRAM))
+        Ok(self.target.join(TARGET).join("release").join(PROGRAMS[0]))
     }
 
     /// Every path that could get into the object is mapped to the same name on all machines.
@@ -120,11 +130,13 @@ impl Build<'_> {
     }
 }
 
-/// What the stamp says of an object that is up to date.
-fn told_of(inputs: &str, object: &Path) -> String {
+/// What the stamp says of objects that are up to date.
+fn told_of(inputs: &str, objects: &[PathBuf]) -> String {
     let mut hasher = DefaultHasher::new();
-    hasher.write(&fs::read(object).unwrap_or_default());
-    format!("inputs {inputs} object {:016x}\n", hasher.finish())
+    for object in objects {
+        hasher.write(&fs::read(object).unwrap_or_default());
+    }
+    format!("inputs {inputs} objects {:016x}\n", hasher.finish())
 }
 
 /// Changes with every file and tool that the object depends on.

@@ -91,6 +91,8 @@ fn foreign_xdp(bed: &mut Bed<'_>) -> Result<String> {
 fn no_native_xdp(bed: &mut Bed<'_>) -> Result<String> {
     Report::of(bed, &[])?.demand("xdp-native", true, "eth0")?;
     let address = format!("{}/24", bed.hosts.host(HOST)?.address);
+    // Only the interface that has the address answers for it; else the peer may learn the lower one's.
+    demand(bed, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore"])?;
     demand(bed, &["ip", "link", "add", "link", "eth0", "name", "upper0", "type", "macvlan", "mode", "bridge"])?;
     demand(bed, &["ip", "addr", "del", &address, "dev", "eth0"])?;
     demand(bed, &["ip", "addr", "add", &address, "dev", "upper0"])?;

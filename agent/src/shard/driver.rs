@@ -400,35 +400,18 @@ impl Driver {
 
 /// What asks other hosts for pages; a host that is the page's home asks holders, for itself as for others.
 fn mark_request(message: &Message) {
-    match message {
-        Message::Request { page, count, .. } => dvm_mark_request_out(page.0, u64::from(*count)),
-        Message::Forward { page, .. } | Message::Invalidate { page, .. } => dvm_mark_request_out(page.0, 0),
-        Message::Grant { .. }
-        | Message::InvalidateAck { .. }
-        | Message::Done { .. }
-        | Message::Retry { .. }
-        | Message::Locate { .. }
-        | Message::Located { .. }
-        | Message::Discard { .. }
-        | Message::DiscardDone { .. }
-        | Message::Lost { .. } => {}
+    if let Message::Request { page, count, .. } = message {
+        dvm_mark_request_out(page.0, u64::from(*count));
+    } else if let Message::Forward { page, .. } | Message::Invalidate { page, .. } = message {
+        dvm_mark_request_out(page.0, 0);
     }
 }
 
 fn mark_answer(message: &Message) {
-    match message {
-        Message::Grant { page, count, .. } => dvm_mark_grant_in(page.0, u64::from(*count)),
-        Message::InvalidateAck { page, .. } => dvm_mark_grant_in(page.0, 1),
-        Message::Request { .. }
-        | Message::Forward { .. }
-        | Message::Invalidate { .. }
-        | Message::Done { .. }
-        | Message::Retry { .. }
-        | Message::Locate { .. }
-        | Message::Located { .. }
-        | Message::Discard { .. }
-        | Message::DiscardDone { .. }
-        | Message::Lost { .. } => {}
+    if let Message::Grant { page, count, .. } = message {
+        dvm_mark_grant_in(page.0, u64::from(*count));
+    } else if let Message::InvalidateAck { page, .. } = message {
+        dvm_mark_grant_in(page.0, 1);
     }
 }
 

@@ -153,6 +153,7 @@ impl From<Pass> for Refusal {
 struct Here {
     record: u32,
     us: Addressing,
+    is_live: bool,
     pages_fit: bool,
 }
 
@@ -209,7 +210,6 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
     }
 }
 
-#[inline(always)]
 /// Bytes of the shortest frame of this shape. A longer one may be several that were joined.
 const fn least_bytes(shape: PayloadShape) -> usize {
     match shape {
@@ -219,17 +219,23 @@ const fn least_bytes(shape: PayloadShape) -> usize {
     }
 }
 
+#[inline(always)]
 fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
     let record = tables.endpoint(port).ok_or(Pass::Stranger)?;
-    let word = |word| tables.load(cell(Map::Endpoint, record, word)).ok_or(Pass::Stranger);
-    let space = word(ENDPOINT_SPACE)?;
-    let seen = word(ENDPOINT_SEEN)?;
-    if space & ENDPOINT_LIVE == 0 || tables.now().saturating_sub(seen) > PATIENCE_NS {
+    let here = endpoint_in(record, tables).ok_or(Pass::Stranger)?;
+    let seen = tables.load(cell(Map::Endpoint, record, ENDPOINT_SEEN)).ok_or(Pass::Stranger)?;
+    if !here.is_live || tables.now().saturating_sub(seen) > PATIENCE_NS {
         return Err(Pass::Asleep.into());
     }
-    let cluster = word(ENDPOINT_CLUSTER)?;
+    Ok(here)
+}
+
+#[inline(always)]
+fn endpoint_in<T: Tables>(record: u32, tables: &T) -> Option<Here> {
+    let word = |word| tables.load(cell(Map::Endpoint, record, word));
+    let (cluster, space) = (word(ENDPOINT_CLUSTER)?, word(ENDPOINT_SPACE)?);
     let us = Addressing { cluster: cluster as u32, epoch: (cluster >> 32) as u32, space: space as u32, me: (space >> 32) as u16 };
-    Ok(Here { record, us, pages_fit: space & ENDPOINT_PAGES_FIT != 0 })
+    Some(Here { record, us, is_live: space & ENDPOINT_LIVE != 0, pages_fit: space & ENDPOINT_PAGES_FIT != 0 })
 }
 
 #[inline(always)]
@@ -505,7 +511,7 @@ impl Service {
             try_step(&DirectoryIn::new(tables, record), slot, entry, Step::Joined(reader)).ok()??;
         }
         tables.exchange(cell(Map::Copy, copy.index, COPY_USED), 0, 1)?;
-        let here = find_endpoint_again(self.endpoint, tables)?;
+        let here = endpoint_in(self.endpoint, tables)?;
         header.kind = Kind::Grant as u8;
         header.flags = Header::flags_with_count(if copy.is_zero { FLAG_ZERO } else { 0 }, 1);
         header.page.set(page);
@@ -515,12 +521,4 @@ impl Service {
         address(header, &here, reader, self.to, tables).ok()?;
         Some(copy)
     }
-}
-
-#[inline(always)]
-fn find_endpoint_again<T: Tables>(record: u32, tables: &T) -> Option<Here> {
-    let word = |word| tables.load(cell(Map::Endpoint, record, word));
-    let (cluster, space) = (word(ENDPOINT_CLUSTER)?, word(ENDPOINT_SPACE)?);
-    let us = Addressing { cluster: cluster as u32, epoch: (cluster >> 32) as u32, space: space as u32, me: (space >> 32) as u16 };
-    Some(Here { record, us, pages_fit: true })
 }

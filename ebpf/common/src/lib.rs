@@ -36,5 +36,5 @@ pub use publish::{Arrays, Bytes, Publisher};
 pub use sip::{SipKey, header_tag};
 pub use tables::{Cell, DirectoryIn, Tables, cell};
 pub use trace::{TRACE_LOST, TRACE_MARKS, TRACE_POINTS, TRACE_RECORDS, TraceKind, TraceRecord};
-pub use verdicts::{LATENCY_BUCKETS, SERVE_FAILED, VERDICT_NAMES};
+pub use verdicts::{LATENCY_BUCKETS, SERVE_FAILED, SERVED, VERDICT_NAMES};
 pub use word::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, WIDE_NODES_MAX, Word, apply};

@@ -37,6 +37,8 @@ pub const VERDICT_NAMES: [&str; 25] = [
     "pass_last_ack",
 ];
 
+/// Number of a service that was carried out.
+pub const SERVED: u32 = 3;
 /// Number of a service that was begun and then left to the agent.
 pub const SERVE_FAILED: u32 = 4;
 
@@ -48,7 +50,7 @@ impl Verdict {
             Verdict::Counted => 0,
             Verdict::Pong { .. } => 1,
             Verdict::Forward { .. } => 2,
-            Verdict::Serve(_) => 3,
+            Verdict::Serve(_) => SERVED,
             Verdict::Drop(drop) => match drop {
                 Drop::Short => 5,
                 Drop::Version => 6,

@@ -185,7 +185,7 @@ fn execute(arrival: &Arrival, has_small: bool, machine: &impl Machine) -> Conduc
 }
 
 fn obey(header: Header, verdict: Verdict, machine: &impl Machine) -> Conduct {
-    let count = Count::of(&verdict);
+    let count = Count::Verdict(verdict);
     match verdict {
         Verdict::Pass(_) => Conduct { sent: Vec::new(), is_up: true, count },
         Verdict::Drop(_) | Verdict::Counted => Conduct { sent: Vec::new(), is_up: false, count },

@@ -2,21 +2,13 @@
 //!
 //! Owns the names and the counts. Must not decide anything.
 
-use dsm_fast::{Drop, Pass, Verdict};
+use dsm_fast::{Drop, Pass, SERVE_FAILED, SERVED, VERDICT_NAMES, Verdict};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Passed up.
-    Passed(Pass),
-    /// Dropped.
-    Dropped(Drop),
-    /// An acknowledgement counted.
-    Counted,
-    /// A heartbeat answered.
-    Ponged,
-    /// A request forwarded.
-    Forwarded,
+    /// A verdict; of a service only that it was carried out.
+    Verdict(Verdict),
     /// All pages of a request served.
     Served,
     /// Some, or none, and the frame passed up.
@@ -39,36 +31,11 @@ pub enum Count {
 
 /// The counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdicts([u64; NAMES.len()]);
+pub struct Verdicts([u64; VERDICTS + RUNS.len()]);
 
-const PASSES: usize = 11;
-const DROPS: usize = 9;
-const NAMES: [&str; PASSES + DROPS + 12] = [
-    "pass_stranger",
-    "pass_asleep",
-    "pass_payload",
-    "pass_no_session",
-    "pass_agent",
-    "pass_busy",
-    "pass_unpublished",
-    "pass_later",
-    "pass_mtu",
-    "pass_race",
-    "pass_last_ack",
-    "drop_short",
-    "drop_version",
-    "drop_kind",
-    "drop_length",
-    "drop_cluster",
-    "drop_destination",
-    "drop_epoch",
-    "drop_tag",
-    "drop_replay",
-    "counted",
-    "ponged",
-    "forwarded",
-    "served",
-    "served_partly",
+const VERDICTS: usize = VERDICT_NAMES.len();
+/// What happens to runs, beside their verdicts.
+const RUNS: [&str; 7] = [
     "pages_served",
     "runs_interrupted",
     "interruptions",
@@ -78,51 +45,32 @@ const NAMES: [&str; PASSES + DROPS + 12] = [
     "directories_shared",
 ];
 
-const _: () = assert!(Pass::LastAck as usize + 1 == PASSES && Drop::Replay as usize + 1 == DROPS);
-
 impl Count {
-    /// What a verdict counts as; of a service it is not known before its end.
-    #[must_use]
-    pub const fn of(verdict: &Verdict) -> Count {
-        match verdict {
-            Verdict::Pass(pass) => Count::Passed(*pass),
-            Verdict::Drop(drop) => Count::Dropped(*drop),
-            Verdict::Counted => Count::Counted,
-            Verdict::Pong { .. } => Count::Ponged,
-            Verdict::Forward { .. } => Count::Forwarded,
-            Verdict::Serve(_) => Count::Served,
-        }
-    }
-
     /// Its name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        NAMES[self.place()]
+    pub fn name(self) -> &'static str {
+        VERDICT_NAMES.into_iter().chain(RUNS).nth(self.place()).unwrap_or_default()
     }
 
     const fn place(self) -> usize {
         match self {
-            Count::Passed(pass) => pass as usize,
-            Count::Dropped(drop) => PASSES + drop as usize,
-            Count::Counted => PASSES + DROPS,
-            Count::Ponged => PASSES + DROPS + 1,
-            Count::Forwarded => PASSES + DROPS + 2,
-            Count::Served => PASSES + DROPS + 3,
-            Count::ServedPartly => PASSES + DROPS + 4,
-            Count::PageServed => PASSES + DROPS + 5,
-            Count::Interrupted => PASSES + DROPS + 6,
-            Count::Interruption => PASSES + DROPS + 7,
-            Count::Between => PASSES + DROPS + 8,
-            Count::Published => PASSES + DROPS + 9,
-            Count::Evicted => PASSES + DROPS + 10,
-            Count::Shared => PASSES + DROPS + 11,
+            Count::Verdict(verdict) => verdict.number() as usize,
+            Count::Served => SERVED as usize,
+            Count::ServedPartly => SERVE_FAILED as usize,
+            Count::PageServed => VERDICTS,
+            Count::Interrupted => VERDICTS + 1,
+            Count::Interruption => VERDICTS + 2,
+            Count::Between => VERDICTS + 3,
+            Count::Published => VERDICTS + 4,
+            Count::Evicted => VERDICTS + 5,
+            Count::Shared => VERDICTS + 6,
         }
     }
 }
 
 impl Default for Verdicts {
     fn default() -> Self {
-        Self([0; NAMES.len()])
+        Self([0; VERDICTS + RUNS.len()])
     }
 }
 
@@ -147,14 +95,14 @@ impl Verdicts {
     #[must_use]
     pub fn unwalked(&self) -> Vec<&'static str> {
         let needed = [
-            Count::Passed(Pass::Race),
-            Count::Passed(Pass::Busy),
-            Count::Passed(Pass::Unpublished),
-            Count::Passed(Pass::Mtu),
-            Count::Passed(Pass::NoSession),
-            Count::Dropped(Drop::Replay),
-            Count::Dropped(Drop::Epoch),
-            Count::Forwarded,
+            Count::Verdict(Verdict::Pass(Pass::Race)),
+            Count::Verdict(Verdict::Pass(Pass::Busy)),
+            Count::Verdict(Verdict::Pass(Pass::Unpublished)),
+            Count::Verdict(Verdict::Pass(Pass::Mtu)),
+            Count::Verdict(Verdict::Pass(Pass::NoSession)),
+            Count::Verdict(Verdict::Drop(Drop::Replay)),
+            Count::Verdict(Verdict::Drop(Drop::Epoch)),
+            Count::Verdict(Verdict::Forward { to: 0 }),
             Count::Served,
             Count::ServedPartly,
             Count::PageServed,
@@ -168,6 +116,6 @@ impl Verdicts {
 
     /// Names and counts.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        NAMES.into_iter().zip(self.0)
+        VERDICT_NAMES.into_iter().chain(RUNS).zip(self.0)
     }
 }

@@ -13,7 +13,7 @@
  *   beside    COUNT pages are read as in `read`: one `latency` each; NUMBER pages are scanned: `scan-alone`; NUMBER more are
  *             scanned while another thread reads on: `scan-beside`, and one `beside` for each of its reads
  *   clean     over three hosts: main writes COUNT pages, the second host reads them, then the third one: of the first NUMBER, in
- *             random order, one `latency` each
+ *             random order, one `latency` each; `from` and `to`: when the third one began and ended, of CLOCK_MONOTONIC
  *   hops      over three hosts: the third one reads COUNT pages that the second owns: of a home on the first, one `three` each, and
  *             of a home on the second, one `two` each
  *   touch     main touches COUNT fresh pages: `touch`
@@ -37,7 +37,7 @@
 static const char *mode;
 static uint64_t count, number = 1;
 static volatile uint8_t *pages;
-static uint64_t *order, *latency[2], latencies[2];
+static uint64_t *order, *latency[2], latencies[2], reading_from, reading_to;
 static struct { _Alignas(PAGE) atomic_int ready, go, done; } sync_page;
 static struct { _Alignas(PAGE) struct { uint64_t start, end; } of[THREADS_MAX]; } spans;
 static struct { _Alignas(PAGE) atomic_ullong next, serving; } lock;
@@ -234,7 +234,9 @@ static void *read_third(void *argument) {
     fetch(order, count);
     sync_page.ready = 1;
     await(&sync_page.done, 1);
+    reading_from = now_ns();
     for (uint64_t i = 0; i < number; i++) latency[0][i] = timed_read(order[i]);
+    reading_to = now_ns();
     latencies[0] = count;
     return argument;
 }
@@ -305,6 +307,10 @@ int main(int argc, char **argv) {
     else if (is_clean) run_three(read_second, read_third);
     else if (is_hops) run_three(own_second, hop_third);
     else return 2;
+    if (is_clean) {
+        print("from", reading_from);
+        print("to", reading_to);
+    }
     const char *names[2] = {is_hops ? "three" : "latency", is_hops ? "two" : is_beside ? "beside" : "latency"};
     for (int i = 0; i < 2; i++)
         for (uint64_t j = 0; j < latencies[i]; j++)

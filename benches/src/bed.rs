@@ -25,6 +25,7 @@ pub struct Bed {
     pub hosts: LocalHosts,
     /// Samples of each latency.
     pub samples: usize,
+    binaries: PathBuf,
     directory: PathBuf,
     jobs: usize,
 }
@@ -44,11 +45,20 @@ impl Drop for Beside {
 impl Bed {
     /// Makes three hosts and compiles the programs.
     pub fn new(binaries: PathBuf, samples: usize) -> Result<Self> {
+        Self::with("bench", Vec::new(), binaries, samples)
+    }
+
+    /// Another bed like this one, whose agents have no fast path.
+    pub fn without_fast_path(&self) -> Result<Self> {
+        Self::with("bench-off", vec!["off".into()], self.binaries.clone(), self.samples)
+    }
+
+    fn with(instance: &str, fast_paths: Vec<String>, binaries: PathBuf, samples: usize) -> Result<Self> {
         let hosts = LocalHosts::claim(&Config {
-            instance: "bench".into(),
+            instance: instance.into(),
             hosts: 3,
             mtu: MTU,
-            fast_paths: Vec::new(),
+            fast_paths,
             cpus: processors(),
             binaries: Binaries::in_directory(&binaries),
         })?;
@@ -61,7 +71,7 @@ impl Bed {
             let output = output_within(&mut gcc, RUN_LATEST).context("cannot run gcc")?;
             ensure!(output.status.success(), "gcc {name}.c: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(Self { hosts, samples, directory, jobs: 0 })
+        Ok(Self { hosts, samples, binaries, directory, jobs: 0 })
     }
 
     /// Path of a compiled program.

@@ -3,18 +3,20 @@
 //! Owns their bars. Must not know how programs are run: [`crate::bed`] does. They need three hosts: the home, a first reader whose
 //! reads make the home publish the pages, and the reader that is measured.
 
-use crate::bed::{Bed, busy, times};
+use crate::bed::{Bed, busy, processors, times};
 use crate::figure::{Bar, Figure, Samples, microseconds};
+use crate::idle::IdleWatch;
 use crate::list::{Bench, ONE_CORE, ROUNDS, in_turns, last_core, local_fault, native_touch, p50, part, udp_round_trip};
 use anyhow::{Context, Result, ensure};
 use dvm_hosts::Finished;
 
 /// All of them.
-pub const BENCHES: [Bench; 4] = [
+pub const BENCHES: [Bench; 5] = [
     Bench { name: "clean-read", run: clean_read },
     Bench { name: "clean-read-home-busy", run: clean_read_home_busy },
     Bench { name: "three-hop", run: three_hop },
     Bench { name: "clean-scan", run: clean_scan },
+    Bench { name: "clean-rate", run: clean_rate },
 ];
 
 const HOSTS: &str = "h0,h1,h2";
@@ -101,6 +103,31 @@ fn clean_scan(bed: &mut Bed) -> Result<Vec<Figure>> {
     let more = SCAN_PAGES - SCAN_PAGES / 2;
     let detail = format!("frames that came up at home in a job; in the second one {more} more clean pages are read");
     Ok(vec![Figure::new("frames up with more clean reads", all, some, Bar::AtMost(1.02), detail)])
+}
+
+/// How much of home's core a clean page takes, by the kernel and by the agent. Packets are steered to that core; the reader has
+/// the other one.
+fn clean_rate(bed: &mut Bed) -> Result<Vec<Figure>> {
+    ensure!(processors() >= 2, "needs two processors");
+    let mut off = bed.without_fast_path()?;
+    let [kernel, agent] = in_turns(bed, ROUNDS, |bed| Ok([home_time(bed)?, home_time(&mut off)?]))?;
+    let rate = |time: &Samples| 1e6 / p50(time);
+    let detail = format!("home's core busy for each page, by the kernel: {kernel}; by the agent: {agent}");
+    Ok(vec![Figure::new("clean reads per second of home's core", rate(&kernel), rate(&agent), Bar::AtLeast(1.6), detail)])
+}
+
+/// For how long home's core was busy, for each page the third host read.
+fn home_time(bed: &mut Bed) -> Result<Samples> {
+    bed.pin(0, ONE_CORE)?;
+    bed.pin(1, &last_core())?;
+    bed.pin(2, &last_core())?;
+    bed.steer(0, STEER_TO_HOME)?;
+    let count = PAGES.to_string();
+    native_touch(bed, PAGES * WARM)?;
+    let watch = IdleWatch::start(0)?;
+    let output = bed.faults_on(HOSTS, "clean", PAGES, &[&count], ONE_CORE)?.output();
+    let [from, to] = ["from", "to"].map(|name| times(&output, name).map(|times| times.median()));
+    Ok(Samples::new(vec![watch.busy_ns(from?, to?)? / PAGES as u64]))
 }
 
 /// A counter of one host's part of a job.

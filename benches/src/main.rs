@@ -4,6 +4,7 @@
 
 mod bed;
 mod figure;
+mod idle;
 mod kernel;
 mod list;
 

@@ -131,15 +131,15 @@ impl FastPath {
     }
 }
 
-/// Loads the embedded object and says what the verifier counted, program by program.
+/// Loads the embedded objects and says what the verifier counted, program by program.
 ///
 /// # Errors
-/// As [`FastPath::load`].
+/// As [`FastPath::load`] and [`crate::Trace::attach`].
 pub fn verified() -> Result<Vec<Verified>, Error> {
-    let path = FastPath::load(&[])?;
+    let (path, trace) = (FastPath::load(&[])?, crate::trace::verified()?);
     let mut counts = Vec::new();
-    for (name, program) in path.ebpf.programs() {
-        let info = program.info().map_err(|source| Error::Program { program: "of the fast path", source: source.into() })?;
+    for (name, program) in path.ebpf.programs().chain(trace.programs()) {
+        let info = program.info().map_err(|source| Error::Program { program: "of an object", source: source.into() })?;
         counts.push(Verified {
             program: name.into(),
             walked: info.verified_instruction_count().unwrap_or(0),

@@ -33,6 +33,8 @@ pub struct Verified {
     pub loaded: u32,
 }
 
+/// Sizes of the large maps for those who serve no pages.
+pub const SMALL_MAPS: [(&str, u32); 4] = [("DIRECTORIES", 1), ("PLACES", 1), ("COPIES", 1), ("PAGES", 1)];
 const INSTRUCTION_BYTES: u32 = 8;
 /// As many as libbpf makes.
 const LOAD_TRIES: usize = 5;

@@ -69,7 +69,7 @@ fn killed_and_back(bed: &mut Bed<'_>) -> Result<String> {
 }
 
 /// A program over all hosts, whose output is that of its native run.
-fn job(bed: &mut Bed<'_>) -> Result<()> {
+pub(super) fn job(bed: &mut Bed<'_>) -> Result<()> {
     let job = programs::job(bed, "pigz")?.options(["--place", "rr"]);
     let expected = bed.workshop.native("pigz", &job)?;
     let finished = bed.succeed(&job)?;
@@ -79,7 +79,7 @@ fn job(bed: &mut Bed<'_>) -> Result<()> {
 }
 
 /// Waits until the programs are attached everywhere.
-fn attached(bed: &Bed<'_>) -> Result<()> {
+pub(super) fn attached(bed: &Bed<'_>) -> Result<()> {
     let latest = Instant::now() + ATTACH_LATEST;
     for index in 0..bed.hosts.hosts().len() {
         loop {
@@ -95,7 +95,7 @@ fn attached(bed: &Bed<'_>) -> Result<()> {
     Ok(())
 }
 
-fn verdicts(bed: &Bed<'_>) -> Result<Vec<Value>> {
+pub(super) fn verdicts(bed: &Bed<'_>) -> Result<Vec<Value>> {
     let of = |index| {
         let status = bed.hosts.status(index)?.context("an agent does not answer")?;
         status.pointer("/fast_path/verdicts").cloned().context("no verdicts in the status")
@@ -103,6 +103,6 @@ fn verdicts(bed: &Bed<'_>) -> Result<Vec<Value>> {
     (0..bed.hosts.hosts().len()).map(of).collect()
 }
 
-fn count(verdicts: &Value, name: &str) -> u64 {
+pub(super) fn count(verdicts: &Value, name: &str) -> u64 {
     verdicts.get(name).and_then(Value::as_u64).unwrap_or(0)
 }

@@ -7,7 +7,7 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`].
+//!   [`stages`], [`trace`], [`doctor`], [`fastpath`], [`links`].
 
 pub mod bed;
 pub mod case;
@@ -16,6 +16,7 @@ pub mod failures;
 pub mod fastpath;
 pub mod histories;
 pub mod linearize;
+pub mod links;
 pub mod litmus;
 pub mod memory_model;
 pub mod programs;
@@ -41,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         fastpath::cases(),
+        links::cases(),
     ]
     .into_iter()
     .flatten()

@@ -6,7 +6,7 @@
 use super::bed::{Bed, Effort, Workshop, left_behind};
 use super::case::{Case, Lacking};
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Binaries, Config, LocalHosts, leftovers};
+use dvm_hosts::{Binaries, Config, Links, LocalHosts, leftovers};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,14 +56,8 @@ pub struct Totals {
 pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
     let chosen: Vec<Case> = cases.into_iter().filter(|case| plan.chooses(&case.name)).collect();
     ensure!(!chosen.is_empty(), "no case matches {:?}: see `live --list`", plan.filters);
-    let mut runner = Runner {
-        plan,
-        workshop: Workshop::new()?,
-        hosts: None,
-        made: Default::default(),
-        host_failures: 0,
-        totals: Totals::default(),
-    };
+    let mut runner =
+        Runner { plan, workshop: Workshop::new()?, hosts: None, made: None, host_failures: 0, totals: Totals::default() };
     let absent = plan.absent();
     for case in &chosen {
         if plan.stop.load(Ordering::Relaxed) {
@@ -102,8 +96,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     workshop: Workshop,
     hosts: Option<LocalHosts>,
-    /// How those hosts were made: `fast_path`s and MTU.
-    made: (Vec<String>, u32),
+    /// How those hosts were made: `fast_path`s and links.
+    made: Option<(Vec<String>, Links)>,
     host_failures: usize,
     totals: Totals,
 }
@@ -160,7 +154,7 @@ impl Runner<'_> {
     fn prepare(&mut self, case: &Case) -> Result<()> {
         let count = case.hosts;
         let fast_paths = case.fast_path.map_or_else(|| self.plan.fast_paths.clone(), |fast_path| vec![fast_path.to_owned()]);
-        let wanted = (fast_paths.clone(), case.mtu);
+        let wanted = Some((fast_paths.clone(), case.links));
         if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.made == wanted {
             return Ok(());
         }
@@ -172,7 +166,7 @@ impl Runner<'_> {
         let config = Config {
             instance: "test".into(),
             hosts: count,
-            mtu: case.mtu,
+            links: case.links,
             fast_paths,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),

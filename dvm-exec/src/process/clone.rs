@@ -7,6 +7,7 @@ use super::say;
 use super::shadow;
 use super::sigframe::ThreadState;
 use super::thread::{Side, Task, Thread, set_current};
+use super::view::cpuset::CpuSet;
 use crate::sys::context::Block;
 use crate::sys::signal::replace_mask;
 use crate::sys::user::{self, BadAddress};
@@ -69,8 +70,8 @@ impl CloneRequest {
     }
 }
 
-/// Starts a thread that goes on from `state`; returns its number or a negative error.
-pub fn start(root: &'static Root, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
+/// Starts a thread of `parent` that goes on from `state`; returns its number or a negative error.
+pub fn start(root: &'static Root, parent: &Task, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
     if request.flags & THREAD_FLAGS != THREAD_FLAGS {
         say::refused("fork, vfork or posix_spawn", "programs cannot start other programs yet");
         return -i64::from(libc::ENOSYS);
@@ -82,9 +83,10 @@ pub fn start(root: &'static Root, request: &CloneRequest, mut state: ThreadState
     if request.has(libc::CLONE_SETTLS) {
         state.fs_base = request.tls;
     }
-    let host = root.place();
+    let wish = parent.wish();
+    let host = root.place(wish.as_ref());
     let (sender, receiver) = channel();
-    let birth = Birth { root, request: *request, state, mask, host };
+    let birth = Birth { root, request: *request, state, mask, host, wish };
     let former = replace_mask(u64::MAX);
     let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || birth.run(&sender));
     replace_mask(former);
@@ -100,6 +102,7 @@ struct Birth {
     state: ThreadState,
     mask: u64,
     host: usize,
+    wish: Option<CpuSet>,
 }
 
 impl Birth {
@@ -107,6 +110,7 @@ impl Birth {
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
         let task = Task::new(tid, self.host, clear_tid);
+        task.set_wish(self.wish);
         // A bad address is the program's mistake; the kernel ignores it here as well.
         if self.request.has(libc::CLONE_PARENT_SETTID) {
             user::store_u32(self.request.parent_tid, tid as u32).unwrap_or(());

@@ -12,12 +12,16 @@ use super::signals::{self, Actions};
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
-use super::{descriptors, say};
+use super::view::Image;
+use super::view::affinity::wished_host;
+use super::view::cpuset::CpuSet;
+use super::{check, descriptors, say, trace};
 use crate::exit::Failure;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
 use dvm_api::local::{CpuFeatures, JobRequest, ToAgent, ToHusk};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -45,6 +49,12 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
     pub is_local_test: bool,
+    /// This process only, and what would be refused is shown at the end.
+    pub is_check: bool,
+    /// Show a line for each delegated call.
+    pub has_strace: bool,
+    /// Where these lines go, stderr if left out.
+    pub output: Option<PathBuf>,
     /// The stack limit the user had: soft, hard.
     pub stack_limit: (u64, u64),
 }
@@ -82,10 +92,11 @@ pub struct Root {
     pub figures: Figures,
     /// Hosts, the root first.
     pub hosts: Vec<Host>,
-    /// Processors of all hosts.
-    pub processors: u32,
     /// Path of the program.
     pub executable: Vec<u8>,
+    /// Processor features that the program must not see, as /proc/cpuinfo names them.
+    pub masked: Vec<String>,
+    image: OnceLock<Image>,
     /// Stack limit the program sees.
     pub stack_limit: (u64, u64),
     /// Status of the last thread that called exit.
@@ -104,8 +115,8 @@ pub struct Root {
 static USERFAULTFD: OnceLock<OwnedFd> = OnceLock::new();
 static ROOT: OnceLock<Root> = OnceLock::new();
 static CORRECTION_NS: AtomicI64 = AtomicI64::new(0);
-static PROCESSORS: AtomicU32 = AtomicU32::new(1);
 static PROCESSOR_FIRST: AtomicU32 = AtomicU32::new(0);
+static PROCESSOR_END: AtomicU32 = AtomicU32::new(1);
 
 /// The root's state, if this process is the root.
 pub fn root() -> Option<&'static Root> {
@@ -122,20 +133,15 @@ pub fn clock_correction_ns() -> i64 {
     CORRECTION_NS.load(Ordering::Relaxed)
 }
 
-/// Processors of all hosts of the job.
-pub fn processors() -> u32 {
-    PROCESSORS.load(Ordering::Relaxed)
-}
-
-/// Number of this host's first processor among all.
-pub fn processor_first() -> u32 {
-    PROCESSOR_FIRST.load(Ordering::Relaxed)
+/// Numbers of this host's processors among all.
+pub fn processors() -> Range<u32> {
+    PROCESSOR_FIRST.load(Ordering::Relaxed)..PROCESSOR_END.load(Ordering::Relaxed)
 }
 
 /// Says what this host is in the job.
-pub fn set_topology(processors: u32, processor_first: u32, correction_ns: i64) {
-    PROCESSORS.store(processors, Ordering::Relaxed);
-    PROCESSOR_FIRST.store(processor_first, Ordering::Relaxed);
+pub fn set_topology(processors: Range<u32>, correction_ns: i64) {
+    PROCESSOR_FIRST.store(processors.start, Ordering::Relaxed);
+    PROCESSOR_END.store(processors.end, Ordering::Relaxed);
     CORRECTION_NS.store(correction_ns, Ordering::Relaxed);
 }
 
@@ -149,7 +155,8 @@ pub fn map_vdso() -> Result<u64, Failure> {
     let Ok(bytes) = user::read_vec(range.start, (range.end - range.start) as usize) else { return Ok(0) };
     let Ok(table) = Table::for_host(&bytes, range.start) else { return Ok(0) };
     let mut table = table.with_correction(clock_correction_ns());
-    table.processor_first = u64::from(processor_first());
+    table.processor_first = u64::from(processors().start);
+    table.processors = u64::from(processors().end - processors().start);
     let map = |address, bytes: &[u8], protection| {
         mapping::map_bytes(address, bytes, protection)
             .map_err(|error| Failure::Unsupported(format!("cannot map the vdso at {address:#x}: {error}")))
@@ -172,11 +179,19 @@ fn start(options: Options) -> Result<Failure, Failure> {
     if !cpu::has_fsgsbase() {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
+    if options.is_check {
+        check::start();
+    }
+    if options.has_strace {
+        trace::open(options.output.as_deref())?;
+    }
     let program = Program::find(&options.command[0], options.command.clone())?;
     let root = open_job(options, &program)?;
     let vdso = map_vdso()?;
     let environment = environment(root.hosts.len());
     let state = program.load(&root.space, &environment, vdso)?;
+    let image = Image::read(state.registers.rsp);
+    root.image.get_or_init(|| image.expect("the loader has just written the program's stack"));
     name_process(&program);
     root.actions.inherit();
     signals::install(true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
@@ -212,9 +227,8 @@ struct Job {
 }
 
 fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
-    let job = if options.is_local_test { alone()? } else { with_agent(&options, program)? };
-    let processors = job.hosts.iter().map(|host| host.processors).sum();
-    set_topology(processors, 0, 0);
+    let job = if options.is_local_test || options.is_check { alone()? } else { with_agent(&options, program)? };
+    set_topology(0..job.hosts[0].processors, 0);
     let root = Root {
         pid: cpu::thread_id(),
         space: Space::new(job.memory),
@@ -224,8 +238,9 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         hosts: job.hosts,
         members: job.members,
         agent: job.agent,
-        processors,
         executable: program.path.as_os_str().as_bytes().to_vec(),
+        masked: Vec::new(),
+        image: OnceLock::new(),
         stack_limit: options.stack_limit,
         last_exit: AtomicI32::new(0),
         placed: AtomicU64::new(1),
@@ -305,8 +320,12 @@ fn name_process(program: &Program) {
 }
 
 impl Root {
-    /// The host for the next thread, an index into `hosts`.
-    pub fn place(&self) -> usize {
+    /// The host for the next thread, an index into `hosts`: the one in which all of its wish lies, or by `--place`.
+    pub fn place(&self, wish: Option<&CpuSet>) -> usize {
+        let processors: Vec<u32> = self.hosts.iter().map(|host| host.processors).collect();
+        if let Some(host) = wished_host(wish, &processors).filter(|host| *host <= self.members().len()) {
+            return host;
+        }
         let number = self.placed.fetch_add(1, Ordering::Relaxed);
         let count = self.members().len() + 1;
         let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();
@@ -317,6 +336,11 @@ impl Root {
         };
         let room: Vec<usize> = self.hosts.iter().take(count).map(room).collect();
         self.options.placement.host(number, &living, &room)
+    }
+
+    /// What the loader put on the program's stack.
+    pub fn image(&self) -> Image {
+        self.image.get().cloned().unwrap_or_default()
     }
 
     /// Husks of the other hosts; empty until they are connected.
@@ -380,6 +404,9 @@ impl Root {
     pub fn prepare_death(&self, status: i32) {
         if self.is_told.swap(true, Ordering::SeqCst) {
             return;
+        }
+        if self.options.is_check {
+            say::raw(&check::table(&String::from_utf8_lossy(&self.executable)));
         }
         if self.options.stat || self.options.stat_json.is_some() {
             let report = Report::gather(self, self.agent.as_deref());

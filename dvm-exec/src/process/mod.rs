@@ -3,7 +3,9 @@
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
 pub mod agent;
+pub mod ask;
 pub mod calls;
+pub mod check;
 pub mod clone;
 pub mod connection;
 pub mod descriptors;
@@ -25,7 +27,8 @@ pub mod signals;
 pub mod stack;
 pub mod stat;
 pub mod thread;
-pub mod topology;
+pub mod trace;
 pub mod vdso;
+pub mod view;
 pub mod vma;
 pub mod wire;

@@ -67,6 +67,15 @@ impl Actions {
         }
     }
 
+    /// Signals the program ignores and those it catches.
+    pub fn masks(&self) -> (u64, u64) {
+        let table = self.lock();
+        let of = |is_wanted: fn(u64) -> bool| {
+            (1..SIGNALS).filter(|signal| is_wanted(table[*signal].handler)).fold(0, |mask, signal| mask | bit(signal as i32))
+        };
+        (of(|handler| handler == 1), of(|handler| handler > 1))
+    }
+
     /// rt_sigaction of the program.
     pub fn call(&self, arguments: &[u64; 6]) -> i64 {
         let [signal, new, old, bytes, _, _] = *arguments;

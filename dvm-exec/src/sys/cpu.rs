@@ -62,4 +62,29 @@ pub fn process_times_ns() -> (u64, u64) {
     (time(0), time(2))
 }
 
+/// CPU time of the whole process, in nanoseconds.
+#[must_use]
+pub fn process_time_ns() -> u64 {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+#[must_use]
+pub fn thread_time_ns() -> u64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// CPU time of thread `tid` of this process, in nanoseconds; 0 if it is gone.
+#[must_use]
+pub fn time_of_thread_ns(tid: i32) -> u64 {
+    // The kernel's clock of one thread: its number inverted, then 4 for a thread and 2 for the time it ran.
+    clock_ns(!tid << 3 | 4 | 2)
+}
+
+fn clock_ns(clock: i32) -> u64 {
+    let mut time = [0_u64; 2];
+    let result = call::raw(libc::SYS_clock_gettime, &[clock as u64, time.as_mut_ptr() as u64, 0, 0, 0, 0]);
+    if result == 0 { time[0] * 1_000_000_000 + time[1] } else { 0 }
+}
+
 const _: () = assert!(size_of::<libc::rusage>() == 18 * 8);

@@ -52,6 +52,11 @@ pub fn answer(question: Question, carrier: impl Fn(i32) -> Option<Carrier>) -> V
             Some(Carrier { tid, before }) => ThreadUsage::of(tid).since(&before).to_bytes(),
             None => Vec::new(),
         },
+        Question::Schedule(tid, scheduling) => {
+            // A thread that has just ended is scheduled as anybody likes.
+            let result = carrier(tid).map_or(0, |carrier| scheduling.apply(carrier.tid));
+            words_to_bytes(&[result as u64])
+        }
     };
     answer.truncate(TOLD_BYTES_MAX);
     answer

@@ -2,6 +2,7 @@
 //!
 //! Owns the birth and death of the program's threads at the root. Must not know how a remote thread is carried.
 
+use super::features;
 use super::husk::Root;
 use super::say;
 use super::shadow;
@@ -107,6 +108,8 @@ struct Birth {
 
 impl Birth {
     fn run(self, sender: &Sender<i32>) {
+        // The thread that started this one may run the program.
+        features::trap(false);
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
         let task = Task::new(tid, self.host, clear_tid);
@@ -145,9 +148,11 @@ pub fn carry(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u
         alternate: Cell::default(),
         side: Side::Root(Arc::clone(task)),
     }));
+    features::trap(true);
     replace_mask(mask);
     let ran = block.run(state);
     replace_mask(u64::MAX);
+    features::trap(false);
     if let Err(error) = ran {
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }

@@ -4,6 +4,7 @@
 
 use super::agent::{self, Agent, Opened};
 use super::clone;
+use super::features::{self, Masking};
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
 use super::placement::Placement;
@@ -17,10 +18,11 @@ use super::view::affinity::wished_host;
 use super::view::cpuset::CpuSet;
 use super::{check, descriptors, say, trace};
 use crate::exit::Failure;
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
-use dvm_api::local::{CpuFeatures, JobRequest, ToAgent, ToHusk};
+use dvm_api::local::{JobRequest, ToAgent, ToHusk};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -51,6 +53,8 @@ pub struct Options {
     pub is_local_test: bool,
     /// This process only, and what would be refused is shown at the end.
     pub is_check: bool,
+    /// Run although a host lacks features that cannot be hidden.
+    pub accepts_unequal: bool,
     /// Show a line for each delegated call.
     pub has_strace: bool,
     /// Where these lines go, stderr if left out.
@@ -94,11 +98,13 @@ pub struct Root {
     pub hosts: Vec<Host>,
     /// Path of the program.
     pub executable: Vec<u8>,
-    /// Processor features that the program must not see, as /proc/cpuinfo names them.
-    pub masked: Vec<String>,
+    /// Processor features that the program must not see.
+    pub masking: Masking,
     image: OnceLock<Image>,
     /// Stack limit the program sees.
     pub stack_limit: (u64, u64),
+    /// How the program was scheduled at its start.
+    pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
     /// Husks of the other hosts, once connected.
@@ -188,8 +194,8 @@ fn start(options: Options) -> Result<Failure, Failure> {
     let program = Program::find(&options.command[0], options.command.clone())?;
     let root = open_job(options, &program)?;
     let vdso = map_vdso()?;
-    let environment = environment(root.hosts.len());
-    let state = program.load(&root.space, &environment, vdso)?;
+    let environment = environment(root.hosts.len(), &root.masking);
+    let state = program.load(&root.space, &environment, vdso, &root.masking)?;
     let image = Image::read(state.registers.rsp);
     root.image.get_or_init(|| image.expect("the loader has just written the program's stack"));
     name_process(&program);
@@ -209,12 +215,16 @@ fn start(options: Options) -> Result<Failure, Failure> {
 
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
 /// pages back and forth. What the user has set stays.
-fn environment(hosts: usize) -> Vec<Vec<u8>> {
+fn environment(hosts: usize, masking: &Masking) -> Vec<Vec<u8>> {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    let tunables = masking.tunables(std::env::var(TUNABLES).ok().as_deref());
     const CALM: [(&str, &str); 2] = [("GOMP_SPINCOUNT", "0"), ("OMP_WAIT_POLICY", "passive")];
     let added = CALM.into_iter().filter(|(name, _)| hosts > 1 && std::env::var_os(name).is_none());
-    let own = std::env::vars_os().filter(|(name, _)| name != LIMIT_VARIABLE);
+    let is_kept = |name: &std::ffi::OsStr| name != LIMIT_VARIABLE && (name != TUNABLES || tunables.is_none());
+    let own = std::env::vars_os().filter(|(name, _)| is_kept(name));
     own.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
         .chain(added.map(|(name, value)| format!("{name}={value}").into_bytes()))
+        .chain(tunables.as_ref().map(|value| format!("{TUNABLES}={value}").into_bytes()))
         .collect()
 }
 
@@ -224,6 +234,7 @@ struct Job {
     agent: Option<Arc<Agent>>,
     members: Arc<OnceLock<Vec<Arc<Member>>>>,
     job_key: [u8; 16],
+    masking: Masking,
 }
 
 fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
@@ -239,9 +250,10 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         members: job.members,
         agent: job.agent,
         executable: program.path.as_os_str().as_bytes().to_vec(),
-        masked: Vec::new(),
+        masking: job.masking,
         image: OnceLock::new(),
         stack_limit: options.stack_limit,
+        scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
         placed: AtomicU64::new(1),
         is_ending: AtomicBool::new(false),
@@ -257,18 +269,23 @@ fn alone() -> Result<Job, Failure> {
     let memory = LocalMemory::new().map_err(|error| Failure::Unsupported(format!("cannot map the space: {error}")))?;
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
     let host = Host { name: "local".to_owned(), node: 0, processors };
-    Ok(Job { memory: Box::new(memory), hosts: vec![host], agent: None, members: Arc::default(), job_key: [0; 16] })
+    Ok(Job {
+        memory: Box::new(memory),
+        hosts: vec![host],
+        agent: None,
+        members: Arc::default(),
+        job_key: [0; 16],
+        masking: Masking::default(),
+    })
 }
 
 fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
     let agent = Agent::connect(&agent::find_socket(options.socket.as_deref())?)?;
-    let request = JobRequest {
-        hosts: options.hosts.clone(),
-        program: program.path.display().to_string(),
-        cpu: CpuFeatures::of_this_host(),
-        has_stages: options.has_stages,
-    };
+    let request =
+        JobRequest { hosts: options.hosts.clone(), program: program.path.display().to_string(), has_stages: options.has_stages };
     let Opened { job, space, device } = agent.open_job(request)?;
+    let masking = features::judge(&job.members, options.accepts_unequal)?;
+    masking.arm();
     let (view, userfaultfd) = map_view(&space, &device)?;
     agent.hand_over(userfaultfd.as_fd())?;
     // The duplicate must outlive every thread of the program: it is never closed.
@@ -280,7 +297,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         .collect();
     let (agent, members) = (Arc::new(agent), Arc::default());
     let memory = JobMemory::new(view, Arc::clone(&agent), Arc::clone(&members));
-    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key })
+    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key, masking })
 }
 
 /// Listens to the agent and opens the service connections.

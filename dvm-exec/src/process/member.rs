@@ -7,13 +7,16 @@ use super::ask::ThreadUsage;
 use super::calls::{self, Class, marshal};
 use super::clone::CloneRequest;
 use super::connection::{Connection, ConnectionError};
+use super::features;
 use super::memberhusk::{Carrier, MemberHusk, member};
+use super::say;
 use super::sigframe::{SignalInfo, ThreadState};
 use super::signals::{self, deliver, repeat, restart_if_wanted, temporary_mask};
 use super::thread::{Side, Thread, set_current};
 use super::trace::Traced;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
 use crate::sys::context::{Block, Context, Verdict};
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Frame, Register, replace_mask};
 use crate::sys::{cpu, user};
 use std::cell::{Cell, RefCell};
@@ -94,14 +97,25 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
         pid: start.pid,
         mask: Cell::new(start.mask),
         alternate: Cell::new(start.altstack),
-        side: Side::Member(RefCell::new(link)),
+        side: Side::Member(Box::new(RefCell::new(link))),
     });
     set_current(Rc::clone(&thread));
     block.context().lower_flag();
     husk.add_carrier(start.tid, carrier);
     replace_mask(!signals::native_member_signals());
+    let usual = Scheduling::of(0);
+    if let Some(scheduling) = start.scheduling
+        && scheduling.apply(0) < 0
+    {
+        say::line(&format!("a thread on host {} cannot be scheduled as its creator is: {scheduling:?}", husk.name()));
+    }
+    features::trap(true);
     let ran = block.run(&start.state);
+    features::trap(false);
     replace_mask(u64::MAX);
+    if Scheduling::of(0) != usual && usual.apply(0) < 0 {
+        say::line(&format!("a kernel thread on host {} stays as the program had it scheduled", husk.name()));
+    }
     husk.remove_carrier(start.tid, carrier.tid);
     if let Err(error) = ran {
         husk.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));

@@ -14,7 +14,7 @@ use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
 use super::vma::Protection;
 use super::wire::{Message, Side};
-use super::{ask, member, say};
+use super::{ask, features, member, say};
 use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, cpu, mapping};
@@ -92,6 +92,8 @@ fn start() -> Result<(), Failure> {
     let agent = Agent::over(socket)?;
     let Opened { job, space, device } = agent.join_job()?;
     note_topology(&job);
+    // The root has judged already; what it accepted holds here.
+    features::judge(&job.members, true)?.arm();
     let (view, userfaultfd) = map_view(&space, &device)?;
     map_vdso()?;
     signals::install(false).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;

@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod dispatch;
 pub mod elf;
 pub mod execute;
+pub mod features;
 pub mod husk;
 pub mod load;
 pub mod local;

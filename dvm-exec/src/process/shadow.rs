@@ -15,6 +15,7 @@ use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
 use super::{say, trace, vma};
 use crate::sys::call;
 use crate::sys::context::Block;
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::replace_mask;
 use std::sync::Arc;
 
@@ -65,6 +66,7 @@ impl Shadow<'_> {
             clear_tid: 0,
             altstack: AltStack::default(),
             is_traced: trace::is_on(),
+            scheduling: Some(Scheduling::of(self.task.tid)).filter(|own| *own != self.root.scheduling),
         };
         self.connection.sender.send(&Message::Start(Box::new(start)))?;
         loop {

@@ -88,7 +88,7 @@ pub enum Side {
     /// Its kernel thread is the root's own.
     Root(Arc<Task>),
     /// It runs on another host; its shadow is at the other end of the link.
-    Member(RefCell<Link>),
+    Member(Box<RefCell<Link>>),
 }
 
 /// The thread that runs on the calling kernel thread.

@@ -20,6 +20,55 @@ pub fn has_fsgsbase() -> bool {
     auxiliary(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0
 }
 
+/// Makes the CPUID instruction trap in the calling thread and those it starts, or run again. A processor that cannot
+/// leaves it as it is: who calls has asked before.
+pub fn trap_cpuid(traps: bool) {
+    const ARCH_SET_CPUID: u64 = 0x1012;
+    call::raw(libc::SYS_arch_prctl, &[ARCH_SET_CPUID, u64::from(!traps), 0, 0, 0, 0]);
+}
+
+/// What the CPUID instruction says: EAX, EBX, ECX, EDX.
+#[must_use]
+pub fn ask(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let said = std::arch::x86_64::__cpuid_count(leaf, subleaf);
+    [said.eax, said.ebx, said.ecx, said.edx]
+}
+
+/// How the kernel schedules a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scheduling {
+    /// SCHED_*, with SCHED_RESET_ON_FORK if set.
+    pub policy: i32,
+    /// Of the real-time policies.
+    pub priority: i32,
+    /// Of the others.
+    pub nice: i32,
+}
+
+impl Scheduling {
+    /// That of thread `tid`.
+    #[must_use]
+    pub fn of(tid: i32) -> Self {
+        let mut priority = 0_i32;
+        let tid = tid as u64;
+        let policy = call::raw(libc::SYS_sched_getscheduler, &[tid, 0, 0, 0, 0, 0]).max(0) as i32;
+        call::raw(libc::SYS_sched_getparam, &[tid, &raw mut priority as u64, 0, 0, 0, 0]);
+        // The call says 20 less the nice value.
+        let said = call::raw(libc::SYS_getpriority, &[u64::from(libc::PRIO_PROCESS), tid, 0, 0, 0, 0]);
+        Self { policy, priority, nice: if said > 0 { 20 - said as i32 } else { 0 } }
+    }
+
+    /// Has thread `tid` scheduled so; 0 or a negative error.
+    #[must_use]
+    pub fn apply(&self, tid: i32) -> i64 {
+        let who = tid as u64;
+        let priority = &raw const self.priority as u64;
+        let scheduled = call::raw(libc::SYS_sched_setscheduler, &[who, self.policy as u64, priority, 0, 0, 0]);
+        let nice = || call::raw(libc::SYS_setpriority, &[u64::from(libc::PRIO_PROCESS), who, self.nice as u64, 0, 0, 0]);
+        if scheduled < 0 { scheduled } else { nice() }
+    }
+}
+
 /// Number of the calling thread.
 #[must_use]
 pub fn thread_id() -> i32 {

@@ -7,7 +7,7 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`].
+//!   [`stages`], [`trace`], [`doctor`], [`view`].
 
 pub mod bed;
 pub mod case;
@@ -24,6 +24,7 @@ pub mod runner;
 pub mod stages;
 pub mod trace;
 pub mod users;
+pub mod view;
 
 use case::Case;
 
@@ -41,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         fastpath::cases(),
+        view::cases(),
     ]
     .into_iter()
     .flatten()

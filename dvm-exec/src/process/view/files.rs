@@ -139,7 +139,7 @@ fn open(root: &'static Root, number: i64, arguments: &[u64; 6], path: &[u8], fou
         return Some(-i64::from(libc::EACCES));
     }
     let bytes = bytes_of(root, &found.host_path, text);
-    Some(match mapping::file_of_text(path, &bytes, flags & libc::O_CLOEXEC as u64 != 0) {
+    Some(match mapping::file_of_text(path, &bytes, flags & libc::O_CLOEXEC as u64 != 0, descriptors::FLOOR) {
         Ok(descriptor) => i64::from(descriptor),
         Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::ENOMEM)),
     })
@@ -153,7 +153,7 @@ fn bytes_of(root: &'static Root, host_path: &[u8], text: &Text) -> Vec<u8> {
     let text = match text {
         Text::Known(text) => text.clone(),
         Text::CpuInfo => {
-            machine::cpu_info(&with_counts(usage::texts(root, Question::Processor, &own("/proc/cpuinfo"))), &root.masked)
+            machine::cpu_info(&with_counts(usage::texts(root, Question::Processor, &own("/proc/cpuinfo"))), &root.masking.names)
         }
         Text::Times => machine::stat(&with_counts(usage::texts(root, Question::Times, &own("/proc/stat")))),
         Text::Memory => usage::memory_text(root),

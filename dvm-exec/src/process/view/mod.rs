@@ -10,6 +10,7 @@ mod files;
 pub mod machine;
 mod paths;
 mod program;
+mod scheduling;
 pub mod usage;
 
 use super::husk::Root;
@@ -26,6 +27,9 @@ pub fn answer(root: &'static Root, task: &Task, number: i64, arguments: &[u64; 6
         libc::SYS_getrusage | libc::SYS_times | libc::SYS_sysinfo | libc::SYS_clock_gettime => {
             usage::answer(root, number, arguments)
         }
+        libc::SYS_sched_setscheduler | libc::SYS_sched_setparam | libc::SYS_sched_setattr | libc::SYS_setpriority => {
+            scheduling::answer(root, task, number, arguments)
+        }
         libc::SYS_get_mempolicy => Some(memory_policy(arguments)),
         _ => files::answer(root, number, arguments),
     }
@@ -34,6 +38,19 @@ pub fn answer(root: &'static Root, task: &Task, number: i64, arguments: &[u64; 6
 /// The first host's processors are 0 and up, then come the next host's.
 fn processors(root: &Root) -> Vec<u32> {
     root.hosts.iter().map(|host| host.processors).collect()
+}
+
+/// GLIBC_TUNABLES with these processor features taken away, after the user's own value.
+pub fn masks_environment(masked: &[String], own: Option<&str>) -> String {
+    // glibc has two names of its own; it passes over those that it does not know.
+    let name = |name: &String| match name.as_str() {
+        "pni" => "-SSE3".to_owned(),
+        "abm" => "-LZCNT".to_owned(),
+        name => format!("-{}", name.to_uppercase()),
+    };
+    let masks = masked.iter().filter(|name| !name.contains(' ')).map(name).collect::<Vec<_>>().join(",");
+    let own = own.filter(|own| !own.is_empty()).map_or_else(String::new, |own| format!("{own}:"));
+    format!("{own}glibc.cpu.hwcaps={masks}")
 }
 
 /// Copies a result to where a call wants it: to the program, or to the husk's buffer when the answer travels.

@@ -8,6 +8,7 @@ use super::{
     BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room, SignalOrder, TOLD_BYTES_MAX,
     TRACE_BYTES_MAX, ThreadStart, WireError,
 };
+use crate::sys::cpu::Scheduling;
 
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
     let mut writer = Writer(out);
@@ -139,7 +140,15 @@ impl Writer<'_> {
 
     fn start(&mut self, start: &ThreadStart) -> &mut Self {
         self.state(&start.state).u64(start.mask).u32(start.tid as u32).u32(start.pid as u32).u64(start.clear_tid);
-        self.bytes(&start.altstack.to_bytes()).kind(u8::from(start.is_traced))
+        self.bytes(&start.altstack.to_bytes()).kind(u8::from(start.is_traced));
+        match start.scheduling {
+            Some(scheduling) => self.kind(1).scheduling(scheduling),
+            None => self.kind(0),
+        }
+    }
+
+    fn scheduling(&mut self, scheduling: Scheduling) -> &mut Self {
+        self.u32(scheduling.policy as u32).u32(scheduling.priority as u32).u32(scheduling.nice as u32)
     }
 
     fn question(&mut self, question: Question) -> &mut Self {
@@ -149,6 +158,7 @@ impl Writer<'_> {
             Question::Times => self.kind(3),
             Question::Usage => self.kind(4),
             Question::Thread(tid) => self.kind(5).u32(tid as u32),
+            Question::Schedule(tid, scheduling) => self.kind(6).u32(tid as u32).scheduling(scheduling),
         }
     }
 }
@@ -264,6 +274,7 @@ impl<'a> Reader<'a> {
             clear_tid: self.u64()?,
             altstack: AltStack::from_bytes(&self.array()?),
             is_traced: self.flag()?,
+            scheduling: if self.flag()? { Some(self.scheduling()?) } else { None },
         })
     }
 
@@ -274,8 +285,13 @@ impl<'a> Reader<'a> {
             3 => Question::Times,
             4 => Question::Usage,
             5 => Question::Thread(self.u32()? as i32),
+            6 => Question::Schedule(self.u32()? as i32, self.scheduling()?),
             _ => return Err(WireError::Malformed("unknown question")),
         })
+    }
+
+    fn scheduling(&mut self) -> Result<Scheduling, WireError> {
+        Ok(Scheduling { policy: self.u32()? as i32, priority: self.u32()? as i32, nice: self.u32()? as i32 })
     }
 
     fn list(&mut self, bytes_max: usize) -> Result<Vec<u8>, WireError> {

@@ -18,6 +18,7 @@ mod tests;
 
 use super::sigframe::{Action, AltStack, SignalInfo, ThreadState};
 use super::vma::Protection;
+use crate::sys::cpu::Scheduling;
 
 /// Payload bytes a call may carry, in or out.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -116,6 +117,8 @@ pub struct ThreadStart {
     pub altstack: AltStack,
     /// Whether its delegated calls are told on the service connection.
     pub is_traced: bool,
+    /// How it is scheduled, if otherwise than the program was at its start.
+    pub scheduling: Option<Scheduling>,
 }
 
 /// What the root asks a member's husk about its host.
@@ -131,6 +134,8 @@ pub enum Question {
     Usage,
     /// What a thread has used: [`super::ask::ThreadUsage`].
     Thread(i32),
+    /// Have the thread scheduled so from now on; the answer is the call's result.
+    Schedule(i32, Scheduling),
 }
 
 /// A message. The comment says who sends it, on which connection.

@@ -141,6 +141,8 @@ fn question() -> impl Strategy<Value = Question> {
         Just(Question::Times),
         Just(Question::Usage),
         any::<i32>().prop_map(Question::Thread),
+        any::<[i32; 4]>()
+            .prop_map(|[tid, policy, priority, nice]| Question::Schedule(tid, Scheduling { policy, priority, nice })),
     ]
 }
 
@@ -158,6 +160,7 @@ fn message() -> impl Strategy<Value = Message> {
             clear_tid: words[1],
             altstack,
             is_traced: flags & 1 == 1,
+            scheduling: (flags & 2 == 2).then_some(Scheduling { policy: tid, priority: pid, nice: 3 }),
         }))
     });
     prop_oneof![

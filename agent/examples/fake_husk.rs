@@ -8,7 +8,7 @@
 
 use anyhow::{Context, Result, bail};
 use dsm_wire::{PageNumber, PageRange};
-use dvm_api::local::{API_VERSION, CpuFeatures, JobOpened, JobRequest, PageSpan, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, JobRequest, PageSpan, Purpose, ToAgent, ToHusk};
 use dvm_api::socket::{inherited, receive, send};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::collections::BTreeMap;
@@ -142,7 +142,7 @@ struct Root {
 fn root(path: &Path, hosts: &[String]) -> Result<()> {
     let control = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     connect(control.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let job = JobRequest { hosts: hosts.to_vec(), program: "fake".to_owned(), cpu: CpuFeatures::default(), has_stages: false };
+    let job = JobRequest { hosts: hosts.to_vec(), program: "fake".to_owned(), has_stages: false };
     let (job, view) = attach(&control, &ToAgent::OpenJob { version: API_VERSION, job })?;
     let hosts: Vec<String> = job.members.iter().map(|member| format!("{}={}", member.node, member.name)).collect();
     println!("opened {} {}", job.space, hosts.join(" "));

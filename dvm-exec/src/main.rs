@@ -42,6 +42,18 @@ struct CommandLine {
     /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
     #[arg(long)]
     socket: Option<PathBuf>,
+    /// Run although a host lacks processor features that cannot be hidden from the program.
+    #[arg(long)]
+    unequal_cpus: bool,
+    /// Run at this host only, without an agent, and list on stderr at the end what would be refused or done otherwise.
+    #[arg(long)]
+    check: bool,
+    /// Show every call that a thread on another host delegates: unix time, host, thread, call, result, time it took.
+    #[arg(long)]
+    strace: bool,
+    /// Write the lines of --strace to this file [default: stderr].
+    #[arg(short, long, requires = "strace")]
+    output: Option<PathBuf>,
     /// Run without an agent, in this process alone.
     #[arg(long, hide = true)]
     local_test: bool,
@@ -82,6 +94,10 @@ fn run(line: CommandLine) -> Failure {
         has_stages: line.stages,
         socket: line.socket,
         is_local_test: line.local_test,
+        accepts_unequal: line.unequal_cpus,
+        is_check: line.check,
+        has_strace: line.strace,
+        output: line.output,
         stack_limit,
     })
 }

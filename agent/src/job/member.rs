@@ -17,7 +17,7 @@ use crate::net::link::Link;
 use crate::sys::Credentials;
 use crate::{clock, cpu};
 use dsm_wire::{NodeId, SpaceId};
-use dvm_api::local::{API_VERSION, CpuFeatures, JobOpened, Member, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::cell::RefCell;
 use std::fs::File;
@@ -83,6 +83,7 @@ pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec, recei
                 tag,
                 member: member.part.listening(),
                 cpus: agent.cpus(),
+                cpu: cpu::features(),
                 received_ns,
                 monotonic_ns: clock::monotonic_ns(),
             });
@@ -103,10 +104,6 @@ fn prepare(
     notes: tokio::sync::mpsc::Sender<JobNote>,
 ) -> Result<MemberJob, String> {
     check(agent, link, &spec)?;
-    let lacks = cpu::missing(&spec.cpu, &CpuFeatures::of_this_host());
-    if !lacks.is_empty() {
-        return Err(format!("its processor lacks {}; leave this host out with --hosts", lacks.join(", ")));
-    }
     let job = Rc::new(Job {
         space: SpaceId(spec.space),
         role: Role::Member(Rc::clone(link)),

@@ -12,7 +12,8 @@ use crate::log::say;
 use crate::net::link::Link;
 use crate::{clock, sys};
 use dsm_wire::NodeId;
-use dvm_api::local::{API_VERSION, CpuFeatures, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
+use dvm_api::features::CpuFeatures;
+use dvm_api::local::{API_VERSION, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,7 +61,7 @@ struct RootJob {
 pub async fn run(agent: Rc<Agent>, channel: Rc<Channel>, caller: Caller, version: u32, request: JobRequest) {
     let (notes, mut inbox) = inbox();
     let refused = match prepare(&agent, &channel, caller, version, &request, notes) {
-        Ok(mut root) => match root.open(&mut inbox, &request).await {
+        Ok(mut root) => match root.open(&mut inbox).await {
             Ok(opened) => {
                 root.serve(&mut inbox, opened).await;
                 return;
@@ -96,10 +97,6 @@ fn prepare(
         return Err(refuse(Refusal::Version, reason));
     }
     let members = choose(agent, &request.hosts)?;
-    let lacks = crate::cpu::missing(&request.cpu, &CpuFeatures::of_this_host());
-    if !lacks.is_empty() {
-        return Err(refuse(Refusal::CpuFeature, format!("host {} lacks {}", agent.name(), lacks.join(", "))));
-    }
     let space = agent.new_space();
     let job = Rc::new(Job {
         space,
@@ -164,10 +161,10 @@ fn choose(agent: &Agent, names: &[String]) -> Result<Vec<NodeId>, Refused> {
 }
 
 impl RootJob {
-    async fn open(&mut self, inbox: &mut Inbox, request: &JobRequest) -> Result<JobOpened, Refused> {
+    async fn open(&mut self, inbox: &mut Inbox) -> Result<JobOpened, Refused> {
         let _device = open_userfaultfd()?;
         self.reach_all(inbox).await?;
-        let addresses = self.open_spaces(inbox, request).await?;
+        let addresses = self.open_spaces(inbox).await?;
         self.start_members(inbox, addresses).await?;
         Ok(JobOpened {
             space: self.job.space.0,
@@ -205,7 +202,7 @@ impl RootJob {
         Ok(())
     }
 
-    async fn open_spaces(&mut self, inbox: &mut Inbox, request: &JobRequest) -> Result<Vec<SpaceMember>, Refused> {
+    async fn open_spaces(&mut self, inbox: &mut Inbox) -> Result<Vec<SpaceMember>, Refused> {
         let spec = SpaceSpec {
             space: self.job.space.0,
             root: self.agent.me.0,
@@ -214,7 +211,6 @@ impl RootJob {
             gid: self.caller.credentials.gid,
             groups: self.caller.credentials.groups.clone(),
             program: self.job.program.clone(),
-            cpu: request.cpu,
             job_key: self.key,
             has_stages: self.job.has_stages,
         };
@@ -226,9 +222,9 @@ impl RootJob {
                 let answer = link.ask(STEP_DEADLINE, |tag| ToPeer::OpenSpace { tag, space }).await;
                 let back_ns = clock::monotonic_ns();
                 match answer {
-                    Ok(ToPeer::SpaceOpened { member, cpus, received_ns, monotonic_ns, .. }) => {
+                    Ok(ToPeer::SpaceOpened { member, cpus, cpu, received_ns, monotonic_ns, .. }) => {
                         let offset = clock::offset_ns([sent_ns, received_ns, monotonic_ns, back_ns]);
-                        Ok((member, describe(&agent, link.peer, cpus, offset)))
+                        Ok((member, describe(&agent, link.peer, cpus, cpu, offset)))
                     }
                     Ok(_) => Err(member_refused(&agent, link.peer, "its answer makes no sense")),
                     Err(error) => Err(member_refused(&agent, link.peer, &error.to_string())),
@@ -236,7 +232,7 @@ impl RootJob {
             });
         }
         let mut addresses = vec![self.part.listening()];
-        let mut members = vec![describe(&self.agent, self.agent.me, self.agent.cpus(), 0)];
+        let mut members = vec![describe(&self.agent, self.agent.me, self.agent.cpus(), crate::cpu::features(), 0)];
         while let Some((address, member)) = self.next(inbox, &mut opening).await? {
             addresses.push(address);
             members.push(member);
@@ -483,8 +479,8 @@ impl RootJob {
     }
 }
 
-fn describe(agent: &Agent, node: NodeId, cpus: u16, monotonic_offset_ns: i64) -> Member {
-    Member { node: node.0, name: agent.cluster.name_of(node).to_owned(), cpus, monotonic_offset_ns }
+fn describe(agent: &Agent, node: NodeId, cpus: u16, cpu: CpuFeatures, monotonic_offset_ns: i64) -> Member {
+    Member { node: node.0, name: agent.cluster.name_of(node).to_owned(), cpus, monotonic_offset_ns, cpu }
 }
 
 fn member_refused(agent: &Agent, node: NodeId, reason: &str) -> Refused {

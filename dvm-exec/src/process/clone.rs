@@ -2,11 +2,13 @@
 //!
 //! Owns the birth and death of the program's threads at the root. Must not know how a remote thread is carried.
 
+use super::features;
 use super::husk::Root;
 use super::say;
 use super::shadow;
 use super::sigframe::ThreadState;
 use super::thread::{Side, Task, Thread, set_current};
+use super::view::cpuset::CpuSet;
 use crate::sys::context::Block;
 use crate::sys::signal::replace_mask;
 use crate::sys::user::{self, BadAddress};
@@ -69,8 +71,8 @@ impl CloneRequest {
     }
 }
 
-/// Starts a thread that goes on from `state`; returns its number or a negative error.
-pub fn start(root: &'static Root, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
+/// Starts a thread of `parent` that goes on from `state`; returns its number or a negative error.
+pub fn start(root: &'static Root, parent: &Task, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
     if request.flags & THREAD_FLAGS != THREAD_FLAGS {
         say::refused("fork, vfork or posix_spawn", "programs cannot start other programs yet");
         return -i64::from(libc::ENOSYS);
@@ -82,9 +84,10 @@ pub fn start(root: &'static Root, request: &CloneRequest, mut state: ThreadState
     if request.has(libc::CLONE_SETTLS) {
         state.fs_base = request.tls;
     }
-    let host = root.place();
+    let wish = parent.wish();
+    let host = root.place(wish.as_ref());
     let (sender, receiver) = channel();
-    let birth = Birth { root, request: *request, state, mask, host };
+    let birth = Birth { root, request: *request, state, mask, host, wish };
     let former = replace_mask(u64::MAX);
     let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || birth.run(&sender));
     replace_mask(former);
@@ -100,13 +103,17 @@ struct Birth {
     state: ThreadState,
     mask: u64,
     host: usize,
+    wish: Option<CpuSet>,
 }
 
 impl Birth {
     fn run(self, sender: &Sender<i32>) {
+        // The thread that started this one may run the program.
+        features::trap(false);
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
         let task = Task::new(tid, self.host, clear_tid);
+        task.set_wish(self.wish);
         // A bad address is the program's mistake; the kernel ignores it here as well.
         if self.request.has(libc::CLONE_PARENT_SETTID) {
             user::store_u32(self.request.parent_tid, tid as u32).unwrap_or(());
@@ -141,9 +148,11 @@ pub fn carry(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u
         alternate: Cell::default(),
         side: Side::Root(Arc::clone(task)),
     }));
+    features::trap(true);
     replace_mask(mask);
     let ran = block.run(state);
     replace_mask(u64::MAX);
+    features::trap(false);
     if let Err(error) = ran {
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }

@@ -4,6 +4,7 @@
 //! Must not know how the root executes a call; that is [`super::execute`].
 
 use super::calls::{self, Class};
+use super::check;
 use super::clone::{self, CloneRequest};
 use super::execute;
 use super::husk;
@@ -47,6 +48,9 @@ pub fn handle_call(context: &Context, frame: Frame) -> Verdict {
 
 fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, arguments: &[u64; 6]) -> Outcome {
     let class = calls::classify(number as u64, arguments);
+    if check::is_on() {
+        check::note(number, arguments, &class);
+    }
     match class {
         Class::Answer(value) => return Outcome::Value(value),
         Class::Refuse(refusal) if refusal.quiet => return Outcome::Value(-i64::from(refusal.errno)),
@@ -100,7 +104,7 @@ fn start_thread(thread: &Thread, context: &Context, frame: Frame, number: i64, a
     };
     let state = frame.state(context.app_fs());
     match &thread.side {
-        Side::Root(_) => clone::start(husk::expect_root(), &request, state, thread.mask.get()),
+        Side::Root(task) => clone::start(husk::expect_root(), task, &request, state, thread.mask.get()),
         Side::Member(link) => member::start_thread(&mut link.borrow_mut(), &request, state, thread.mask.get()),
     }
 }

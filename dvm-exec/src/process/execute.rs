@@ -1,17 +1,15 @@
 //! Executes a call of the program at the root, on the thread that stands for it there.
 //!
-//! Owns what the root does differently from its kernel: memory, descriptors of the husk, synthesized files, process end.
+//! Owns what the root does differently from its kernel: memory, descriptors of the husk, limits, process end.
 //! Must not know whether the caller is the program's own thread or a shadow.
 
 use super::calls::{self, Class};
 use super::husk::{Ending, Root};
 use super::thread::Task;
-use super::topology::{self, SpecialPath};
-use super::{descriptors, say};
-use crate::sys::{call, mapping, user};
+use super::{descriptors, say, view};
+use crate::sys::{call, user};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const PATH_BYTES_MAX: usize = 4096;
 /// How often a futex call that modifies the word is tried again after its page went away.
 const FUTEX_ATTEMPTS_MAX: u32 = 64;
 
@@ -31,7 +29,7 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
     if let Some(value) = guard_descriptors(number, arguments) {
         return value;
     }
-    if let Some(value) = special_path(root, number, arguments) {
+    if let Some(value) = view::answer(root, task, number, arguments) {
         return value;
     }
     match number {
@@ -99,51 +97,4 @@ fn limit(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
     bytes[..8].copy_from_slice(&soft.to_le_bytes());
     bytes[8..].copy_from_slice(&hard.to_le_bytes());
     if user::write(old, &bytes).is_err() { -i64::from(libc::EFAULT) } else { 0 }
-}
-
-/// Calls on paths that show one big machine, or the program instead of its husk.
-fn special_path(root: &'static Root, number: i64, arguments: &[u64; 6]) -> Option<i64> {
-    let opened = calls::opened_path(number as u64)?;
-    let path = user::read_text(arguments[opened.path as usize], PATH_BYTES_MAX).ok()?;
-    let special = topology::recognise(&path, root.pid as u32)?;
-    if special == SpecialPath::Executable {
-        return Some(on_executable(root, number, arguments, opened));
-    }
-    if special == SpecialPath::Hidden {
-        return Some(-i64::from(libc::EACCES));
-    }
-    if !opened.opens {
-        return None;
-    }
-    let host_text = || std::fs::read_to_string(String::from_utf8_lossy(&path).as_ref()).unwrap_or_default();
-    let processors = root.processors;
-    let text = match special {
-        SpecialPath::CpuList => topology::cpu_list(processors),
-        SpecialPath::CpuInfo => topology::cpu_info(&host_text(), processors),
-        SpecialPath::Stat => topology::stat(&host_text(), processors),
-        SpecialPath::MemoryInfo => topology::memory_info(&host_text(), root.hosts.len() as u32),
-        SpecialPath::Maps => root.space.map().maps_text(),
-        SpecialPath::Executable | SpecialPath::Hidden => return None,
-    };
-    let flags = if number == libc::SYS_open { arguments[1] } else { arguments[2] };
-    let is_cloexec = flags & libc::O_CLOEXEC as u64 != 0;
-    Some(match mapping::file_of_text(text.as_bytes(), is_cloexec) {
-        Ok(descriptor) => i64::from(descriptor),
-        Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::ENOMEM)),
-    })
-}
-
-fn on_executable(root: &Root, number: i64, arguments: &[u64; 6], opened: calls::OpenedPath) -> i64 {
-    if opened.opens {
-        let Ok(path) = std::ffi::CString::new(root.executable.clone()) else { return -i64::from(libc::ENOENT) };
-        let mut changed = *arguments;
-        changed[opened.path as usize] = path.as_ptr() as u64;
-        return call::raw(number, &changed);
-    }
-    let at = opened.path as usize;
-    let bytes = (arguments[at + 2] as usize).min(root.executable.len());
-    if user::write(arguments[at + 1], &root.executable[..bytes]).is_err() {
-        return -i64::from(libc::EFAULT);
-    }
-    bytes as i64
 }

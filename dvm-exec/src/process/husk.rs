@@ -4,6 +4,7 @@
 
 use super::agent::{self, Agent, Opened};
 use super::clone;
+use super::features::{self, Masking};
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
 use super::placement::Placement;
@@ -12,12 +13,17 @@ use super::signals::{self, Actions};
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
-use super::{descriptors, say};
+use super::view::Image;
+use super::view::affinity::wished_host;
+use super::view::cpuset::CpuSet;
+use super::{check, descriptors, say, trace};
 use crate::exit::Failure;
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
-use dvm_api::local::{CpuFeatures, JobRequest, ToAgent, ToHusk};
+use dvm_api::local::{JobRequest, ToAgent, ToHusk};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -45,6 +51,14 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
     pub is_local_test: bool,
+    /// This process only, and what would be refused is shown at the end.
+    pub is_check: bool,
+    /// Run although a host lacks features that cannot be hidden.
+    pub accepts_unequal: bool,
+    /// Show a line for each delegated call.
+    pub has_strace: bool,
+    /// Where these lines go, stderr if left out.
+    pub output: Option<PathBuf>,
     /// The stack limit the user had: soft, hard.
     pub stack_limit: (u64, u64),
 }
@@ -82,12 +96,15 @@ pub struct Root {
     pub figures: Figures,
     /// Hosts, the root first.
     pub hosts: Vec<Host>,
-    /// Processors of all hosts.
-    pub processors: u32,
     /// Path of the program.
     pub executable: Vec<u8>,
+    /// Processor features that the program must not see.
+    pub masking: Masking,
+    image: OnceLock<Image>,
     /// Stack limit the program sees.
     pub stack_limit: (u64, u64),
+    /// How the program was scheduled at its start.
+    pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
     /// Husks of the other hosts, once connected.
@@ -104,8 +121,8 @@ pub struct Root {
 static USERFAULTFD: OnceLock<OwnedFd> = OnceLock::new();
 static ROOT: OnceLock<Root> = OnceLock::new();
 static CORRECTION_NS: AtomicI64 = AtomicI64::new(0);
-static PROCESSORS: AtomicU32 = AtomicU32::new(1);
 static PROCESSOR_FIRST: AtomicU32 = AtomicU32::new(0);
+static PROCESSOR_END: AtomicU32 = AtomicU32::new(1);
 
 /// The root's state, if this process is the root.
 pub fn root() -> Option<&'static Root> {
@@ -122,20 +139,15 @@ pub fn clock_correction_ns() -> i64 {
     CORRECTION_NS.load(Ordering::Relaxed)
 }
 
-/// Processors of all hosts of the job.
-pub fn processors() -> u32 {
-    PROCESSORS.load(Ordering::Relaxed)
-}
-
-/// Number of this host's first processor among all.
-pub fn processor_first() -> u32 {
-    PROCESSOR_FIRST.load(Ordering::Relaxed)
+/// Numbers of this host's processors among all.
+pub fn processors() -> Range<u32> {
+    PROCESSOR_FIRST.load(Ordering::Relaxed)..PROCESSOR_END.load(Ordering::Relaxed)
 }
 
 /// Says what this host is in the job.
-pub fn set_topology(processors: u32, processor_first: u32, correction_ns: i64) {
-    PROCESSORS.store(processors, Ordering::Relaxed);
-    PROCESSOR_FIRST.store(processor_first, Ordering::Relaxed);
+pub fn set_topology(processors: Range<u32>, correction_ns: i64) {
+    PROCESSOR_FIRST.store(processors.start, Ordering::Relaxed);
+    PROCESSOR_END.store(processors.end, Ordering::Relaxed);
     CORRECTION_NS.store(correction_ns, Ordering::Relaxed);
 }
 
@@ -149,7 +161,8 @@ pub fn map_vdso() -> Result<u64, Failure> {
     let Ok(bytes) = user::read_vec(range.start, (range.end - range.start) as usize) else { return Ok(0) };
     let Ok(table) = Table::for_host(&bytes, range.start) else { return Ok(0) };
     let mut table = table.with_correction(clock_correction_ns());
-    table.processor_first = u64::from(processor_first());
+    table.processor_first = u64::from(processors().start);
+    table.processors = u64::from(processors().end - processors().start);
     let map = |address, bytes: &[u8], protection| {
         mapping::map_bytes(address, bytes, protection)
             .map_err(|error| Failure::Unsupported(format!("cannot map the vdso at {address:#x}: {error}")))
@@ -172,11 +185,19 @@ fn start(options: Options) -> Result<Failure, Failure> {
     if !cpu::has_fsgsbase() {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
+    if options.is_check {
+        check::start();
+    }
+    if options.has_strace {
+        trace::open(options.output.as_deref())?;
+    }
     let program = Program::find(&options.command[0], options.command.clone())?;
     let root = open_job(options, &program)?;
     let vdso = map_vdso()?;
-    let environment = environment(root.hosts.len());
-    let state = program.load(&root.space, &environment, vdso)?;
+    let environment = environment(root.hosts.len(), &root.masking);
+    let state = program.load(&root.space, &environment, vdso, &root.masking)?;
+    let image = Image::read(state.registers.rsp);
+    root.image.get_or_init(|| image.expect("the loader has just written the program's stack"));
     name_process(&program);
     root.actions.inherit();
     signals::install(true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
@@ -194,12 +215,16 @@ fn start(options: Options) -> Result<Failure, Failure> {
 
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
 /// pages back and forth. What the user has set stays.
-fn environment(hosts: usize) -> Vec<Vec<u8>> {
+fn environment(hosts: usize, masking: &Masking) -> Vec<Vec<u8>> {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    let tunables = masking.tunables(std::env::var(TUNABLES).ok().as_deref());
     const CALM: [(&str, &str); 2] = [("GOMP_SPINCOUNT", "0"), ("OMP_WAIT_POLICY", "passive")];
     let added = CALM.into_iter().filter(|(name, _)| hosts > 1 && std::env::var_os(name).is_none());
-    let own = std::env::vars_os().filter(|(name, _)| name != LIMIT_VARIABLE);
+    let is_kept = |name: &std::ffi::OsStr| name != LIMIT_VARIABLE && (name != TUNABLES || tunables.is_none());
+    let own = std::env::vars_os().filter(|(name, _)| is_kept(name));
     own.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
         .chain(added.map(|(name, value)| format!("{name}={value}").into_bytes()))
+        .chain(tunables.as_ref().map(|value| format!("{TUNABLES}={value}").into_bytes()))
         .collect()
 }
 
@@ -209,12 +234,12 @@ struct Job {
     agent: Option<Arc<Agent>>,
     members: Arc<OnceLock<Vec<Arc<Member>>>>,
     job_key: [u8; 16],
+    masking: Masking,
 }
 
 fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
-    let job = if options.is_local_test { alone()? } else { with_agent(&options, program)? };
-    let processors = job.hosts.iter().map(|host| host.processors).sum();
-    set_topology(processors, 0, 0);
+    let job = if options.is_local_test || options.is_check { alone()? } else { with_agent(&options, program)? };
+    set_topology(0..job.hosts[0].processors, 0);
     let root = Root {
         pid: cpu::thread_id(),
         space: Space::new(job.memory),
@@ -224,9 +249,11 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         hosts: job.hosts,
         members: job.members,
         agent: job.agent,
-        processors,
         executable: program.path.as_os_str().as_bytes().to_vec(),
+        masking: job.masking,
+        image: OnceLock::new(),
         stack_limit: options.stack_limit,
+        scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
         placed: AtomicU64::new(1),
         is_ending: AtomicBool::new(false),
@@ -242,18 +269,23 @@ fn alone() -> Result<Job, Failure> {
     let memory = LocalMemory::new().map_err(|error| Failure::Unsupported(format!("cannot map the space: {error}")))?;
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
     let host = Host { name: "local".to_owned(), node: 0, processors };
-    Ok(Job { memory: Box::new(memory), hosts: vec![host], agent: None, members: Arc::default(), job_key: [0; 16] })
+    Ok(Job {
+        memory: Box::new(memory),
+        hosts: vec![host],
+        agent: None,
+        members: Arc::default(),
+        job_key: [0; 16],
+        masking: Masking::default(),
+    })
 }
 
 fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
     let agent = Agent::connect(&agent::find_socket(options.socket.as_deref())?)?;
-    let request = JobRequest {
-        hosts: options.hosts.clone(),
-        program: program.path.display().to_string(),
-        cpu: CpuFeatures::of_this_host(),
-        has_stages: options.has_stages,
-    };
+    let request =
+        JobRequest { hosts: options.hosts.clone(), program: program.path.display().to_string(), has_stages: options.has_stages };
     let Opened { job, space, device } = agent.open_job(request)?;
+    let masking = features::judge(&job.members, options.accepts_unequal)?;
+    masking.arm();
     let (view, userfaultfd) = map_view(&space, &device)?;
     agent.hand_over(userfaultfd.as_fd())?;
     // The duplicate must outlive every thread of the program: it is never closed.
@@ -265,7 +297,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         .collect();
     let (agent, members) = (Arc::new(agent), Arc::default());
     let memory = JobMemory::new(view, Arc::clone(&agent), Arc::clone(&members));
-    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key })
+    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key, masking })
 }
 
 /// Listens to the agent and opens the service connections.
@@ -305,8 +337,12 @@ fn name_process(program: &Program) {
 }
 
 impl Root {
-    /// The host for the next thread, an index into `hosts`.
-    pub fn place(&self) -> usize {
+    /// The host for the next thread, an index into `hosts`: the one in which all of its wish lies, or by `--place`.
+    pub fn place(&self, wish: Option<&CpuSet>) -> usize {
+        let processors: Vec<u32> = self.hosts.iter().map(|host| host.processors).collect();
+        if let Some(host) = wished_host(wish, &processors).filter(|host| *host <= self.members().len()) {
+            return host;
+        }
         let number = self.placed.fetch_add(1, Ordering::Relaxed);
         let count = self.members().len() + 1;
         let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();
@@ -317,6 +353,11 @@ impl Root {
         };
         let room: Vec<usize> = self.hosts.iter().take(count).map(room).collect();
         self.options.placement.host(number, &living, &room)
+    }
+
+    /// What the loader put on the program's stack.
+    pub fn image(&self) -> Image {
+        self.image.get().cloned().unwrap_or_default()
     }
 
     /// Husks of the other hosts; empty until they are connected.
@@ -380,6 +421,9 @@ impl Root {
     pub fn prepare_death(&self, status: i32) {
         if self.is_told.swap(true, Ordering::SeqCst) {
             return;
+        }
+        if self.options.is_check {
+            say::raw(&check::table(&String::from_utf8_lossy(&self.executable)));
         }
         if self.options.stat || self.options.stat_json.is_some() {
             let report = Report::gather(self, self.agent.as_deref());

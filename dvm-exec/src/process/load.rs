@@ -4,6 +4,7 @@
 //! ([`super::stack`]).
 
 use super::elf::{ElfError, Executable, FileBytes, LoadPlan, ProgramFile};
+use super::features::Masking;
 use super::memory::Space;
 use super::sigframe::ThreadState;
 use super::stack::{self, Auxiliary, StackContents};
@@ -80,14 +81,19 @@ impl Program {
     ///
     /// # Errors
     /// When the interpreter is missing or memory is refused.
-    pub fn load(&self, space: &Space, environment: &[Vec<u8>], vdso: u64) -> Result<ThreadState, Failure> {
+    pub fn load(&self, space: &Space, environment: &[Vec<u8>], vdso: u64, masking: &Masking) -> Result<ThreadState, Failure> {
         let base = if self.executable.is_relocatable() { PROGRAM_BASE.next_multiple_of(self.executable.alignment()) } else { 0 };
         let plan = self.executable.plan(base).map_err(|error| refuse(&self.path, &error))?;
         place(space, &self.file, &self.path, &plan)?;
         let heap = plan.span.end.next_multiple_of(PAGE_BYTES);
         space.map().set_heap(heap, heap + HEAP_BYTES_MAX);
         let interpreter = plan.interpreter.as_ref().map(|name| load_interpreter(space, name)).transpose()?;
-        let auxiliary = self.auxiliary(&plan, interpreter.as_ref().map_or(0, |plan| plan.bias), vdso);
+        let mut auxiliary = self.auxiliary(&plan, interpreter.as_ref().map_or(0, |plan| plan.bias), vdso);
+        auxiliary.signal_stack_bytes_min += masking.frame_bytes_more;
+        if !masking.names.is_empty() {
+            // AT_HWCAP is EDX of leaf 1.
+            auxiliary.hwcap &= u64::from(masking.common.leaf1[1]);
+        }
         let entry = interpreter.as_ref().map_or(plan.entry, |plan| plan.entry);
         let stack_pointer = self.build_stack(space, environment, auxiliary, plan.executable_stack)?;
         let mut state = ThreadState::default();

@@ -3,15 +3,20 @@
 //! Owns that conversation, from a thread's start to its end. Must not execute calls, except those that
 //! [`super::local`] answers.
 
+use super::ask::ThreadUsage;
 use super::calls::{self, Class, marshal};
 use super::clone::CloneRequest;
 use super::connection::{Connection, ConnectionError};
-use super::memberhusk::{MemberHusk, member};
+use super::features;
+use super::memberhusk::{Carrier, MemberHusk, member};
+use super::say;
 use super::sigframe::{SignalInfo, ThreadState};
 use super::signals::{self, deliver, repeat, restart_if_wanted, temporary_mask};
 use super::thread::{Side, Thread, set_current};
+use super::trace::Traced;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
 use crate::sys::context::{Block, Context, Verdict};
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Frame, Register, replace_mask};
 use crate::sys::{cpu, user};
 use std::cell::{Cell, RefCell};
@@ -32,9 +37,18 @@ pub struct Link {
     told: u64,
     /// Signals that came as the answer to a new mask, to be delivered at the end of the call.
     kept: VecDeque<SignalOrder>,
+    /// What the kernel thread had used before this thread of the program.
+    used_before: ThreadUsage,
+    /// The thread's number, if its calls are told to the root's `--strace`.
+    traced: Option<i32>,
 }
 
 impl Link {
+    /// What the kernel thread had used before this thread of the program.
+    pub fn used_before(&self) -> ThreadUsage {
+        self.used_before
+    }
+
     /// Asks the shadow. A broken connection ends this husk: the root is gone, or will end the job.
     fn ask(&mut self, message: &Message) -> Return {
         let answer = self.connection().ask(message);
@@ -70,20 +84,39 @@ pub fn carry(husk: &'static MemberHusk, connection: Connection) {
 }
 
 fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: &ThreadStart) -> Connection {
+    let carrier = Carrier { tid: cpu::thread_id(), before: ThreadUsage::of(cpu::thread_id()) };
+    let link = Link {
+        connection: Some(connection),
+        told: start.mask,
+        kept: VecDeque::new(),
+        used_before: carrier.before,
+        traced: start.is_traced.then_some(start.tid),
+    };
     let thread = Rc::new(Thread {
         tid: start.tid,
         pid: start.pid,
         mask: Cell::new(start.mask),
         alternate: Cell::new(start.altstack),
-        side: Side::Member(RefCell::new(Link { connection: Some(connection), told: start.mask, kept: VecDeque::new() })),
+        side: Side::Member(Box::new(RefCell::new(link))),
     });
     set_current(Rc::clone(&thread));
     block.context().lower_flag();
-    husk.add_carrier(start.tid, cpu::thread_id());
+    husk.add_carrier(start.tid, carrier);
     replace_mask(!signals::native_member_signals());
+    let usual = Scheduling::of(0);
+    if let Some(scheduling) = start.scheduling
+        && scheduling.apply(0) < 0
+    {
+        say::line(&format!("a thread on host {} cannot be scheduled as its creator is: {scheduling:?}", husk.name()));
+    }
+    features::trap(true);
     let ran = block.run(&start.state);
+    features::trap(false);
     replace_mask(u64::MAX);
-    husk.remove_carrier(start.tid, cpu::thread_id());
+    if Scheduling::of(0) != usual && usual.apply(0) < 0 {
+        say::line(&format!("a kernel thread on host {} stays as the program had it scheduled", husk.name()));
+    }
+    husk.remove_carrier(start.tid, carrier.tid);
     if let Err(error) = ran {
         husk.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
@@ -216,6 +249,10 @@ pub fn delegate(link: &mut Link, number: i64, arguments: &[u64; 6], class: &Clas
     let started = Instant::now();
     let answer = link.ask(&Message::Call(packed.unwrap_or_else(raw)));
     member().count_call(number as u32, started.elapsed());
+    if let Some(tid) = link.traced {
+        let call = Traced { host: member().name(), tid, number, arguments, value: answer.value, latency: started.elapsed() };
+        member().trace(call.line());
+    }
     if let Some(shape) = shape.filter(|_| is_packed)
         && !marshal::unpack(*arguments, shape, &answer, &mut Guarded)
     {
@@ -247,5 +284,10 @@ pub fn start_thread(link: &mut Link, request: &CloneRequest, state: ThreadState,
     let started = Instant::now();
     let value = link.ask(&Message::Clone { call, state: Box::new(state), mask }).value;
     member().count_call(libc::SYS_clone as u32, started.elapsed());
+    if let Some(tid) = link.traced {
+        let number = libc::SYS_clone;
+        let call = Traced { host: member().name(), tid, number, arguments: &arguments, value, latency: started.elapsed() };
+        member().trace(call.line());
+    }
     value
 }

@@ -6,6 +6,7 @@
 //! connection applies answers and losses of rights in the order they come, so none can overtake another.
 
 use super::agent::{Agent, Opened};
+use super::ask::ThreadUsage;
 use super::connection::{Connection, ConnectionError, Receiver, Sender};
 use super::husk::{map_vdso, set_topology};
 use super::memory::{ViewMemory, map_view};
@@ -13,7 +14,7 @@ use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
 use super::vma::Protection;
 use super::wire::{Message, Side};
-use super::{member, say};
+use super::{ask, features, member, say};
 use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, cpu, mapping};
@@ -47,7 +48,7 @@ pub struct MemberHusk {
 #[derive(Default)]
 struct State {
     /// Kernel thread of each thread of the program here.
-    carriers: BTreeMap<i32, i32>,
+    carriers: BTreeMap<i32, Carrier>,
     /// Who waits for an answer about the map; answers come in the order of the questions.
     waiters: VecDeque<mpsc::Sender<Answer>>,
     calls: BTreeMap<u32, (u64, u64)>,
@@ -57,6 +58,15 @@ struct State {
 }
 
 type Answer = (Protection, bool);
+
+/// A kernel thread that carries one thread of the program after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Carrier {
+    /// Its number.
+    pub tid: i32,
+    /// What it had used when the thread it carries now began.
+    pub before: ThreadUsage,
+}
 
 /// This member; only called in member husks.
 pub fn member() -> &'static MemberHusk {
@@ -82,6 +92,8 @@ fn start() -> Result<(), Failure> {
     let agent = Agent::over(socket)?;
     let Opened { job, space, device } = agent.join_job()?;
     note_topology(&job);
+    // The root has judged already; what it accepted holds here.
+    features::judge(&job.members, true)?.arm();
     let (view, userfaultfd) = map_view(&space, &device)?;
     map_vdso()?;
     signals::install(false).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
@@ -97,11 +109,11 @@ fn start() -> Result<(), Failure> {
 }
 
 fn note_topology(job: &JobOpened) {
-    let processors = job.members.iter().map(|member| u32::from(member.cpus)).sum();
     let before = job.members.iter().take_while(|member| member.node != job.me);
-    let first = before.map(|member| u32::from(member.cpus)).sum();
+    let first: u32 = before.map(|member| u32::from(member.cpus)).sum();
     let own = job.members.iter().find(|member| member.node == job.me);
-    set_topology(processors, first, own.map_or(0, |member| -significant(member.monotonic_offset_ns)));
+    let processors = own.map_or(0, |member| u32::from(member.cpus));
+    set_topology(first..first + processors, own.map_or(0, |member| -significant(member.monotonic_offset_ns)));
 }
 
 /// Clocks of one machine, or nearly so, are left alone: the measurement's error would only disturb them.
@@ -166,6 +178,10 @@ impl MemberHusk {
                 Message::Protect { tag, range, .. } => {
                     self.protect(&range, Protection::NONE);
                     self.tell(&Message::ProtectDone { tag });
+                }
+                Message::Ask { tag, question } => {
+                    let answer = ask::answer(question, |tid| self.carrier(tid));
+                    self.tell(&Message::Told { tag, answer });
                 }
                 Message::Kick { tid, .. } => self.kick(tid),
                 Message::Exit { .. } => self.report(),
@@ -245,7 +261,7 @@ impl MemberHusk {
 
     fn kick(&self, tid: i32) {
         let state = self.lock();
-        if let Some(carrier) = state.carriers.get(&tid) {
+        if let Some(Carrier { tid: carrier, .. }) = state.carriers.get(&tid) {
             let process = u64::from(std::process::id());
             // While the lock is held the carrier cannot end, so its number is still its own.
             call::raw(libc::SYS_tgkill, &[process, *carrier as u64, KICK as u64, 0, 0, 0]);
@@ -262,8 +278,23 @@ impl MemberHusk {
         self.tell(&Message::Figures { user_ns, system_ns, threads, calls });
     }
 
+    /// The kernel thread that carries thread `tid`.
+    fn carrier(&self, tid: i32) -> Option<Carrier> {
+        self.lock().carriers.get(&tid).copied()
+    }
+
+    /// Tells the root of a delegated call.
+    pub fn trace(&self, line: Vec<u8>) {
+        self.tell(&Message::Traced { line });
+    }
+
+    /// This host's name.
+    pub fn name(&self) -> &str {
+        self.job.members.iter().find(|member| member.node == self.job.me).map_or("?", |member| &member.name)
+    }
+
     /// A thread of the program starts on kernel thread `carrier`.
-    pub fn add_carrier(&self, tid: i32, carrier: i32) {
+    pub fn add_carrier(&self, tid: i32, carrier: Carrier) {
         let mut state = self.lock();
         state.carriers.insert(tid, carrier);
         state.threads += 1;
@@ -272,7 +303,7 @@ impl MemberHusk {
     /// It has ended. Its number may already name the next thread on another carrier.
     pub fn remove_carrier(&self, tid: i32, carrier: i32) {
         let mut state = self.lock();
-        if state.carriers.get(&tid) == Some(&carrier) {
+        if state.carriers.get(&tid).is_some_and(|found| found.tid == carrier) {
             state.carriers.remove(&tid);
         }
     }

@@ -3,13 +3,16 @@
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
 pub mod agent;
+pub mod ask;
 pub mod calls;
+pub mod check;
 pub mod clone;
 pub mod connection;
 pub mod descriptors;
 pub mod dispatch;
 pub mod elf;
 pub mod execute;
+pub mod features;
 pub mod husk;
 pub mod load;
 pub mod local;
@@ -25,7 +28,8 @@ pub mod signals;
 pub mod stack;
 pub mod stat;
 pub mod thread;
-pub mod topology;
+pub mod trace;
 pub mod vdso;
+pub mod view;
 pub mod vma;
 pub mod wire;

@@ -2,7 +2,7 @@
 //!
 //! Owns that descriptor and which refusals were already named. Must not decide what is refused.
 
-use super::descriptors;
+use super::{check, descriptors};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
@@ -35,8 +35,11 @@ pub fn raw(text: &str) {
     written.unwrap_or(());
 }
 
-/// Names a refused kind of call, the first time it is met.
+/// Names a refused kind of call, the first time it is met; under `--check` in the table at the end.
 pub fn refused(kind: &str, reason: &str) {
+    if check::is_on() {
+        return check::refused(kind, reason);
+    }
     let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
     if named.len() < KINDS_MAX && named.insert(kind.to_owned()) {
         drop(named);

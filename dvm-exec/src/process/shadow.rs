@@ -12,9 +12,10 @@ use super::sigframe::{AltStack, SignalInfo, ThreadState};
 use super::signals::bit;
 use super::thread::Task;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
-use super::{say, vma};
+use super::{say, trace, vma};
 use crate::sys::call;
 use crate::sys::context::Block;
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::replace_mask;
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ impl Shadow<'_> {
             pid: self.root.pid,
             clear_tid: 0,
             altstack: AltStack::default(),
+            is_traced: trace::is_on(),
+            scheduling: Some(Scheduling::of(self.task.tid)).filter(|own| *own != self.root.scheduling),
         };
         self.connection.sender.send(&Message::Start(Box::new(start)))?;
         loop {
@@ -125,7 +128,7 @@ impl Shadow<'_> {
     fn clone_thread(&mut self, call: &Call, state: ThreadState, mask: u64) -> Return {
         self.root.figures.count_call(call.number);
         let value = match CloneRequest::parse(libc::SYS_clone, &call.arguments) {
-            Ok(request) => clone::start(self.root, &request, state, mask),
+            Ok(request) => clone::start(self.root, self.task, &request, state, mask),
             Err(error) => -i64::from(error),
         };
         Return { value, ..Return::default() }

@@ -7,7 +7,7 @@ use super::husk::{self, Root};
 use super::member;
 use super::sigframe::{self, Action, Delivery, FaultWords, SignalInfo, UCONTEXT_BYTES};
 use super::thread::{Side, Thread, current};
-use super::{calls, say};
+use super::{calls, features, say};
 use crate::sys::asm;
 use crate::sys::context::{Context, Phase, Verdict};
 use crate::sys::signal::{Disposition, Frame, Register, SIGSYS_BIT, set_disposition};
@@ -17,6 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const SIGNALS: usize = 65;
 /// Bits of SIGKILL and SIGSTOP, which nobody blocks.
 const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+/// `si_code` of a signal the kernel sends by itself.
+const SI_KERNEL: i32 = 0x80;
 /// The native signal that interrupts a thread on a member.
 pub const KICK: i32 = libc::SIGURG;
 
@@ -65,6 +67,15 @@ impl Actions {
                 table[signal].handler = 1;
             }
         }
+    }
+
+    /// Signals the program ignores and those it catches.
+    pub fn masks(&self) -> (u64, u64) {
+        let table = self.lock();
+        let of = |is_wanted: fn(u64) -> bool| {
+            (1..SIGNALS).filter(|signal| is_wanted(table[*signal].handler)).fold(0, |mask, signal| mask | bit(signal as i32))
+        };
+        (of(|handler| handler == 1), of(|handler| handler > 1))
     }
 
     /// rt_sigaction of the program.
@@ -141,6 +152,10 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
 
 fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
     let (signal, address) = (info.signal(), info.address());
+    // A trapped CPUID is a general protection fault, which comes without an address.
+    if signal == libc::SIGSEGV && info.code() == SI_KERNEL && features::answer(frame, context.phase(&frame) == Phase::Program) {
+        return Verdict::Resume;
+    }
     let is_program_address = signal == libc::SIGSEGV && address < LINE;
     if is_program_address && husk::root().is_none() && member::resolve(address, frame.get(Register::Error)) {
         return Verdict::Resume;

@@ -5,6 +5,7 @@
 
 use super::member::Link;
 use super::sigframe::AltStack;
+use super::view::cpuset::CpuSet;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -22,12 +23,24 @@ pub struct Task {
     pub clear_tid: AtomicU64,
     /// Head of the robust futex list, 0 for none.
     pub robust: AtomicU64,
+    /// Processors the program wishes it to run on; none: all.
+    wish: Mutex<Option<CpuSet>>,
 }
 
 impl Task {
     /// A task with no words to clear yet.
     pub fn new(tid: i32, host: usize, clear_tid: u64) -> Arc<Self> {
-        Arc::new(Self { tid, host, clear_tid: AtomicU64::new(clear_tid), robust: AtomicU64::new(0) })
+        Arc::new(Self { tid, host, clear_tid: AtomicU64::new(clear_tid), robust: AtomicU64::new(0), wish: Mutex::default() })
+    }
+
+    /// Processors the program wishes it to run on; none: all.
+    pub fn wish(&self) -> Option<CpuSet> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The program wishes it to run there.
+    pub fn set_wish(&self, wish: Option<CpuSet>) {
+        *self.wish.lock().unwrap_or_else(PoisonError::into_inner) = wish;
     }
 }
 
@@ -54,6 +67,16 @@ impl Tasks {
         living.is_empty()
     }
 
+    /// The living task of this number.
+    pub fn find(&self, tid: i32) -> Option<Arc<Task>> {
+        self.lock().get(&tid).cloned()
+    }
+
+    /// How many live.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// How many live on `host`.
     pub fn count_on(&self, host: usize) -> usize {
         self.lock().values().filter(|task| task.host == host).count()
@@ -65,7 +88,7 @@ pub enum Side {
     /// Its kernel thread is the root's own.
     Root(Arc<Task>),
     /// It runs on another host; its shadow is at the other end of the link.
-    Member(RefCell<Link>),
+    Member(Box<RefCell<Link>>),
 }
 
 /// The thread that runs on the calling kernel thread.

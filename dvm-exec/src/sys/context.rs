@@ -6,7 +6,7 @@
 use super::asm::{self, BLOCK_BYTES};
 use super::call;
 use super::signal::Frame;
-use super::{HUSK_END, LINE};
+use super::{HUSK_END, LINE, TRAP_END};
 use crate::process::sigframe::{SignalInfo, ThreadState};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -248,10 +248,10 @@ impl Block {
         unsafe { &*self.base }
     }
 
-    /// Runs program code from `state` until the thread ends. System calls of addresses below [`LINE`] arrive in
+    /// Runs program code from `state` until the thread ends. System calls of addresses below [`TRAP_END`] arrive in
     /// [`on_call`].
     pub fn run(&self, state: &ThreadState) -> Result<(), std::io::Error> {
-        let arguments = [1, LINE, HUSK_END - LINE, 0];
+        let arguments = [1, TRAP_END, HUSK_END - TRAP_END, 0];
         call::checked(libc::SYS_prctl, &with_option(PR_SET_SYSCALL_USER_DISPATCH, arguments))?;
         self.context().phase.store(0, Ordering::SeqCst);
         // SAFETY: the context is this thread's own, the registers are a complete image, and the program comes back

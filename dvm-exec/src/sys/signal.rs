@@ -26,10 +26,14 @@ pub enum Register {
     Rdi = 8,
     /// Second argument.
     Rsi = 9,
+    /// A register of no call.
+    Rbx = 11,
     /// Third argument.
     Rdx = 12,
     /// Number and result.
     Rax = 13,
+    /// Overwritten by the call's instruction.
+    Rcx = 14,
     /// Stack pointer.
     Rsp = 15,
     /// Instruction pointer.

@@ -50,6 +50,7 @@ const SOURCES: [Source; 10] = [
     source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
     source!("tcx", "tcx.c", "gcc" "-O2"),
     source!("history", "history.c", "gcc" "-O2" "-pthread"),
+    source!("view", "view.c", "gcc" "-O2" "-pthread"),
 ];
 const SCENE: &str = include_str!("../../programs/scene.pov");
 

@@ -7,7 +7,7 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`], [`fastpath`], [`links`].
+//!   [`stages`], [`trace`], [`doctor`], [`fastpath`], [`links`], [`view`].
 
 pub mod bed;
 pub mod case;
@@ -25,6 +25,7 @@ pub mod runner;
 pub mod stages;
 pub mod trace;
 pub mod users;
+pub mod view;
 
 use case::Case;
 
@@ -43,6 +44,7 @@ pub fn cases() -> Vec<Case> {
         doctor::cases(),
         fastpath::cases(),
         links::cases(),
+        view::cases(),
     ]
     .into_iter()
     .flatten()

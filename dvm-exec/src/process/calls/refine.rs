@@ -35,6 +35,7 @@ pub(super) fn refine(number: i64, arguments: &[u64; 6]) -> Option<Class> {
         libc::SYS_ioctl => ioctl(arguments[1]).map(Class::Marshal),
         libc::SYS_fcntl => fcntl(arguments[1]).map(Class::Marshal),
         libc::SYS_prctl => prctl(arguments[0]),
+        libc::SYS_getrusage if arguments[0] as i32 == libc::RUSAGE_THREAD => Some(Class::Local),
         libc::SYS_arch_prctl => arch_prctl(arguments[0]),
         libc::SYS_setsockopt => is_plain_option(arguments, arguments[4]).then_some(Class::Marshal(&OPTION_IN)),
         libc::SYS_getsockopt => is_plain_option(arguments, 0).then_some(Class::Marshal(&OPTION_OUT)),

@@ -130,7 +130,7 @@ fn arguments_refine_the_class() {
     let direct = without_pinning(libc::SYS_openat as u64, [0, 0, (libc::O_DIRECT | libc::O_RDWR) as u64, 0, 0, 0]);
     assert_eq!(direct[2], libc::O_RDWR as u64);
     assert!(is_restartable(libc::SYS_read as u64) && !is_restartable(libc::SYS_poll as u64));
-    assert_eq!(opened_path(libc::SYS_openat as u64).map(|opened| (opened.directory, opened.path)), Some((Some(0), 1)));
+    assert_eq!(named_path(libc::SYS_openat as u64), Some(NamedPath { directory: Some(0), path: 1, action: PathUse::Open }));
 }
 
 #[test]

@@ -5,8 +5,10 @@
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
 use super::super::vma::Protection;
 use super::{
-    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, INLINE_BYTES_MAX, Message, Return, Room, SignalOrder, ThreadStart, WireError,
+    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room, SignalOrder, TOLD_BYTES_MAX,
+    TRACE_BYTES_MAX, ThreadStart, WireError,
 };
+use crate::sys::cpu::Scheduling;
 
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
     let mut writer = Writer(out);
@@ -34,6 +36,9 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
             }
             &mut writer
         }
+        Message::Ask { tag, question } => writer.kind(32).u64(*tag).question(*question),
+        Message::Told { tag, answer } => writer.kind(33).u64(*tag).u32(answer.len() as u32).bytes(answer),
+        Message::Traced { line } => writer.kind(34).u32(line.len() as u32).bytes(line),
     };
 }
 
@@ -63,6 +68,9 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         13 => Message::Exit { status: reader.u32()? as i32 },
         14 => Message::ClockOffset { correction_ns: reader.u64()? as i64 },
         15 => reader.figures()?,
+        32 => Message::Ask { tag: reader.u64()?, question: reader.question()? },
+        33 => Message::Told { tag: reader.u64()?, answer: reader.list(TOLD_BYTES_MAX)? },
+        34 => Message::Traced { line: reader.list(TRACE_BYTES_MAX)? },
         _ => return Err(WireError::Malformed("unknown kind")),
     })
 }
@@ -132,7 +140,26 @@ impl Writer<'_> {
 
     fn start(&mut self, start: &ThreadStart) -> &mut Self {
         self.state(&start.state).u64(start.mask).u32(start.tid as u32).u32(start.pid as u32).u64(start.clear_tid);
-        self.bytes(&start.altstack.to_bytes())
+        self.bytes(&start.altstack.to_bytes()).kind(u8::from(start.is_traced));
+        match start.scheduling {
+            Some(scheduling) => self.kind(1).scheduling(scheduling),
+            None => self.kind(0),
+        }
+    }
+
+    fn scheduling(&mut self, scheduling: Scheduling) -> &mut Self {
+        self.u32(scheduling.policy as u32).u32(scheduling.priority as u32).u32(scheduling.nice as u32)
+    }
+
+    fn question(&mut self, question: Question) -> &mut Self {
+        match question {
+            Question::Memory => self.kind(1),
+            Question::Processor => self.kind(2),
+            Question::Times => self.kind(3),
+            Question::Usage => self.kind(4),
+            Question::Thread(tid) => self.kind(5).u32(tid as u32),
+            Question::Schedule(tid, scheduling) => self.kind(6).u32(tid as u32).scheduling(scheduling),
+        }
     }
 }
 
@@ -246,7 +273,30 @@ impl<'a> Reader<'a> {
             pid: self.u32()? as i32,
             clear_tid: self.u64()?,
             altstack: AltStack::from_bytes(&self.array()?),
+            is_traced: self.flag()?,
+            scheduling: if self.flag()? { Some(self.scheduling()?) } else { None },
         })
+    }
+
+    fn question(&mut self) -> Result<Question, WireError> {
+        Ok(match self.u8()? {
+            1 => Question::Memory,
+            2 => Question::Processor,
+            3 => Question::Times,
+            4 => Question::Usage,
+            5 => Question::Thread(self.u32()? as i32),
+            6 => Question::Schedule(self.u32()? as i32, self.scheduling()?),
+            _ => return Err(WireError::Malformed("unknown question")),
+        })
+    }
+
+    fn scheduling(&mut self) -> Result<Scheduling, WireError> {
+        Ok(Scheduling { policy: self.u32()? as i32, priority: self.u32()? as i32, nice: self.u32()? as i32 })
+    }
+
+    fn list(&mut self, bytes_max: usize) -> Result<Vec<u8>, WireError> {
+        let count = self.count(bytes_max)?;
+        Ok(self.bytes(count)?.to_vec())
     }
 
     fn figures(&mut self) -> Result<Message, WireError> {

@@ -134,13 +134,34 @@ fn signal() -> impl Strategy<Value = Option<SignalOrder>> {
     }))
 }
 
+fn question() -> impl Strategy<Value = Question> {
+    prop_oneof![
+        Just(Question::Memory),
+        Just(Question::Processor),
+        Just(Question::Times),
+        Just(Question::Usage),
+        any::<i32>().prop_map(Question::Thread),
+        any::<[i32; 4]>()
+            .prop_map(|[tid, policy, priority, nice]| Question::Schedule(tid, Scheduling { policy, priority, nice })),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let range = || (0u64..u64::MAX, 1u64..).prop_map(|(start, bytes)| start..start.saturating_add(bytes));
     let rights = || (0u64..8).prop_map(Protection::from_bits);
     let start = (state(), any::<[u64; 5]>(), any::<[i32; 2]>(), any::<u32>()).prop_map(|(state, words, ids, flags)| {
         let altstack = AltStack { address: words[2], flags, bytes: words[3] };
         let [tid, pid] = ids;
-        Message::Start(Box::new(ThreadStart { state: *state, mask: words[0], tid, pid, clear_tid: words[1], altstack }))
+        Message::Start(Box::new(ThreadStart {
+            state: *state,
+            mask: words[0],
+            tid,
+            pid,
+            clear_tid: words[1],
+            altstack,
+            is_traced: flags & 1 == 1,
+            scheduling: (flags & 2 == 2).then_some(Scheduling { policy: tid, priority: pid, nice: 3 }),
+        }))
     });
     prop_oneof![
         start,
@@ -167,6 +188,9 @@ fn message() -> impl Strategy<Value = Message> {
         any::<i64>().prop_map(|correction_ns| Message::ClockOffset { correction_ns }),
         (any::<[u64; 2]>(), any::<u32>(), vec(any::<(u32, u64, u64)>(), 0..9))
             .prop_map(|(ns, threads, calls)| { Message::Figures { user_ns: ns[0], system_ns: ns[1], threads, calls } }),
+        (any::<u64>(), question()).prop_map(|(tag, question)| Message::Ask { tag, question }),
+        (any::<u64>(), vec(any::<u8>(), 0..40)).prop_map(|(tag, answer)| Message::Told { tag, answer }),
+        vec(any::<u8>(), 0..40).prop_map(|line| Message::Traced { line }),
     ]
 }
 

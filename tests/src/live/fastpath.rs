@@ -52,12 +52,12 @@ fn fan_out(bed: &mut Bed<'_>) -> Result<String> {
     let expected = bed.workshop.native("readers", &job)?;
     let finished = bed.succeed(&job)?;
     same_bytes(&expected, &finished.stdout)?;
-    bed.all_hosts_worked(&finished)?;
+    let worked = bed.all_hosts_worked(&finished)?;
     let after = verdicts(bed)?;
     let more = |name: &str| more(&before, &after, name);
     let (told, counted) = (more("fan_out"), more("counted"));
     ensure!(told > 0, "the kernel told nobody; verdicts of the first host: {}", after[0]);
-    Ok(format!("told the readers of {told} pages, counted {counted}"))
+    Ok(format!("told the readers of {told} pages, counted {counted}; {worked}"))
 }
 
 /// Where a page does not fit a packet the kernel passes its readers up.

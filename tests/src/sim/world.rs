@@ -39,15 +39,18 @@ pub enum Sabotage {
     ForwardWithoutEntry,
     /// In the programs: a page is sent without a look whether it is still the one that was granted.
     SendWithoutThirdLook,
+    /// In the programs: whom to tell to drop a page is looked up before the page is locked.
+    ReadersBeforeLock,
 }
 
 impl Sabotage {
-    const OWN: [Sabotage; 5] = [
+    const OWN: [Sabotage; 6] = [
         Sabotage::StaleRestart,
         Sabotage::PublishWhileGranted,
         Sabotage::ServeWithoutSecondLook,
         Sabotage::ForwardWithoutEntry,
         Sabotage::SendWithoutThirdLook,
+        Sabotage::ReadersBeforeLock,
     ];
 
     /// Every bug that can be planted.
@@ -64,7 +67,8 @@ impl fmt::Display for Sabotage {
             | Sabotage::PublishWhileGranted
             | Sabotage::ServeWithoutSecondLook
             | Sabotage::ForwardWithoutEntry
-            | Sabotage::SendWithoutThirdLook => {
+            | Sabotage::SendWithoutThirdLook
+            | Sabotage::ReadersBeforeLock => {
                 write!(f, "{self:?}")
             }
         }
@@ -191,7 +195,8 @@ pub fn run(plan: &Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Result
             | Sabotage::PublishWhileGranted
             | Sabotage::ServeWithoutSecondLook
             | Sabotage::ForwardWithoutEntry
-            | Sabotage::SendWithoutThirdLook,
+            | Sabotage::SendWithoutThirdLook
+            | Sabotage::ReadersBeforeLock,
         )
         | None => None,
     });

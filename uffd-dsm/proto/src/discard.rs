@@ -10,7 +10,6 @@ use crate::node::{Node, whole_extent};
 use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use crate::timer::TimerKey;
-use crate::transient::Waiter;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use dsm_fast::{Directory, State, Step};
@@ -329,8 +328,6 @@ impl Node {
             self.advance_cursor(request, cursor, 1);
             if own.count > 0 {
                 self.forget_own(request, own);
-            } else if self.entry(page).word.is_busy() {
-                self.transients.entry(page).or_default().waiters.push_back(Waiter::Discard(request));
             } else if !self.forget_page(page, request) {
                 self.on_page_forgotten(request);
             }

@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod adopt;
 mod ahead;
 mod anchor;
 mod discard;

@@ -344,6 +344,7 @@ impl Node {
         self.on_held_due(page);
         self.on_deal_due(page);
         self.on_hold_due(page);
+        self.on_look_due(page);
         self.settle(page);
     }
 

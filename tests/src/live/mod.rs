@@ -7,7 +7,7 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`].
+//!   [`stages`], [`trace`], [`doctor`], [`process`].
 
 pub mod bed;
 pub mod case;
@@ -18,6 +18,7 @@ pub mod histories;
 pub mod linearize;
 pub mod litmus;
 pub mod memory_model;
+pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
@@ -41,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         fastpath::cases(),
+        process::cases(),
     ]
     .into_iter()
     .flatten()

@@ -21,11 +21,16 @@ const COMPILED_LATEST: Duration = Duration::from_secs(120);
 const STDERR_SHOWN_BYTES_MAX: usize = 1500;
 
 /// Source and compiler call of a test program.
-struct Source {
-    name: &'static str,
-    file: &'static str,
-    text: &'static str,
-    compiler: &'static [&'static str],
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Name of the source file.
+    pub file: &'static str,
+    /// What is in it.
+    pub text: &'static str,
+    /// Compiler and its options.
+    pub compiler: &'static [&'static str],
 }
 
 macro_rules! source {
@@ -91,10 +96,26 @@ impl Workshop {
     /// # Errors
     /// It does not compile, or there is none of that name.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
-        let Some(source) = SOURCES.iter().find(|source| source.name == name) else {
-            return find_program(name).with_context(|| format!("`{name}` is neither a test program nor installed"));
-        };
-        let target = self.directory.join(name);
+        match SOURCES.iter().find(|source| source.name == name) {
+            Some(source) => self.compiled(source),
+            None => find_program(name).with_context(|| format!("`{name}` is neither a test program nor installed")),
+        }
+    }
+
+    /// Writes a file that sources include.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn header(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.directory.join(name), text)?)
+    }
+
+    /// The program of a source, compiled at the first use.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn compiled(&self, source: &Source) -> Result<PathBuf> {
+        let target = self.directory.join(source.name);
         if target.exists() {
             return Ok(target);
         }

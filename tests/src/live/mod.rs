@@ -6,8 +6,7 @@
 //! * [`case`]: what a case is and what it needs.
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
-//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`], [`fastpath`], [`links`], [`view`].
+//! * the cases: a module for each theme, all of them in [`cases`].
 
 pub mod bed;
 pub mod case;
@@ -19,6 +18,7 @@ pub mod linearize;
 pub mod links;
 pub mod litmus;
 pub mod memory_model;
+pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
@@ -45,6 +45,7 @@ pub fn cases() -> Vec<Case> {
         fastpath::cases(),
         links::cases(),
         view::cases(),
+        process::cases(),
     ]
     .into_iter()
     .flatten()

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod calls;
+pub mod children;
 pub mod clone;
 pub mod connection;
 pub mod descriptors;

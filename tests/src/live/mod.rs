@@ -6,11 +6,12 @@
 //! * [`case`]: what a case is and what it needs.
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
-//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`].
+//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`children`],
+//!   [`users`], [`stages`], [`trace`], [`doctor`].
 
 pub mod bed;
 pub mod case;
+pub mod children;
 pub mod doctor;
 pub mod failures;
 pub mod fastpath;
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Case> {
         programs::cases(),
         users::cases(),
         refusals::cases(),
+        children::cases(),
         litmus::cases(),
         histories::cases(),
         failures::cases(),

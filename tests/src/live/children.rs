@@ -117,7 +117,9 @@ fn of_threads(bed: &mut Bed<'_>) -> Result<String> {
 
 /// A script whose interpreter is found by another program.
 fn of_python(bed: &mut Bed<'_>) -> Result<String> {
-    let script = bed.workshop.executable("children.py", format!("#!/usr/bin/env python3\n{PYTHON}").as_bytes())?;
+    // The first in PATH may be a script of the user's that chooses among several.
+    let python = bed.workshop.program("python3")?;
+    let script = bed.workshop.executable("children.py", format!("#!/usr/bin/env {}\n{PYTHON}", python.display()).as_bytes())?;
     let mut job = bed.job("true", &["one", "two words"])?.options(["--place", "rr"]);
     job.program = script;
     let finished = as_natively(bed, "children.py", &job)?;

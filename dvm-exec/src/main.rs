@@ -60,6 +60,9 @@ struct CommandLine {
     /// Be the husk of a job started elsewhere; the agent's socket is descriptor 3.
     #[arg(long, hide = true)]
     husk: bool,
+    /// The program's file, when its name is not where it is found: a program of a job has executed another one.
+    #[arg(long, hide = true)]
+    image: Option<PathBuf>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "husk")]
     command: Vec<OsString>,
@@ -78,9 +81,10 @@ fn run(line: CommandLine) -> Failure {
         Ok(limit) => limit,
         Err(error) => return Failure::Unsupported(format!("cannot set a finite stack limit: {error}")),
     };
-    if let Err(error) = husk::make_room_for_descriptors() {
-        return Failure::Unsupported(format!("cannot raise the limit of open files: {error}"));
-    }
+    let files_limit = match husk::make_room_for_descriptors() {
+        Ok(limit) => limit,
+        Err(error) => return Failure::Unsupported(format!("cannot raise the limit of open files: {error}")),
+    };
     if line.husk {
         return process::memberhusk::run();
     }
@@ -99,5 +103,7 @@ fn run(line: CommandLine) -> Failure {
         has_strace: line.strace,
         output: line.output,
         stack_limit,
+        files_limit,
+        image: line.image,
     })
 }

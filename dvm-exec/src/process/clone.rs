@@ -2,9 +2,9 @@
 //!
 //! Owns the birth and death of the program's threads at the root. Must not know how a remote thread is carried.
 
+use super::children;
 use super::features;
 use super::husk::Root;
-use super::say;
 use super::shadow;
 use super::sigframe::ThreadState;
 use super::thread::{Side, Task, Thread, set_current};
@@ -29,9 +29,9 @@ const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const THREAD_FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
 
 /// What clone or clone3 was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloneRequest {
-    /// `CLONE_*` flags.
+    /// `CLONE_*` flags, with the signal that tells of a process's end in the lowest byte.
     pub flags: u64,
     /// Stack pointer of the child, 0 to keep the parent's.
     pub stack_top: u64,
@@ -41,17 +41,29 @@ pub struct CloneRequest {
     pub child_tid: u64,
     /// FS base of the child.
     pub tls: u64,
+    /// Where the parent finds a descriptor of a child process.
+    pub pidfd: u64,
 }
 
 impl CloneRequest {
-    /// Reads the arguments of clone or clone3.
+    /// Reads the arguments of clone, clone3, fork or vfork.
     ///
     /// # Errors
     /// EFAULT or EINVAL as the kernel would answer.
     pub fn parse(number: i64, arguments: &[u64; 6]) -> Result<Self, i32> {
-        if number == libc::SYS_clone {
-            let [flags, stack_top, parent_tid, child_tid, tls, _] = *arguments;
-            return Ok(Self { flags, stack_top, parent_tid, child_tid, tls });
+        let signal = libc::SIGCHLD as u64;
+        match number {
+            libc::SYS_fork => return Ok(Self { flags: signal, ..Self::default() }),
+            libc::SYS_vfork => {
+                return Ok(Self { flags: (libc::CLONE_VM | libc::CLONE_VFORK) as u64 | signal, ..Self::default() });
+            }
+            libc::SYS_clone => {
+                let [flags, stack_top, parent_tid, child_tid, tls, _] = *arguments;
+                // One argument serves both.
+                let pidfd = if flags & libc::CLONE_PIDFD as u64 != 0 { parent_tid } else { 0 };
+                return Ok(Self { flags, stack_top, parent_tid, child_tid, tls, pidfd });
+            }
+            _ => {}
         }
         let mut words = [0_u64; 8];
         let bytes = (arguments[1] as usize).min(64);
@@ -61,28 +73,42 @@ impl CloneRequest {
         for (at, word) in words.iter_mut().enumerate() {
             *word = user::read_u64(arguments[0] + at as u64 * 8).map_err(|BadAddress| libc::EFAULT)?;
         }
-        let [flags, _pidfd, child_tid, parent_tid, _exit_signal, stack, stack_bytes, tls] = words;
+        let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_bytes, tls] = words;
+        if flags & 0xff != 0 || exit_signal > 64 {
+            return Err(libc::EINVAL);
+        }
         let stack_top = if stack == 0 { 0 } else { stack + stack_bytes };
-        Ok(Self { flags, stack_top, parent_tid, child_tid, tls })
+        Ok(Self { flags: flags | exit_signal, stack_top, parent_tid, child_tid, tls, pidfd })
     }
 
-    fn has(&self, flag: i32) -> bool {
+    /// As the arguments of a call that carries all of it.
+    pub fn to_arguments(self) -> [u64; 6] {
+        [self.flags, self.stack_top, self.parent_tid, self.child_tid, self.tls, self.pidfd]
+    }
+
+    /// From [`CloneRequest::to_arguments`].
+    pub fn from_arguments(arguments: &[u64; 6]) -> Self {
+        let [flags, stack_top, parent_tid, child_tid, tls, pidfd] = *arguments;
+        Self { flags, stack_top, parent_tid, child_tid, tls, pidfd }
+    }
+
+    /// Whether this flag is set.
+    pub fn has(&self, flag: i32) -> bool {
         self.flags & flag as u64 != 0
     }
 }
 
-/// Starts a thread of `parent` that goes on from `state`; returns its number or a negative error.
+/// Starts a thread or a child process of `parent` that goes on from `state`; returns its number or a negative error.
 pub fn start(root: &'static Root, parent: &Task, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
-    if request.flags & THREAD_FLAGS != THREAD_FLAGS {
-        say::refused("fork, vfork or posix_spawn", "programs cannot start other programs yet");
-        return -i64::from(libc::ENOSYS);
-    }
     state.registers.rax = 0;
     if request.stack_top != 0 {
         state.registers.rsp = request.stack_top;
     }
     if request.has(libc::CLONE_SETTLS) {
         state.fs_base = request.tls;
+    }
+    if request.flags & THREAD_FLAGS != THREAD_FLAGS {
+        return children::start(root, request, state, mask);
     }
     let wish = parent.wish();
     let host = root.place(wish.as_ref());

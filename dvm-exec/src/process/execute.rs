@@ -4,6 +4,7 @@
 //! Must not know whether the caller is the program's own thread or a shadow.
 
 use super::calls::{self, Class};
+use super::children::replace;
 use super::husk::{Ending, Root};
 use super::thread::Task;
 use super::{descriptors, say, view};
@@ -42,6 +43,7 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
             0
         }
         libc::SYS_rt_sigaction => root.actions.call(arguments),
+        libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
         libc::SYS_futex => futex(flag, arguments),
         libc::SYS_prlimit64 | libc::SYS_getrlimit => limit(root, number, arguments),

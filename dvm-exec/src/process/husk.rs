@@ -24,7 +24,7 @@ use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
 use dvm_api::local::{JobRequest, ToAgent, ToHusk};
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -61,6 +61,10 @@ pub struct Options {
     pub output: Option<PathBuf>,
     /// The stack limit the user had: soft, hard.
     pub stack_limit: (u64, u64),
+    /// The limit of open files the user had: soft, hard.
+    pub files_limit: (u64, u64),
+    /// The program's file, if it is not to be found by its name.
+    pub image: Option<PathBuf>,
 }
 
 /// How a program ends.
@@ -110,7 +114,8 @@ pub struct Root {
     /// Husks of the other hosts, once connected.
     pub members: Arc<OnceLock<Vec<Arc<Member>>>>,
     agent: Option<Arc<Agent>>,
-    options: Options,
+    /// What the user asked for.
+    pub options: Options,
     /// Threads placed so far, the first included.
     placed: AtomicU64,
     is_ending: AtomicBool,
@@ -119,6 +124,7 @@ pub struct Root {
 }
 
 static USERFAULTFD: OnceLock<OwnedFd> = OnceLock::new();
+static DEVICE: OnceLock<OwnedFd> = OnceLock::new();
 static ROOT: OnceLock<Root> = OnceLock::new();
 static CORRECTION_NS: AtomicI64 = AtomicI64::new(0);
 static PROCESSOR_FIRST: AtomicU32 = AtomicU32::new(0);
@@ -132,6 +138,11 @@ pub fn root() -> Option<&'static Root> {
 /// The root's state, where only the root comes.
 pub fn expect_root() -> &'static Root {
     ROOT.get().expect("threads of the root exist only after the root's state")
+}
+
+/// The open `/dev/userfaultfd` that the agent gave this husk, for its children.
+pub fn userfaultfd_device() -> Option<BorrowedFd<'static>> {
+    DEVICE.get().map(AsFd::as_fd)
 }
 
 /// What is added to this host's clocks that count from the boot.
@@ -191,7 +202,11 @@ fn start(options: Options) -> Result<Failure, Failure> {
     if options.has_strace {
         trace::open(options.output.as_deref())?;
     }
-    let program = Program::find(&options.command[0], options.command.clone())?;
+    let arguments = options.command.clone();
+    let program = match &options.image {
+        Some(path) => Program::at(path.clone(), arguments)?,
+        None => Program::find(&options.command[0], arguments)?,
+    };
     let root = open_job(options, &program)?;
     let vdso = map_vdso()?;
     let environment = environment(root.hosts.len(), &root.masking);
@@ -290,6 +305,8 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
     agent.hand_over(userfaultfd.as_fd())?;
     // The duplicate must outlive every thread of the program: it is never closed.
     USERFAULTFD.get_or_init(|| userfaultfd);
+    let device = descriptors::hide(device).map_err(|error| Failure::Internal(format!("userfaultfd device: {error}")))?;
+    DEVICE.get_or_init(|| device);
     let hosts = job
         .members
         .iter()
@@ -425,6 +442,11 @@ impl Root {
         if self.options.is_check {
             say::raw(&check::table(&String::from_utf8_lossy(&self.executable)));
         }
+        self.show_figures();
+        self.end_job(status);
+    }
+
+    fn show_figures(&self) {
         if self.options.stat || self.options.stat_json.is_some() {
             let report = Report::gather(self, self.agent.as_deref());
             if self.options.stat {
@@ -436,17 +458,28 @@ impl Root {
                 say::line(&format!("cannot write {}: {error}", path.display()));
             }
         }
-        self.end_job(status);
     }
 
-    /// Ends the program on all hosts, and this process with it.
-    pub fn finish(&self, ending: Ending) -> ! {
+    /// This process is about to go on as another program; waits for ever if it is ending already. The job ends when the kernel
+    /// has ended the program's other threads and closes the agent's socket: not before, for those threads still need pages.
+    pub fn leave_job(&self) {
+        self.begin_end();
+        self.show_figures();
+    }
+
+    /// From now on a lost host is none; only the first caller comes back.
+    fn begin_end(&self) {
         if self.is_ending.swap(true, Ordering::SeqCst) {
             replace_mask(u64::MAX);
             loop {
                 call::raw(libc::SYS_pause, &[0; 6]);
             }
         }
+    }
+
+    /// Ends the program on all hosts, and this process with it.
+    pub fn finish(&self, ending: Ending) -> ! {
+        self.begin_end();
         self.prepare_death(match ending {
             Ending::Exit(status) => status,
             Ending::Signal(signal) => 128 + signal,
@@ -469,12 +502,20 @@ impl Root {
     }
 }
 
-/// Descriptor numbers the program may still use do not reach the husk's own.
+/// Descriptor numbers the program may still use do not reach the husk's own. Returns the limit that the user had: soft, hard.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn make_room_for_descriptors() -> Result<(), std::io::Error> {
+pub fn make_room_for_descriptors() -> Result<(u64, u64), std::io::Error> {
     let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE)?;
-    let wanted = descriptors::FLOOR + descriptors::COUNT_MAX;
-    if soft < wanted { cpu::set_limit(libc::RLIMIT_NOFILE, wanted.min(hard), hard) } else { Ok(()) }
+    let raised = raised_files_limit(hard);
+    if soft < raised {
+        cpu::set_limit(libc::RLIMIT_NOFILE, raised, hard)?;
+    }
+    Ok((soft, hard))
+}
+
+/// What [`make_room_for_descriptors`] raises a lower limit to.
+pub fn raised_files_limit(hard: u64) -> u64 {
+    (descriptors::FLOOR + descriptors::COUNT_MAX).min(hard)
 }

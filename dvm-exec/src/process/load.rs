@@ -57,8 +57,15 @@ impl Program {
     /// # Errors
     /// With the exit code shells use: 127 not found, 126 not runnable; own codes for files that are no 64-bit ELF.
     pub fn find(name: &[u8], arguments: Vec<Vec<u8>>) -> Result<Self, Failure> {
-        let mut path = search(name)?;
-        let mut arguments = arguments;
+        Self::at(search(name)?, arguments)
+    }
+
+    /// As [`Program::find`], for a path that is known.
+    ///
+    /// # Errors
+    /// As [`Program::find`].
+    pub fn at(path: PathBuf, arguments: Vec<Vec<u8>>) -> Result<Self, Failure> {
+        let (mut path, mut arguments) = (path, arguments);
         for _ in 0..SCRIPT_DEPTH_MAX {
             let (file, metadata) = open(&path)?;
             match ProgramFile::read(&Image(&file, metadata.len())).map_err(|error| refuse(&path, &error))? {
@@ -150,6 +157,34 @@ impl Program {
             .map_err(|_| Failure::Internal("the new stack cannot be written".to_owned()))?;
         Ok(image.stack_pointer)
     }
+}
+
+/// Whether a program at `path` would run here: all that a husk loads is readable, for this processor and without rights of
+/// its own. Anything else is for the kernel to run, or to refuse.
+pub fn is_loadable(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..=SCRIPT_DEPTH_MAX {
+        let Ok((file, metadata)) = open(&path) else { return false };
+        if !cpu::may_execute(&path) || has_rights(&path, &metadata) {
+            return false;
+        }
+        match ProgramFile::read(&Image(&file, metadata.len())) {
+            Ok(ProgramFile::Script { interpreter, .. }) => path = PathBuf::from(std::ffi::OsString::from_vec(interpreter)),
+            Ok(ProgramFile::Elf(executable)) => {
+                let base = if executable.is_relocatable() { PROGRAM_BASE } else { 0 };
+                let interpreter = executable.plan(base).map(|plan| plan.interpreter);
+                return interpreter.is_ok_and(|name| name.is_none_or(|name| cpu::may_execute(Path::new(&name))));
+            }
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether a program starts with more rights than its caller.
+fn has_rights(path: &Path, metadata: &Metadata) -> bool {
+    const SET_ID: u32 = 0o6000;
+    metadata.permissions().mode() & SET_ID != 0 || cpu::has_capabilities(path)
 }
 
 fn search(name: &[u8]) -> Result<PathBuf, Failure> {

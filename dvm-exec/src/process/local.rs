@@ -147,7 +147,7 @@ fn own_clock(thread: &Thread, clock: u64) -> OwnClock {
 /// What the kernel thread had used before it carried this thread of the program.
 fn used_before(thread: &Thread) -> ThreadUsage {
     match &thread.side {
-        Side::Root(_) => ThreadUsage::default(),
+        Side::Root(_) | Side::Child(_) => ThreadUsage::default(),
         Side::Member(link) => link.borrow().used_before(),
     }
 }

@@ -196,6 +196,16 @@ pub fn tell_mask(link: &mut Link, mask: u64) -> bool {
     false
 }
 
+/// A call is about to hand the mask on to another program: the shadow's must be the program's.
+pub fn tell_whole_mask(thread: &Thread, link: &mut Link) {
+    let mask = thread.mask.get();
+    if link.told != mask {
+        link.told = mask;
+        let answer = link.ask(&Message::SetMask(mask));
+        link.kept.extend(answer.signal);
+    }
+}
+
 /// What is done after a call, before the program goes on: signals.
 pub fn end_call(thread: &Thread, context: &Context, frame: Frame, call: Option<(i64, [u64; 6])>) {
     let was_interrupted = call.is_some() && frame.get(Register::Rax) as i64 == -i64::from(libc::EINTR);
@@ -277,9 +287,9 @@ pub fn end_thread(link: &mut Link, status: i32) {
     member().check(sent);
 }
 
-/// Starts a thread of the program; where it runs is the root's choice.
+/// Starts a thread of the program, where the root chooses, or a child process, at the root.
 pub fn start_thread(link: &mut Link, request: &CloneRequest, state: ThreadState, mask: u64) -> i64 {
-    let arguments = [request.flags, request.stack_top, request.parent_tid, request.child_tid, request.tls, 0];
+    let arguments = request.to_arguments();
     let call = Call { number: libc::SYS_clone as u32, arguments, ..Call::default() };
     let started = Instant::now();
     let value = link.ask(&Message::Clone { call, state: Box::new(state), mask }).value;

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use uffd_dsm::{Access, View, ViewError};
+use uffd_dsm::{Access, Copied, View, ViewError};
 
 /// Bytes read from a file into the program's memory per call.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -103,11 +103,18 @@ impl ViewMemory {
     /// # Errors
     /// The kernel's error.
     pub fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
-        let pages = PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES));
-        self.view.protect(pages, Access::from_bits(protection)).map_err(|error| match error {
-            ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
-            other => Error::other(other.to_string()),
-        })
+        self.view.protect(pages(range), Access::from_bits(protection)).map_err(of_view)
+    }
+}
+
+fn pages(range: &Range<u64>) -> PageRange {
+    PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES))
+}
+
+fn of_view(error: ViewError) -> Error {
+    match error {
+        ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
+        other => Error::other(other.to_string()),
     }
 }
 
@@ -141,9 +148,28 @@ impl Memory for JobMemory {
     }
 }
 
+/// The memory of a forked child: its own, filled from the program's as it is touched.
+struct CopiedMemory(Copied);
+
+impl Memory for CopiedMemory {
+    fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
+        self.0.protect(pages(range), Access::from_bits(protection)).map_err(of_view)
+    }
+
+    fn protect_elsewhere(&self, _range: &Range<u64>, _protection: i32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
+        self.0.forget(pages(range)).map_err(of_view)
+    }
+}
+
 /// The program's address space at the root.
 pub struct Space {
     memory: Box<dyn Memory>,
+    /// In a forked child, what it has instead.
+    copied: OnceLock<CopiedMemory>,
     operation: Mutex<()>,
     map: Mutex<AddressSpace>,
 }
@@ -151,12 +177,38 @@ pub struct Space {
 impl Space {
     /// An empty space on `memory`.
     pub fn new(memory: Box<dyn Memory>) -> Self {
-        Self { memory, operation: Mutex::new(()), map: Mutex::new(AddressSpace::new()) }
+        Self { memory, copied: OnceLock::new(), operation: Mutex::new(()), map: Mutex::new(AddressSpace::new()) }
     }
 
     /// The map, for a short look.
     pub fn map(&self) -> MutexGuard<'_, AddressSpace> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no memory call begin or be under way until the guards are dropped, so that a forked child finds the map whole.
+    pub fn freeze(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, AddressSpace>) {
+        let operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
+        (operation, self.map())
+    }
+
+    /// In a forked child: its memory is `copied` from now on, with the areas and rights of the map.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn become_copy(&self, copied: Copied) -> Result<(), Error> {
+        let CopiedMemory(copied) = self.copied.get_or_init(|| CopiedMemory(copied));
+        let map = self.map();
+        // The parent itself cannot read what has no rights.
+        let mut readable = map.areas().filter(|area| area.protection != Protection::NONE);
+        readable
+            .try_for_each(|area| copied.inherit(pages(&area.range), Access::from_bits(area.protection.bits())).map_err(of_view))
+    }
+
+    fn memory(&self) -> &dyn Memory {
+        match self.copied.get() {
+            Some(copied) => copied,
+            None => &*self.memory,
+        }
     }
 
     /// What is at `address`.
@@ -230,12 +282,12 @@ impl Space {
 
     fn apply(&self, effect: &Effect) -> Result<(), Error> {
         match effect {
-            Effect::Protect { range, protection } => self.memory.protect(range, protection.bits()),
+            Effect::Protect { range, protection } => self.memory().protect(range, protection.bits()),
             Effect::ProtectDown { range, protection } => {
-                self.memory.protect(range, protection.bits())?;
-                self.memory.protect_elsewhere(range, protection.bits())
+                self.memory().protect(range, protection.bits())?;
+                self.memory().protect_elsewhere(range, protection.bits())
             }
-            Effect::Discard { range } => self.memory.discard(range),
+            Effect::Discard { range } => self.memory().discard(range),
             Effect::ReadFile { range, fd, offset } => read_file(range, *fd, *offset),
             Effect::Copy { from, to, bytes } => copy(*from, *to, *bytes),
         }

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod ask;
 pub mod calls;
 pub mod check;
+pub mod children;
 pub mod clone;
 pub mod connection;
 pub mod descriptors;

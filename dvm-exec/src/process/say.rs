@@ -35,6 +35,11 @@ pub fn raw(text: &str) {
     written.unwrap_or(());
 }
 
+/// Names no refusal until the guard is dropped, so that a forked child finds the list whole.
+pub fn freeze() -> impl Drop {
+    NAMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Names a refused kind of call, the first time it is met; under `--check` in the table at the end.
 pub fn refused(kind: &str, reason: &str) {
     if check::is_on() {

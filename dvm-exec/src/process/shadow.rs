@@ -127,10 +127,7 @@ impl Shadow<'_> {
 
     fn clone_thread(&mut self, call: &Call, state: ThreadState, mask: u64) -> Return {
         self.root.figures.count_call(call.number);
-        let value = match CloneRequest::parse(libc::SYS_clone, &call.arguments) {
-            Ok(request) => clone::start(self.root, self.task, &request, state, mask),
-            Err(error) => -i64::from(error),
-        };
+        let value = clone::start(self.root, self.task, &CloneRequest::from_arguments(&call.arguments), state, mask);
         Return { value, ..Return::default() }
     }
 

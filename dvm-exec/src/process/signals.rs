@@ -3,7 +3,7 @@
 //! Owns the table of actions, the catcher's decisions and the way of a handler's frame onto the program's stack. Must not
 //! hold a lock while program memory is touched, nor allocate where husk code was interrupted.
 
-use super::husk::{self, Root};
+use super::husk;
 use super::member;
 use super::sigframe::{self, Action, Delivery, FaultWords, SignalInfo, UCONTEXT_BYTES};
 use super::thread::{Side, Thread, current};
@@ -23,6 +23,7 @@ const SI_KERNEL: i32 = 0x80;
 pub const KICK: i32 = libc::SIGURG;
 
 /// What the program wants done with each signal.
+#[derive(Debug)]
 pub struct Actions {
     table: Mutex<[Action; SIGNALS]>,
 }
@@ -57,6 +58,25 @@ impl Actions {
             set_native(signal, &Action::default()).unwrap_or(());
         }
         action
+    }
+
+    /// What a child starts with.
+    pub fn copy(&self) -> Self {
+        Self { table: Mutex::new(*self.lock()) }
+    }
+
+    /// Every handler gives way to the default action, here and in this process.
+    pub fn drop_handlers(&self) {
+        for (signal, action) in self.lock().iter_mut().enumerate().filter(|(_, action)| action.handler > 1) {
+            *action = Action::default();
+            set_native(signal as i32, action).unwrap_or(());
+        }
+    }
+
+    /// Signals that the program ignores but the husk must catch; the next program shall find them ignored.
+    pub fn ignored_but_caught(&self) -> impl Iterator<Item = i32> {
+        let table = *self.lock();
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGSYS].into_iter().filter(move |signal| table[*signal as usize].handler == 1)
     }
 
     /// Takes over what is ignored since before the program.
@@ -146,6 +166,10 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
             let action = husk::expect_root().actions.for_delivery(signal);
             deliver(&thread, context, resumed, info, action, thread.mask.get())
         }
+        Side::Child(child) => {
+            let action = child.actions.for_delivery(signal);
+            deliver(&thread, context, resumed, info, action, thread.mask.get())
+        }
         Side::Member(_) => member::take_signals(&thread, context, resumed),
     }
 }
@@ -179,6 +203,14 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
                 return deliver(&thread, context, frame, info, action, thread.mask.get());
             }
             root.prepare_death(128 + signal);
+            set_disposition(signal, Disposition::Default).unwrap_or(());
+            Verdict::Resume
+        }
+        Side::Child(child) => {
+            let action = child.actions.for_delivery(signal);
+            if action.handler > 1 && thread.mask.get() & bit(signal) == 0 {
+                return deliver(&thread, context, frame, info, action, thread.mask.get());
+            }
             set_disposition(signal, Disposition::Default).unwrap_or(());
             Verdict::Resume
         }
@@ -224,6 +256,7 @@ fn die(thread: &Thread, frame: Frame, reason: &str) -> Verdict {
     say::line(&format!("thread {}: {reason}", thread.tid));
     match &thread.side {
         Side::Root(_) => husk::expect_root().finish(husk::Ending::Signal(libc::SIGSEGV)),
+        Side::Child(child) => child.die(libc::SIGSEGV),
         Side::Member(link) => {
             let info = SignalInfo::fault(libc::SIGKILL, 0, frame.rip());
             member::report_fault(&mut link.borrow_mut(), &info, frame.rip());
@@ -237,7 +270,7 @@ pub fn set_mask(thread: &Thread, context: &Context, frame: Frame, mask: u64) {
     let mask = mask & !UNBLOCKABLE;
     thread.mask.set(mask);
     match &thread.side {
-        Side::Root(_) => frame.set_mask(mask),
+        Side::Root(_) | Side::Child(_) => frame.set_mask(mask),
         Side::Member(link) => {
             if member::tell_mask(&mut link.borrow_mut(), mask) {
                 context.raise_flag();
@@ -312,13 +345,13 @@ pub fn temporary_mask(number: i64, arguments: &[u64; 6]) -> Option<u64> {
 }
 
 /// What is done after a call of the program, before it goes on: signals queued meanwhile, at the root.
-pub fn end_call(root: &Root, thread: &Thread, context: &Context, frame: Frame, call: Option<(i64, [u64; 6])>) {
+pub fn end_call(actions: &Actions, thread: &Thread, context: &Context, frame: Frame, call: Option<(i64, [u64; 6])>) {
     let mut call = call;
     loop {
         let temporary =
             call.and_then(|(number, arguments)| if context.is_signalled() { temporary_mask(number, &arguments) } else { None });
         while let Some(info) = context.take(temporary.unwrap_or_else(|| thread.mask.get())) {
-            let action = root.actions.for_delivery(info.signal());
+            let action = actions.for_delivery(info.signal());
             if action.handler <= 1 {
                 continue;
             }

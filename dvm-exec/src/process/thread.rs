@@ -3,6 +3,7 @@
 //! Owns what is remembered per thread: at the root ([`Task`], one per thread of the program, wherever it runs) and on
 //! the host where it runs ([`Thread`]). Must not know how calls are executed.
 
+use super::children::Child;
 use super::member::Link;
 use super::sigframe::AltStack;
 use super::view::cpuset::CpuSet;
@@ -87,6 +88,8 @@ impl Tasks {
 pub enum Side {
     /// Its kernel thread is the root's own.
     Root(Arc<Task>),
+    /// It is a child of the program, in a process of its own at the root.
+    Child(Rc<Child>),
     /// It runs on another host; its shadow is at the other end of the link.
     Member(Box<RefCell<Link>>),
 }
@@ -112,6 +115,11 @@ thread_local! {
 /// Makes `thread` the one that runs on the calling kernel thread; replaces the one before.
 pub fn set_current(thread: Rc<Thread>) {
     CURRENT.with(|slot| *slot.borrow_mut() = Some(thread));
+}
+
+/// Nothing runs on the calling kernel thread any more; false if whoever ran there ended in the middle of this module.
+pub fn clear_current() -> bool {
+    CURRENT.with(|slot| slot.try_borrow_mut().map(|mut thread| *thread = None).is_ok())
 }
 
 /// The program thread that runs here, if any.

@@ -1,9 +1,12 @@
-//! What this processor and this kernel offer, and small facts about the calling process.
+//! What this processor and this kernel offer, and small facts about the calling process and what it may run.
 //!
 //! Owns the auxiliary vector, limits and process identity. Must not decide what a lack means.
 
 use super::call;
+use std::ffi::CString;
 use std::io::Error;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 const HWCAP2_FSGSBASE: u64 = 2;
 
@@ -92,6 +95,21 @@ pub fn limit(resource: u32) -> Result<(u64, u64), Error> {
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Error> {
     let both = [soft, hard];
     call::checked(libc::SYS_prlimit64, &[0, u64::from(resource), both.as_ptr() as u64, 0, 0, 0]).map(drop)
+}
+
+/// Whether this process may execute the file at `path`.
+#[must_use]
+pub fn may_execute(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let at = [libc::AT_FDCWD as u64, path.as_ptr() as u64, libc::X_OK as u64, libc::AT_EACCESS as u64, 0, 0];
+    call::raw(libc::SYS_faccessat2, &at) == 0
+}
+
+/// Whether the file at `path` gives capabilities to who executes it.
+#[must_use]
+pub fn has_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    call::raw(libc::SYS_getxattr, &[path.as_ptr() as u64, c"security.capability".as_ptr() as u64, 0, 0, 0, 0]) > 0
 }
 
 /// Ends the process with all its threads.

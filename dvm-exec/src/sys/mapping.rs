@@ -30,7 +30,9 @@ pub fn make_space_file() -> Result<OwnedFd, Error> {
 pub fn map_space(file: BorrowedFd<'_>) -> Result<(), Error> {
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     let arguments = [VIEW_FIRST, LINE - VIEW_FIRST, 0, flags as u64, file.as_raw_fd() as u64, VIEW_FIRST];
-    call::checked(libc::SYS_mmap, &arguments).map(drop)
+    call::checked(libc::SYS_mmap, &arguments)?;
+    // Children have copies.
+    call::checked(libc::SYS_madvise, &[VIEW_FIRST, LINE - VIEW_FIRST, libc::MADV_DONTFORK as u64, 0, 0, 0]).map(drop)
 }
 
 /// Sets the access rights of program pages.

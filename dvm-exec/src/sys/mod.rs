@@ -8,6 +8,7 @@ pub mod call;
 pub mod context;
 pub mod cpu;
 pub mod mapping;
+pub mod process;
 pub mod signal;
 pub mod startup;
 pub mod user;

@@ -10,6 +10,7 @@
 
 pub mod bed;
 pub mod case;
+pub mod children;
 pub mod doctor;
 pub mod failures;
 pub mod fastpath;
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         programs::cases(),
         users::cases(),
         refusals::cases(),
+        children::cases(),
         litmus::cases(),
         histories::cases(),
         failures::cases(),

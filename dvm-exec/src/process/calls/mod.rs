@@ -27,7 +27,7 @@ pub enum Class {
     Marshal(&'static Shape),
     /// The root's map of the address space.
     Memory,
-    /// Threads: clone, exit, robust lists, tid addresses.
+    /// Threads and processes: clone, fork, exit, robust lists, tid addresses, execve.
     Thread,
     /// Signals: actions, masks, stacks, returns.
     Signal,

@@ -114,9 +114,9 @@ pub(super) static LOW: [(&str, Class); 335] = [
     ("setsockopt", Delegate),
     ("getsockopt", Delegate),
     ("clone", Thread),
-    ("fork", refuse(ENOSYS, "new processes are not supported")),
-    ("vfork", refuse(ENOSYS, "new processes are not supported")),
-    ("execve", refuse(ENOSYS, "new programs are not supported")),
+    ("fork", Thread),
+    ("vfork", Thread),
+    ("execve", Thread),
     // 60
     ("exit", Thread),
     ("wait4", marshal![V, Out(Bytes(4), Whole), V, Out(Bytes(USAGE), Whole)]),
@@ -406,7 +406,7 @@ pub(super) static LOW: [(&str, Class); 335] = [
     // 320
     ("kexec_file_load", Delegate),
     ("bpf", refuse(EPERM, "not for a program of several hosts")),
-    ("execveat", refuse(ENOSYS, "new programs are not supported")),
+    ("execveat", Thread),
     ("userfaultfd", refuse(ENOSYS, "the program's faults are the agent's")),
     ("membarrier", refuse(ENOSYS, "a barrier over all hosts is not supported")),
     ("mlock2", Memory),

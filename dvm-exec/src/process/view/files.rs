@@ -42,6 +42,12 @@ pub(super) fn answer(root: &'static Root, number: i64, arguments: &[u64; 6]) -> 
     }
 }
 
+/// Whether a path names the program's own file, as /proc/self/exe does.
+pub fn is_own_executable(root: &Root, path: &[u8]) -> bool {
+    let found = absolute(None, path).and_then(|path| with_scene(root, None, |scene| scene.recognise(&path)));
+    found.is_some_and(|found| found.entry == Entry::Executable)
+}
+
 /// Lets `run` look at the job; the calling thread is `tid`, or the program's that runs here.
 pub(super) fn with_scene<T>(root: &Root, tid: Option<i32>, run: impl FnOnce(&Scene<'_>) -> T) -> T {
     let processors = super::processors(root);

@@ -17,6 +17,7 @@ use super::husk::Root;
 use super::thread::Task;
 use crate::sys::mapping;
 
+pub use files::is_own_executable;
 pub use program::Image;
 
 /// The answer to a call that shows the machine or the program; `None` where the kernel's own is right.

@@ -285,7 +285,6 @@ impl AddressSpace {
     }
 
     /// Areas, ascending.
-    #[cfg(test)]
     pub fn areas(&self) -> impl Iterator<Item = &Area> {
         self.areas.iter()
     }

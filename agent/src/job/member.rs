@@ -290,6 +290,12 @@ impl MemberJob {
                 self.start(&members, husk_members).map_err(|error| (self.agent.me, format!("{error:#}")))
             }
             ToPeer::CloseSpace { reason, .. } => Err((self.job.root, reason)),
+            ToPeer::PauseSpace { is_stopped, .. } => {
+                if let Some(husk) = &self.husk {
+                    husk.pause(is_stopped);
+                }
+                Ok(())
+            }
             ToPeer::AskStatistics { tag, .. } => {
                 let (figures, link) = (self.part.ask_figures(), Rc::clone(&self.link));
                 self.tasks.run(async move {

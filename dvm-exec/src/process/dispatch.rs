@@ -66,7 +66,7 @@ fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, argume
     let arguments = calls::without_pinning(number as u64, *arguments);
     Outcome::Value(match &thread.side {
         Side::Root(task) => execute::execute(husk::expect_root(), task, context.flag(), number, &arguments),
-        Side::Member(link) => member::delegate(&mut link.borrow_mut(), number, &arguments, &class),
+        Side::Member(link) => member::delegate(&mut link.borrow_mut(), context, number, &arguments, &class),
     })
 }
 
@@ -101,6 +101,6 @@ fn start_thread(thread: &Thread, context: &Context, frame: Frame, number: i64, a
     let state = frame.state(context.app_fs());
     match &thread.side {
         Side::Root(_) => clone::start(husk::expect_root(), &request, state, thread.mask.get()),
-        Side::Member(link) => member::start_thread(&mut link.borrow_mut(), &request, state, thread.mask.get()),
+        Side::Member(link) => member::start_thread(&mut link.borrow_mut(), context, &request, state, thread.mask.get()),
     }
 }

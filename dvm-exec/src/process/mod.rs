@@ -3,6 +3,7 @@
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
 pub mod agent;
+pub mod barrier;
 pub mod calls;
 pub mod clone;
 pub mod connection;
@@ -11,6 +12,8 @@ pub mod dispatch;
 pub mod elf;
 pub mod execute;
 pub mod husk;
+pub mod inherit;
+pub mod interrupted;
 pub mod load;
 pub mod local;
 pub mod member;

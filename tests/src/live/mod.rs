@@ -6,7 +6,7 @@
 //! * [`case`]: what a case is and what it needs.
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
-//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
+//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`signals`], [`users`],
 //!   [`stages`], [`trace`], [`doctor`].
 
 pub mod bed;
@@ -21,6 +21,7 @@ pub mod memory_model;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod signals;
 pub mod stages;
 pub mod trace;
 pub mod users;
@@ -41,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         fastpath::cases(),
+        signals::cases(),
     ]
     .into_iter()
     .flatten()

@@ -427,6 +427,10 @@ impl MemberJob {
         self.job.husk.send_replace(None);
         // A husk that is gone needs not be told.
         drop(self.tell(&ToHusk::JobEnded).await);
+        if let Some(husk) = &self.husk {
+            // A stopped one could not leave.
+            husk.pause(false);
+        }
         if let Some(husk) = self.husk.take()
             && timeout(HUSK_GRACE, husk.exited()).await.is_err()
         {

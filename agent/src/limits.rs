@@ -46,6 +46,8 @@ pub const CONTROL_BUFFER_BYTES: usize = 1 << 20;
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Silence after which a peer is lost.
 pub const LEASE: Duration = Duration::from_millis(2500);
+/// How often an agent looks whether a root's husk was stopped: the kernel tells only its parent.
+pub const STOP_CHECK: Duration = Duration::from_millis(250);
 /// How often leases are looked at.
 pub const LEASE_CHECK: Duration = Duration::from_millis(250);
 /// For a TCP connection and its handshake, each.

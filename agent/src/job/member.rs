@@ -287,6 +287,12 @@ impl MemberJob {
                 self.start(&members, husk_members).map_err(|error| (self.agent.me, format!("{error:#}")))
             }
             ToPeer::CloseSpace { reason, .. } => Err((self.job.root, reason)),
+            ToPeer::PauseSpace { is_stopped, .. } => {
+                if let Some(husk) = &self.husk {
+                    husk.pause(is_stopped);
+                }
+                Ok(())
+            }
             ToPeer::AskStatistics { tag, .. } => {
                 let (figures, link) = (self.part.ask_figures(), Rc::clone(&self.link));
                 self.tasks.run(async move {
@@ -418,6 +424,10 @@ impl MemberJob {
         self.job.husk.send_replace(None);
         // A husk that is gone needs not be told.
         drop(self.tell(&ToHusk::JobEnded).await);
+        if let Some(husk) = &self.husk {
+            // A stopped one could not leave.
+            husk.pause(false);
+        }
         if let Some(husk) = self.husk.take()
             && timeout(HUSK_GRACE, husk.exited()).await.is_err()
         {

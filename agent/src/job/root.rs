@@ -6,7 +6,9 @@ use super::part::{News, Part};
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
 use crate::exit::Refusal;
-use crate::limits::{CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STATISTICS_DEADLINE, STEP_DEADLINE};
+use crate::limits::{
+    CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STATISTICS_DEADLINE, STEP_DEADLINE, STOP_CHECK,
+};
 use crate::local::channel::{Caller, Channel};
 use crate::log::say;
 use crate::net::link::Link;
@@ -22,7 +24,7 @@ use std::time::Instant;
 use tokio::io::Interest;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 /// The device that lets a husk make a userfaultfd without any capability.
 const USERFAULTFD: &str = "/dev/userfaultfd";
@@ -54,6 +56,8 @@ struct RootJob {
     links: Vec<Rc<Link>>,
     members: Vec<Member>,
     connects: usize,
+    /// The husk is stopped, and the members were told.
+    is_stopped: bool,
     tasks: Tasks,
 }
 
@@ -138,6 +142,7 @@ fn prepare(
         links: Vec::new(),
         members: Vec::new(),
         connects: 0,
+        is_stopped: false,
         tasks,
     })
 }
@@ -352,8 +357,17 @@ impl RootJob {
     }
 
     async fn until_end(&mut self, inbox: &mut Inbox) -> End {
+        let mut stop_check = interval(STOP_CHECK);
+        stop_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let news = match inbox.recv().await {
+            let note = tokio::select! {
+                note = inbox.recv() => note,
+                _ = stop_check.tick(), if !self.links.is_empty() => {
+                    self.follow_stop();
+                    continue;
+                }
+            };
+            let news = match note {
                 Some(JobNote::Husk(packet, descriptors)) => match self.on_husk(packet, descriptors).await {
                     Ok(None) => News::None,
                     Ok(Some(status)) => return End::Husk(format!("the program ended with status {status}")),
@@ -387,6 +401,18 @@ impl RootJob {
                 }
                 News::Lost(node, reason) => return End::Lost(self.agent.cluster.name_of(node).to_owned(), reason),
             }
+        }
+    }
+
+    /// Stops the members' husks while the root's is stopped (^Z, SIGSTOP), and lets them go on with it.
+    fn follow_stop(&mut self) {
+        let Some(is_stopped) = is_stopped(self.caller.pid) else { return };
+        if is_stopped == self.is_stopped {
+            return;
+        }
+        self.is_stopped = is_stopped;
+        for link in &self.links {
+            link.send(ToPeer::PauseSpace { space: self.job.space.0, is_stopped });
         }
     }
 
@@ -477,6 +503,14 @@ impl RootJob {
         self.agent.forget_job(space);
         say(&self.agent.counters, format_args!("space {space}: ended: {reason}"));
     }
+}
+
+/// Whether a process is stopped by a signal (not by a debugger); none if there is no such process.
+fn is_stopped(pid: i32) -> Option<bool> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, parentheses too.
+    let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2))?;
+    Some(*state == b'T')
 }
 
 fn describe(agent: &Agent, node: NodeId, cpus: u16, cpu: CpuFeatures, monotonic_offset_ns: i64) -> Member {

@@ -116,6 +116,13 @@ pub enum ToPeer {
     },
     /// Heartbeat of the control connection; a lease runs out without it.
     Heartbeat,
+    /// The root's husk was stopped or goes on (job control); the member's does the same. No answer.
+    PauseSpace {
+        /// The space.
+        space: u32,
+        /// Stopped.
+        is_stopped: bool,
+    },
     /// A member's husk or shard died.
     MemberLost {
         /// The space.

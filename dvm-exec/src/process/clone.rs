@@ -7,10 +7,11 @@ use super::features;
 use super::husk::Root;
 use super::shadow;
 use super::sigframe::ThreadState;
+use super::signals;
 use super::thread::{Side, Task, Thread, set_current};
 use super::view::cpuset::CpuSet;
 use crate::sys::context::Block;
-use crate::sys::signal::replace_mask;
+use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
 use std::cell::Cell;
@@ -175,10 +176,11 @@ pub fn carry(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u
         side: Side::Root(Arc::clone(task)),
     }));
     features::trap(true);
-    replace_mask(mask);
+    replace_mask(mask & !FAULT_BITS);
     let ran = block.run(state);
     replace_mask(u64::MAX);
     features::trap(false);
+    signals::leave_signals(root.pid, task.tid, block.context());
     if let Err(error) = ran {
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
@@ -216,12 +218,12 @@ fn walk_robust_list(task: &Task) {
             }
             let next = user::read_u64(entry & !1)?;
             if entry != pending {
-                release_robust((entry & !1).wrapping_add(offset), task.tid)?;
+                release_robust(entry, offset, task.tid, false)?;
             }
             entry = next;
         }
         if pending != 0 {
-            release_robust((pending & !1).wrapping_add(offset), task.tid)?;
+            release_robust(pending, offset, task.tid, true)?;
         }
         Ok(())
     };
@@ -229,8 +231,16 @@ fn walk_robust_list(task: &Task) {
     walk().unwrap_or(());
 }
 
-fn release_robust(word: u64, tid: i32) -> Result<(), BadAddress> {
+/// Marks one lock as left behind by its owner. An `is_pending` one may have been unlocked without its waiter being woken.
+fn release_robust(entry: u64, offset: u64, tid: i32, is_pending: bool) -> Result<(), BadAddress> {
+    let word = (entry & !1).wrapping_add(offset);
+    if !word.is_multiple_of(4) {
+        return Err(BadAddress);
+    }
     let mut seen = user::read_u32(word)?;
+    if is_pending && seen == 0 {
+        wake_all_kinds(word);
+    }
     while seen & FUTEX_TID_MASK == tid as u32 {
         let dead = (seen & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
         let now = user::exchange_u32(word, seen, dead)?;

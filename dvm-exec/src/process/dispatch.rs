@@ -76,7 +76,7 @@ fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, argume
     Outcome::Value(match &thread.side {
         Side::Root(task) => execute::execute(husk::expect_root(), task, context.flag(), number, &arguments),
         Side::Child(child) => child.call(husk::expect_root(), context, number, &arguments),
-        Side::Member(link) => member::delegate(&mut link.borrow_mut(), number, &arguments, &class),
+        Side::Member(link) => member::delegate(&mut link.borrow_mut(), context, number, &arguments, &class),
     })
 }
 
@@ -121,6 +121,6 @@ fn start_thread(thread: &Thread, context: &Context, frame: Frame, number: i64, a
     match &thread.side {
         Side::Child(child) => child.refuse_child(),
         Side::Root(task) => clone::start(husk::expect_root(), task, &request, state, thread.mask.get()),
-        Side::Member(link) => member::start_thread(&mut link.borrow_mut(), &request, state, thread.mask.get()),
+        Side::Member(link) => member::start_thread(&mut link.borrow_mut(), context, &request, state, thread.mask.get()),
     }
 }

@@ -7,12 +7,14 @@ use super::calls::{self, Class};
 use super::children::replace;
 use super::husk::{Ending, Root};
 use super::thread::Task;
-use super::{descriptors, say, view};
+use super::{barrier, descriptors, inherit, say, view};
 use crate::sys::{call, user};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How often a futex call that modifies the word is tried again after its page went away.
-const FUTEX_ATTEMPTS_MAX: u32 = 64;
+const FUTEX_ATTEMPTS_MAX: u32 = 1024;
+/// Bytes of struct robust_list_head.
+const ROBUST_HEAD_BYTES: u64 = 24;
 
 /// Executes call `number`; `flag` keeps it from blocking once a signal waits. Returns the kernel's kind of result.
 pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, arguments: &[u64; 6]) -> i64 {
@@ -38,16 +40,45 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
             task.clear_tid.store(arguments[0], Ordering::Relaxed);
             i64::from(task.tid)
         }
+        libc::SYS_set_robust_list if arguments[1] != ROBUST_HEAD_BYTES => -i64::from(libc::EINVAL),
         libc::SYS_set_robust_list => {
             task.robust.store(arguments[0], Ordering::Relaxed);
             0
         }
+        libc::SYS_get_robust_list => robust_list(root, task, arguments),
+        libc::SYS_membarrier => barrier::call(root, arguments),
+        libc::SYS_setitimer | libc::SYS_timer_create => {
+            note_partial_clock(root, number, arguments);
+            call::raw_unless(flag, number, arguments)
+        }
         libc::SYS_rt_sigaction => root.actions.call(arguments),
         libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
-        libc::SYS_futex => futex(flag, arguments),
+        libc::SYS_futex => inherit::call(root, task, flag, arguments).unwrap_or_else(|| futex(flag, arguments)),
         libc::SYS_prlimit64 | libc::SYS_getrlimit => limit(root, number, arguments),
         _ => call::raw_unless(flag, number, arguments),
+    }
+}
+
+fn robust_list(root: &Root, task: &Task, arguments: &[u64; 6]) -> i64 {
+    let [tid, head, bytes, ..] = *arguments;
+    let found = if tid == 0 { Some(task.robust.load(Ordering::Relaxed)) } else { root.tasks.robust_list(tid as i32) };
+    let Some(list) = found else { return -i64::from(libc::ESRCH) };
+    let stored = user::write(bytes, &ROBUST_HEAD_BYTES.to_le_bytes()).and_then(|()| user::write(head, &list.to_le_bytes()));
+    stored.map_or(-i64::from(libc::EFAULT), |()| 0)
+}
+
+/// Timers on processor time see what the threads use at the root only.
+fn note_partial_clock(root: &Root, number: i64, arguments: &[u64; 6]) {
+    let counts_processor_time = if number == libc::SYS_setitimer {
+        arguments[0] != libc::ITIMER_REAL as u64
+    } else {
+        // Negative clocks name processes and threads.
+        matches!(arguments[0] as i32, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID | i32::MIN..0)
+    };
+    if counts_processor_time && root.hosts.len() > 1 {
+        let host = &root.hosts[0].name;
+        say::once(&format!("{} on processor time counts what threads use on host {host} only", named(number)));
     }
 }
 

@@ -9,6 +9,7 @@ use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
 use super::placement::Placement;
 use super::service::Member;
+use super::sigframe::SignalInfo;
 use super::signals::{self, Actions};
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
@@ -193,6 +194,7 @@ pub fn run(options: Options) -> Failure {
 
 fn start(options: Options) -> Result<Failure, Failure> {
     say::keep_stderr();
+    mapping::keep_view_out_of_cores();
     if !cpu::has_fsgsbase() {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
@@ -487,12 +489,22 @@ impl Root {
         match ending {
             Ending::Exit(status) => cpu::exit(status),
             Ending::Signal(signal) => {
+                if cpu::limit(libc::RLIMIT_CORE).is_ok_and(|(soft, _)| soft > 0) && signals::dumps_core(signal) {
+                    say::line("a core file holds the husk of this host, none of the program's memory");
+                }
                 set_disposition(signal, Disposition::Default).unwrap_or(());
                 call::raw(libc::SYS_tgkill, &[self.pid as u64, cpu::thread_id() as u64, signal as u64, 0, 0, 0]);
                 replace_mask(0);
                 cpu::exit(128 + signal)
             }
         }
+    }
+
+    /// Ends the program by a signal that thread `tid` on `host` got for what it did at `ip`.
+    pub fn die_of_fault(&self, tid: i32, host: &str, info: &SignalInfo, ip: u64) -> ! {
+        let (signal, address) = (info.signal(), info.address());
+        say::line(&format!("fatal signal {signal} in thread {tid} on host {host} at {ip:#x}, address {address:#x}"));
+        self.finish(Ending::Signal(signal))
     }
 
     /// Ends the job because the husk cannot go on.

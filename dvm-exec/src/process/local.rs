@@ -113,12 +113,10 @@ fn sleep(context: &Context, number: i64, arguments: &[u64; 6]) -> Result<i64, Ba
         let total = (time[0] as i64).saturating_mul(SECOND_NS).saturating_add(time[1] as i64) - husk::clock_correction_ns();
         time = [total.div_euclid(SECOND_NS) as u64, total.rem_euclid(SECOND_NS) as u64];
     }
-    let mut left = [0_u64; 2];
+    let mut left = time;
     let raw = [clock, flags, time.as_ptr() as u64, left.as_mut_ptr() as u64, 0, 0];
     let result = call::raw_unless(context.flag(), libc::SYS_clock_nanosleep, &raw);
     if result == -i64::from(libc::EINTR) && !is_absolute && rest != 0 {
-        // A sleep that was broken off before it began has everything left.
-        let left = if left == [0; 2] { time } else { left };
         user::write(rest, &pair(left))?;
     }
     Ok(result)

@@ -14,13 +14,13 @@ use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
 use super::vma::Protection;
 use super::wire::{Message, Side};
-use super::{ask, features, member, say};
+use super::{ask, barrier, features, member, say};
 use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, cpu, mapping};
 use dvm_api::local::{JobOpened, Purpose, ToHusk};
 use dvm_api::socket::SocketError;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, channel};
@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// How much later than a thread's connection the service connection may be ready.
 const SERVICE_LATEST: Duration = Duration::from_secs(10);
+/// Interrupts for threads that are not here, remembered; one for a thread that has ended stays until its number returns.
+const EARLY_KICKS_MAX: usize = 4096;
 /// The descriptor a member husk is started with.
 const CONTROL_DESCRIPTOR: i32 = 3;
 
@@ -49,6 +51,8 @@ pub struct MemberHusk {
 struct State {
     /// Kernel thread of each thread of the program here.
     carriers: BTreeMap<i32, Carrier>,
+    /// Threads that were to be interrupted before they were here.
+    early_kicks: BTreeSet<i32>,
     /// Who waits for an answer about the map; answers come in the order of the questions.
     waiters: VecDeque<mpsc::Sender<Answer>>,
     calls: BTreeMap<u32, (u64, u64)>,
@@ -83,6 +87,7 @@ pub fn run() -> Failure {
 
 fn start() -> Result<(), Failure> {
     say::keep_stderr();
+    mapping::keep_view_out_of_cores();
     if !cpu::has_fsgsbase() {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
@@ -183,6 +188,10 @@ impl MemberHusk {
                     let answer = ask::answer(question, |tid| self.carrier(tid));
                     self.tell(&Message::Told { tag, answer });
                 }
+                Message::Barrier { tag } => {
+                    barrier::pass_here();
+                    self.tell(&Message::ProtectDone { tag });
+                }
                 Message::Kick { tid, .. } => self.kick(tid),
                 Message::Exit { .. } => self.report(),
                 Message::ClockOffset { .. } => {}
@@ -260,11 +269,13 @@ impl MemberHusk {
     }
 
     fn kick(&self, tid: i32) {
-        let state = self.lock();
+        let mut state = self.lock();
         if let Some(Carrier { tid: carrier, .. }) = state.carriers.get(&tid) {
             let process = u64::from(std::process::id());
             // While the lock is held the carrier cannot end, so its number is still its own.
             call::raw(libc::SYS_tgkill, &[process, *carrier as u64, KICK as u64, 0, 0, 0]);
+        } else if state.early_kicks.len() < EARLY_KICKS_MAX {
+            state.early_kicks.insert(tid);
         }
     }
 
@@ -293,11 +304,12 @@ impl MemberHusk {
         self.job.members.iter().find(|member| member.node == self.job.me).map_or("?", |member| &member.name)
     }
 
-    /// A thread of the program starts on kernel thread `carrier`.
-    pub fn add_carrier(&self, tid: i32, carrier: Carrier) {
+    /// A thread of the program starts on kernel thread `carrier`; true if it was to be interrupted before.
+    pub fn add_carrier(&self, tid: i32, carrier: Carrier) -> bool {
         let mut state = self.lock();
         state.carriers.insert(tid, carrier);
         state.threads += 1;
+        state.early_kicks.remove(&tid)
     }
 
     /// It has ended. Its number may already name the next thread on another carrier.

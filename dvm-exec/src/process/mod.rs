@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod ask;
+pub mod barrier;
 pub mod calls;
 pub mod check;
 pub mod children;
@@ -15,6 +16,8 @@ pub mod elf;
 pub mod execute;
 pub mod features;
 pub mod husk;
+pub mod inherit;
+pub mod interrupted;
 pub mod load;
 pub mod local;
 pub mod member;

@@ -45,9 +45,19 @@ pub fn refused(kind: &str, reason: &str) {
     if check::is_on() {
         return check::refused(kind, reason);
     }
-    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
-    if named.len() < KINDS_MAX && named.insert(kind.to_owned()) {
-        drop(named);
+    if is_first(kind) {
         line(&format!("{kind} is not supported: {reason}"));
     }
+}
+
+/// Writes one line, the first time it is to be written.
+pub fn once(text: &str) {
+    if is_first(text) {
+        line(text);
+    }
+}
+
+fn is_first(kind: &str) -> bool {
+    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    named.len() < KINDS_MAX && named.insert(kind.to_owned())
 }

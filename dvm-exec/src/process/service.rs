@@ -306,6 +306,30 @@ pub fn ask(members: &[Arc<Member>], question: Question) -> Vec<Vec<u8>> {
     told.collect()
 }
 
+/// Has every member pass a memory barrier; returns when all have.
+pub fn barrier_everywhere(members: &[Arc<Member>]) {
+    let ask = |member: &Arc<Member>| {
+        let (sender, receiver) = channel();
+        let tag = {
+            let mut state = member.lock();
+            if state.is_lost {
+                return None;
+            }
+            state.tag += 1;
+            let tag = state.tag;
+            state.acknowledgements.insert(tag, sender);
+            tag
+        };
+        member.send(&Message::Barrier { tag });
+        Some(receiver)
+    };
+    let receivers: Vec<_> = members.iter().filter_map(ask).collect();
+    for receiver in receivers {
+        // A member that is lost acknowledges by its end; the job ends then.
+        receiver.recv().unwrap_or(());
+    }
+}
+
 /// The members of the job, for those who need one by host index (from 1).
 pub fn of_host(root: &Root, host: usize) -> Option<&Arc<Member>> {
     root.members().get(host.checked_sub(1)?)

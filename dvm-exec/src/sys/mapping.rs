@@ -161,3 +161,9 @@ pub fn connect_packets(path: &Path) -> Result<OwnedFd, Error> {
 pub fn close_raw(raw: RawFd) {
     call::raw(libc::SYS_close, &[raw as u64, 0, 0, 0, 0, 0]);
 }
+
+/// Keeps shared memory, which the view is, out of core files: it is huge, and most pages are on other hosts.
+pub fn keep_view_out_of_cores() {
+    // A kernel without core files has no such switch.
+    std::fs::write("/proc/self/coredump_filter", "0x31").unwrap_or(());
+}

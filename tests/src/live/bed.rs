@@ -44,7 +44,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 13] = [
+const SOURCES: [Source; 14] = [
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
@@ -58,7 +58,10 @@ const SOURCES: [Source; 13] = [
     source!("readers", "readers.c", "gcc" "-O2" "-pthread"),
     source!("history", "history.c", "gcc" "-O2" "-pthread"),
     source!("view", "view.c", "gcc" "-O2" "-pthread"),
+    source!("signals", "signals.c", "gcc" "-O2" "-pthread"),
 ];
+/// Scripts for python3.
+const SCRIPTS: [(&str, &str); 1] = [("jobcontrol.py", include_str!("../../programs/jobcontrol.py"))];
 const SCENE: &str = include_str!("../../programs/scene.pov");
 
 /// How much a case that repeats itself does.
@@ -139,6 +142,17 @@ impl Workshop {
         if !path.exists() {
             write_sample(&path, mebibytes << 20)?;
         }
+        Ok(path)
+    }
+
+    /// A script of the tests.
+    ///
+    /// # Errors
+    /// There is none of that name, or it cannot be written.
+    pub fn script(&self, name: &str) -> Result<PathBuf> {
+        let (_, text) = SCRIPTS.iter().find(|script| script.0 == name).with_context(|| format!("no script `{name}`"))?;
+        let path = self.directory.join(name);
+        fs::write(&path, text)?;
         Ok(path)
     }
 

@@ -23,6 +23,7 @@ pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod signals;
 pub mod stages;
 pub mod trace;
 pub mod users;
@@ -48,6 +49,7 @@ pub fn cases() -> Vec<Case> {
         links::cases(),
         view::cases(),
         process::cases(),
+        signals::cases(),
     ]
     .into_iter()
     .flatten()

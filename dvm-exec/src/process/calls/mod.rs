@@ -68,30 +68,6 @@ fn entry(number: u64) -> Option<&'static (&'static str, Class)> {
     }
 }
 
-/// Whether a call that came back with EINTR is repeated under SA_RESTART (signal(7) names those that are not).
-#[must_use]
-pub fn is_restartable(number: u64) -> bool {
-    !matches!(
-        number as i64,
-        libc::SYS_nanosleep
-            | libc::SYS_clock_nanosleep
-            | libc::SYS_pause
-            | libc::SYS_rt_sigsuspend
-            | libc::SYS_rt_sigtimedwait
-            | libc::SYS_poll
-            | libc::SYS_ppoll
-            | libc::SYS_select
-            | libc::SYS_pselect6
-            | libc::SYS_epoll_wait
-            | libc::SYS_epoll_pwait
-            | libc::SYS_epoll_pwait2
-            | libc::SYS_semop
-            | libc::SYS_semtimedop
-            | libc::SYS_msgsnd
-            | libc::SYS_msgrcv
-    )
-}
-
 /// Where a call's path stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedPath {

@@ -54,12 +54,9 @@ fn futex(operation: u64) -> Option<Class> {
     let command = operation as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     match command {
         libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => Some(Class::Marshal(&FUTEX_WAIT)),
-        libc::FUTEX_LOCK_PI
-        | libc::FUTEX_UNLOCK_PI
-        | libc::FUTEX_TRYLOCK_PI
-        | libc::FUTEX_WAIT_REQUEUE_PI
-        | libc::FUTEX_CMP_REQUEUE_PI
-        | 13 => refuse(libc::ENOSYS, "priority inheritance cannot span hosts", false), // 13: FUTEX_LOCK_PI2
+        libc::FUTEX_WAIT_REQUEUE_PI | libc::FUTEX_CMP_REQUEUE_PI => {
+            refuse(libc::ENOSYS, "waiters cannot be moved to a priority-inheriting lock", false)
+        }
         _ => None,
     }
 }

@@ -23,7 +23,7 @@ use crate::process::thread::{Side, Task, Thread, clear_current, set_current};
 use crate::process::{descriptors, say};
 use crate::sys::context::Block;
 use crate::sys::process::{self, Forked};
-use crate::sys::signal::replace_mask;
+use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
 use dvm_api::socket;
@@ -192,7 +192,7 @@ impl Birth {
         match Block::install(true) {
             Ok(block) => {
                 let block = kept.block.insert(block);
-                replace_mask(self.mask);
+                replace_mask(self.mask & !FAULT_BITS);
                 if self.request.has(libc::CLONE_CHILD_SETTID) {
                     // As for threads, a bad address is ignored.
                     user::store_u32(self.request.child_tid, pid as u32).unwrap_or(());

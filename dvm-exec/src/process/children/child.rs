@@ -5,7 +5,8 @@
 use super::request::{CALLS_MAX, goes_on};
 use crate::process::execute::execute;
 use crate::process::husk::Root;
-use crate::process::signals::Actions;
+use crate::process::sigframe::{Action, SignalInfo};
+use crate::process::signals::{Actions, stops_or_passes};
 use crate::process::thread::Task;
 use crate::process::{calls, say};
 use crate::sys::call;
@@ -135,6 +136,13 @@ impl Child {
     fn tell_death_signal(&self, address: u64) -> i64 {
         let signal = self.seen.death_signal().load(Ordering::Relaxed);
         if user::store_u32(address, signal).is_err() { -i64::from(libc::EFAULT) } else { 0 }
+    }
+
+    /// What becomes of a signal without a handler.
+    pub fn perform_default(&self, info: &SignalInfo, action: Action) {
+        if !stops_or_passes(self.task.tid, info.signal(), action) {
+            self.die(info.signal());
+        }
     }
 
     /// Ends the child as `signal` does.

@@ -18,7 +18,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Clone { call, state, mask } => writer.kind(3).call(call).state(state).u64(*mask),
         Message::Return(answer) => writer.kind(4).answer(answer),
         Message::SetMask(mask) => writer.kind(5).u64(*mask),
-        Message::Fault { info, ip } => writer.kind(6).bytes(&info.0).u64(*ip),
+        Message::Fault { info, ip, is_blocked } => writer.kind(6).bytes(&info.0).u64(*ip).kind(u8::from(*is_blocked)),
         Message::ExitThread { status } => writer.kind(7).u32(*status as u32),
         Message::MapQuery { address } => writer.kind(8).u64(*address),
         Message::MapAnswer { range, protection, mapped } => {
@@ -29,6 +29,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Kick { tid, signal } => writer.kind(12).u32(*tid as u32).signal(signal.as_ref()),
         Message::Exit { status } => writer.kind(13).u32(*status as u32),
         Message::ClockOffset { correction_ns } => writer.kind(14).u64(*correction_ns as u64),
+        Message::Barrier { tag } => writer.kind(16).u64(*tag),
         Message::Figures { user_ns, system_ns, threads, calls } => {
             writer.kind(15).u64(*user_ns).u64(*system_ns).u32(*threads).u32(calls.len() as u32);
             for &(number, count, ns) in calls {
@@ -58,7 +59,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         3 => Message::Clone { call: reader.call()?, state: Box::new(reader.state()?), mask: reader.u64()? },
         4 => Message::Return(reader.answer()?),
         5 => Message::SetMask(reader.u64()?),
-        6 => Message::Fault { info: reader.info()?, ip: reader.u64()? },
+        6 => Message::Fault { info: reader.info()?, ip: reader.u64()?, is_blocked: reader.flag()? },
         7 => Message::ExitThread { status: reader.u32()? as i32 },
         8 => Message::MapQuery { address: reader.u64()? },
         9 => Message::MapAnswer { range: reader.range()?, protection: reader.protection()?, mapped: reader.flag()? },
@@ -68,6 +69,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         13 => Message::Exit { status: reader.u32()? as i32 },
         14 => Message::ClockOffset { correction_ns: reader.u64()? as i64 },
         15 => reader.figures()?,
+        16 => Message::Barrier { tag: reader.u64()? },
         32 => Message::Ask { tag: reader.u64()?, question: reader.question()? },
         33 => Message::Told { tag: reader.u64()?, answer: reader.list(TOLD_BYTES_MAX)? },
         34 => Message::Traced { line: reader.list(TRACE_BYTES_MAX)? },
@@ -131,7 +133,7 @@ impl Writer<'_> {
     }
 
     fn answer(&mut self, answer: &Return) -> &mut Self {
-        self.u64(answer.value as u64).buffers(&answer.outputs).signal(answer.signal.as_ref())
+        self.u64(answer.value as u64).buffers(&answer.outputs).signal(answer.signal.as_ref()).kind(u8::from(answer.is_signalled))
     }
 
     fn state(&mut self, state: &ThreadState) -> &mut Self {
@@ -257,7 +259,7 @@ impl<'a> Reader<'a> {
     }
 
     fn answer(&mut self) -> Result<Return, WireError> {
-        Ok(Return { value: self.u64()? as i64, outputs: self.buffers()?, signal: self.signal()? })
+        Ok(Return { value: self.u64()? as i64, outputs: self.buffers()?, signal: self.signal()?, is_signalled: self.flag()? })
     }
 
     fn state(&mut self) -> Result<ThreadState, WireError> {

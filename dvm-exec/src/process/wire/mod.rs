@@ -98,6 +98,8 @@ pub struct Return {
     pub outputs: Vec<Buffer>,
     /// A signal to take before going on.
     pub signal: Option<SignalOrder>,
+    /// A signal waits at the root, to be asked for before the program goes on.
+    pub is_signalled: bool,
 }
 
 /// A thread to be started.
@@ -164,6 +166,8 @@ pub enum Message {
         info: SignalInfo,
         /// Where.
         ip: u64,
+        /// Whether the thread blocks it: no handler can be run.
+        is_blocked: bool,
     },
     /// Member, thread: the thread has left its stack and ends. No answer.
     ExitThread {
@@ -214,6 +218,11 @@ pub enum Message {
     ClockOffset {
         /// Nanoseconds to add.
         correction_ns: i64,
+    },
+    /// Root, service: make the program's threads there pass a memory barrier. Answered by ProtectDone.
+    Barrier {
+        /// Comes back.
+        tag: u64,
     },
     /// Root, service: tell about this host. Answered by Told.
     Ask {

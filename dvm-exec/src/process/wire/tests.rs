@@ -80,7 +80,7 @@ fn lengths_are_bounded() {
     assert_eq!(check(max + 1), Err(WireError::Length { bytes: max + 1 }));
     assert_eq!(check(u32::MAX), Err(WireError::Length { bytes: u32::MAX }));
     let buffer = |bytes| Buffer { argument: 0, bytes: std::vec![0; bytes] };
-    let with = |outputs| Message::Return(Return { value: 0, outputs, signal: None });
+    let with = |outputs| Message::Return(Return { outputs, ..Return::default() });
     let (mut sealer, mut opener) = pair();
     let full = with(std::vec![buffer(INLINE_BYTES_MAX)]);
     let mut out = std::vec![1];
@@ -167,13 +167,15 @@ fn message() -> impl Strategy<Value = Message> {
         start,
         call().prop_map(Message::Call),
         (call(), state(), any::<u64>()).prop_map(|(call, state, mask)| Message::Clone { call, state, mask }),
-        (any::<i64>(), buffers(), signal()).prop_map(|(value, outputs, signal)| Message::Return(Return {
-            value,
-            outputs,
-            signal
-        })),
+        (any::<i64>(), buffers(), signal(), any::<bool>())
+            .prop_map(|(value, outputs, signal, is_signalled)| Message::Return(Return { value, outputs, signal, is_signalled })),
         any::<u64>().prop_map(Message::SetMask),
-        (any::<u8>(), any::<u64>()).prop_map(|(byte, ip)| Message::Fault { info: SignalInfo([byte; 128]), ip }),
+        (any::<u8>(), any::<u64>(), any::<bool>()).prop_map(|(byte, ip, is_blocked)| Message::Fault {
+            info: SignalInfo([byte; 128]),
+            ip,
+            is_blocked
+        }),
+        any::<u64>().prop_map(|tag| Message::Barrier { tag }),
         any::<i32>().prop_map(|status| Message::ExitThread { status }),
         any::<u64>().prop_map(|address| Message::MapQuery { address }),
         (range(), rights(), any::<bool>()).prop_map(|(range, protection, mapped)| Message::MapAnswer {

@@ -7,6 +7,9 @@
 //! * [`peer`]: agent to agent, over TCP inside a Noise session, length-prefixed postcard.
 //! * [`socket`]: sending and receiving one packet with its descriptors.
 
+/// From this address on extents have the root as their home, so that pages there can have a file as their first content.
+pub const SOURCED_START: u64 = 0x4000_0000_0000;
+
 pub mod local;
 pub mod peer;
 pub mod socket;

@@ -21,6 +21,10 @@ impl Node {
             self.counters.dropped_nonsense += 1;
             return;
         }
+        let is_unknown = self.extents.get(&page.extent()).is_none_or(|extent| matches!(extent.form, Form::Unknown));
+        if is_unknown && self.rooted_home(page.extent()) == Some(self.me) {
+            self.settle_home(page.extent(), Some(self.me));
+        }
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
             None | Some(Form::Unknown) => {
                 self.send(frame.from, Message::Retry { request, page, home: None });
@@ -372,6 +376,7 @@ impl Node {
             Then::Forget => {
                 self.counters.pages_discarded += 1;
                 self.change(page, Step::Forgotten);
+                self.regain(page);
                 self.on_page_forgotten(request);
                 self.finish(page);
             }
@@ -421,7 +426,7 @@ impl Node {
     }
 
     /// Makes the page busy and returns the era after the present one; a page whose eras are used up is lost.
-    fn lock(&mut self, page: PageNumber) -> Option<Era> {
+    pub(crate) fn lock(&mut self, page: PageNumber) -> Option<Era> {
         let Some(era) = self.entry(page).word.era().0.checked_add(1).map(Era) else {
             self.change(page, Step::LostAt(Era(0)));
             return None;

@@ -174,6 +174,9 @@ fn start(options: Options) -> Result<Failure, Failure> {
     }
     let program = Program::find(&options.command[0], options.command.clone())?;
     let root = open_job(options, &program)?;
+    if let Some(bytes) = memory_bytes(root.hosts.len() as u64) {
+        root.space.map().set_promise(bytes);
+    }
     let vdso = map_vdso()?;
     let environment = environment(root.hosts.len());
     let state = program.load(&root.space, &environment, vdso)?;
@@ -190,6 +193,16 @@ fn start(options: Options) -> Result<Failure, Failure> {
     loop {
         call::raw(libc::SYS_pause, &[0; 6]);
     }
+}
+
+/// Memory and swap of all hosts, taken to be alike; none where the kernel promises without limit.
+fn memory_bytes(hosts: u64) -> Option<u64> {
+    let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?;
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let total = kibibytes("MemTotal:")? + kibibytes("SwapTotal:").unwrap_or(0);
+    (policy.trim() != "1").then(|| total.saturating_mul(1024).saturating_mul(hosts.max(1)))
 }
 
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull

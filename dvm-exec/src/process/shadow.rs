@@ -168,6 +168,9 @@ impl Shadow<'_> {
         }
         let (tid, host, address) = (self.task.tid, &self.member.name, info.address());
         say::line(&format!("fatal signal {signal} in thread {tid} on host {host} at {ip:#x}, address {address:#x}"));
+        if let Some(reason) = self.root.space.explain(address).filter(|_| signal == libc::SIGSEGV) {
+            say::line(&format!("thread {tid}: {reason}"));
+        }
         let signal = if signal == libc::SIGKILL { libc::SIGSEGV } else { signal };
         debug_assert!(bit(signal) != 0);
         self.root.finish(Ending::Signal(signal))
@@ -175,8 +178,10 @@ impl Shadow<'_> {
 
     fn look_up(&self, address: u64) -> Message {
         match self.root.space.lookup(address) {
-            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, mapped: found.mapped },
-            None => Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, mapped: false },
+            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, found: found.found },
+            None => {
+                Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, found: vma::Found::Hole }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use super::husk::{self, Root};
 use super::member;
 use super::sigframe::{self, Action, Delivery, FaultWords, SignalInfo, UCONTEXT_BYTES};
 use super::thread::{Side, Thread, current};
+use super::vma::Found;
 use super::{calls, say};
 use crate::sys::asm;
 use crate::sys::context::{Context, Phase, Verdict};
@@ -140,11 +141,13 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
 }
 
 fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
+    let judged = match judge_access(context, info, frame) {
+        Some(judged) => judged,
+        None => return Verdict::Resume,
+    };
+    let native = info.signal();
+    let info = &judged;
     let (signal, address) = (info.signal(), info.address());
-    let is_program_address = signal == libc::SIGSEGV && address < LINE;
-    if is_program_address && husk::root().is_none() && member::resolve(address, frame.get(Register::Error)) {
-        return Verdict::Resume;
-    }
     if let Some(landing) = asm::fault_landing(frame.rip()) {
         frame.set(Register::Rip, landing);
         return Verdict::Resume;
@@ -163,6 +166,12 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
             if action.handler > 1 && thread.mask.get() & bit(signal) == 0 {
                 return deliver(&thread, context, frame, info, action, thread.mask.get());
             }
+            if let Some(reason) = root.space.explain(address).filter(|_| signal == libc::SIGSEGV) {
+                say::line(&format!("thread {}: {reason}", thread.tid));
+            }
+            if signal != native {
+                root.finish(husk::Ending::Signal(signal));
+            }
             root.prepare_death(128 + signal);
             set_disposition(signal, Disposition::Default).unwrap_or(());
             Verdict::Resume
@@ -172,6 +181,30 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
             deliver(&thread, context, frame, &order.info, order.action, thread.mask.get())
         }
     }
+}
+
+/// What a fault is to the program; `None` if it may go on. Natively all of its space is mapped.
+fn judge_access(context: &Context, info: &SignalInfo, frame: Frame) -> Option<SignalInfo> {
+    const SEGV_MAPERR: i32 = 1;
+    const SEGV_ACCERR: i32 = 2;
+    const BUS_ADRERR: i32 = 2;
+    let address = info.address();
+    let is_access = info.signal() == libc::SIGSEGV && matches!(info.code(), SEGV_MAPERR | SEGV_ACCERR) && address < LINE;
+    if !is_access {
+        return Some(*info);
+    }
+    let error = frame.get(Register::Error);
+    let found = match husk::root() {
+        None => member::judge_fault(address, error)?,
+        // In a call the husk may be the one that changes the map.
+        Some(_) if context.phase(&frame) != Phase::Program => return Some(*info),
+        Some(root) => root.space.judge_fault(address, error)?,
+    };
+    Some(match found {
+        Found::Hole => SignalInfo::fault(libc::SIGSEGV, SEGV_MAPERR, address),
+        Found::Area => SignalInfo::fault(libc::SIGSEGV, SEGV_ACCERR, address),
+        Found::BeyondFile => SignalInfo::fault(libc::SIGBUS, BUS_ADRERR, address),
+    })
 }
 
 /// Lets `frame` go on in the program's handler. `running_mask` is the mask the handler's own is added to.

@@ -6,7 +6,7 @@
 //! * [`case`]: what a case is and what it needs.
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
-//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
+//! * the cases: [`programs`], [`memory`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
 //!   [`stages`], [`trace`], [`doctor`].
 
 pub mod bed;
@@ -17,6 +17,7 @@ pub mod fastpath;
 pub mod histories;
 pub mod linearize;
 pub mod litmus;
+pub mod memory;
 pub mod memory_model;
 pub mod programs;
 pub mod refusals;
@@ -32,6 +33,7 @@ use case::Case;
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = [
         programs::cases(),
+        memory::cases(),
         users::cases(),
         refusals::cases(),
         litmus::cases(),

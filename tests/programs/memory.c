@@ -283,7 +283,7 @@ static void growing(void) {
     char *wall = mmap(block + block_bytes, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     on_threads(fill, 0);
     double start = now();
-    while (block_bytes < 256 << 20) {
+    while (block_bytes < 64 << 20) {
         block = mremap(block, block_bytes, 2 * block_bytes, MREMAP_MAYMOVE);
         CHECK(block != MAP_FAILED);
         block_bytes *= 2;
@@ -296,7 +296,7 @@ static void growing(void) {
     char *to = map(block_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     start = now();
     CHECK(mremap(block, block_bytes, block_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
-    fprintf(stderr, "256 MiB moved in %.3f s\n", now() - start);
+    fprintf(stderr, "64 MiB moved in %.3f s\n", now() - start);
     printf("moved %d, before %s\n", *(uint64_t *)(to + 5 * PAGE) == 5 * PAGE + 1, touch(block, 0));
     block = mremap(to, block_bytes, PAGE, 0);
     printf("shrunk %d, behind %s\n", block == to, touch(to + PAGE, 0));

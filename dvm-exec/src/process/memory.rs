@@ -14,6 +14,7 @@ use super::vma::{
     RemapRequest,
 };
 use crate::exit::Failure;
+use crate::sys::signal::replace_mask;
 use crate::sys::{call, mapping};
 use dsm_wire::{PageNumber, PageRange};
 use std::io::Error;
@@ -21,6 +22,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use uffd_dsm::{Access, View, ViewError};
 
@@ -28,6 +30,9 @@ use uffd_dsm::{Access, View, ViewError};
 const GUARD_BYTES_MAX: u64 = 1 << 20;
 /// Bytes copied at once when an area moves.
 const COPY_BYTES: usize = 256 << 10;
+/// Threads that fetch what is copied, and bytes each fetches at once.
+const FETCHERS_MAX: u64 = 8;
+const FETCH_BYTES: u64 = 64 << 10;
 /// Bytes read from a file into the program's memory per call.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
@@ -343,7 +348,34 @@ fn read_file(range: &Range<u64>, fd: i32, offset: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// Copies while other threads bring the pages to this host: one fault at a time would wait for each page's way.
 fn copy(from: u64, to: u64, bytes: u64) -> Result<(), Error> {
+    let next = AtomicU64::new(from);
+    let fetch = || loop {
+        let at = next.fetch_add(FETCH_BYTES, Ordering::Relaxed);
+        if at >= from + bytes {
+            return;
+        }
+        // Whatever it cannot bring, the copy itself waits for, or fails on.
+        let part = FETCH_BYTES.min(from + bytes - at);
+        call::raw(libc::SYS_madvise, &[at, part, libc::MADV_POPULATE_READ as u64, 0, 0, 0]);
+    };
+    let count = (bytes / COPY_BYTES as u64).min(FETCHERS_MAX);
+    let former = replace_mask(u64::MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            let spawned = std::thread::Builder::new().stack_size(super::clone::STACK_BYTES).spawn_scoped(scope, fetch);
+            if spawned.is_err() {
+                // With fewer of them it takes longer.
+                break;
+            }
+        }
+        replace_mask(former);
+        copy_behind(from, to, bytes)
+    })
+}
+
+fn copy_behind(from: u64, to: u64, bytes: u64) -> Result<(), Error> {
     let mut buffer = vec![0_u8; COPY_BYTES];
     let mut done = 0;
     while done < bytes {

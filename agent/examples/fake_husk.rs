@@ -185,11 +185,11 @@ impl Root {
             ["at", node, rest @ ..] => self.at(node.parse()?, &rest.join(" ")),
             ["discard", page] => {
                 let range = PageSpan { first: (FIRST >> 12) + page.parse::<u64>()?, count: 1 };
-                self.ask(&ToAgent::Discard { tag: 7, range }).map(|answer| format!("{answer:?}"))
+                self.ask(&ToAgent::Discard { tag: 7, range, keeps_source: false }).map(|answer| format!("{answer:?}"))
             }
             ["discard-outside"] => {
                 let range = PageSpan { first: u64::MAX, count: 2 };
-                self.ask(&ToAgent::Discard { tag: 8, range }).map(|answer| format!("{answer:?}"))
+                self.ask(&ToAgent::Discard { tag: 8, range, keeps_source: false }).map(|answer| format!("{answer:?}"))
             }
             ["statistics"] => match self.ask(&ToAgent::Statistics { tag: 9 })? {
                 ToHusk::JobStatistics { hosts, .. } => {

@@ -21,6 +21,7 @@ pub mod limits;
 mod pager;
 mod pool;
 mod ranged;
+mod source;
 mod sys;
 mod view;
 

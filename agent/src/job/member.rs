@@ -246,7 +246,8 @@ impl MemberJob {
                 self.tell_ready();
                 Ok(())
             }
-            News::Discarded(tag) => self.tell(&ToHusk::Completed { tag }).await.map_err(|reason| (me, reason)),
+            News::Completed(tag) => self.tell(&ToHusk::Completed { tag }).await.map_err(|reason| (me, reason)),
+            News::Refused(tag, reason) => self.tell(&ToHusk::Failed { tag, reason }).await.map_err(|reason| (me, reason)),
             News::Lost(node, reason) if node == self.job.root => {
                 // The control connection may be alive: the root must end the job all the same.
                 Err((me, format!("the data path to the root is lost: {reason}")))
@@ -360,10 +361,13 @@ impl MemberJob {
                 self.tell_ready();
                 Ok(())
             }
-            ToAgent::Discard { tag, range } => match self.part.discard(tag, range) {
+            ToAgent::Discard { tag, range, keeps_source } => match self.part.discard(tag, range, keeps_source) {
                 Ok(()) => Ok(()),
                 Err(reason) => self.tell(&ToHusk::Failed { tag, reason }).await,
             },
+            ToAgent::Source { tag, .. } => {
+                self.tell(&ToHusk::Failed { tag, reason: "only the root's host gives pages a source".to_owned() }).await
+            }
             ToAgent::Connect { tag, .. } if self.connects >= CONNECTS_PENDING_MAX => {
                 self.tell(&ToHusk::Failed { tag, reason: format!("{CONNECTS_PENDING_MAX} connections are being opened") }).await
             }

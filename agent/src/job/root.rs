@@ -394,9 +394,14 @@ impl RootJob {
             };
             match news {
                 News::None | News::PeersReady => {}
-                News::Discarded(tag) => {
+                News::Completed(tag) => {
                     if let Err(error) = self.channel.send(&ToHusk::Completed { tag }, &[]).await {
                         return End::Husk(error.to_string());
+                    }
+                }
+                News::Refused(tag, reason) => {
+                    if let Err(reason) = self.fail(tag, reason).await {
+                        return End::Husk(reason);
                     }
                 }
                 News::Lost(node, reason) => return End::Lost(self.agent.cluster.name_of(node).to_owned(), reason),
@@ -424,8 +429,13 @@ impl RootJob {
                 self.channel.send(&ToHusk::ViewAccepted, &[]).await.map_err(|error| error.to_string())?;
                 self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
             }
-            ToAgent::Discard { tag, range } => {
-                if let Err(reason) = self.part.discard(tag, range) {
+            ToAgent::Discard { tag, range, keeps_source } => {
+                if let Err(reason) = self.part.discard(tag, range, keeps_source) {
+                    self.fail(tag, reason).await?;
+                }
+            }
+            ToAgent::Source { tag, range, offset } => {
+                if let Err(reason) = self.part.source(tag, range, offset, descriptors) {
                     self.fail(tag, reason).await?;
                 }
             }

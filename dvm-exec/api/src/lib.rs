@@ -12,4 +12,7 @@ pub mod features;
 pub mod local;
 pub mod peer;
 pub mod socket;
+
+/// From this address on extents have the root as their home, so that pages there can have a file as their first content.
+pub const SOURCED_START: u64 = 0x4000_0000_0000;
 mod sys;

@@ -34,6 +34,19 @@ pub enum ToAgent {
         tag: u32,
         /// Pages to forget.
         range: PageSpan,
+        /// Pages with a source have their first content then, not zeros.
+        keeps_source: bool,
+    },
+    /// The first content of these pages, which are forgotten or were never touched and lie from
+    /// [`SOURCED_START`](crate::SOURCED_START) on, is a file's; one descriptor follows: the file, open for reading. Only from the
+    /// root's husk. Answer: [`ToHusk::Completed`] or [`ToHusk::Failed`].
+    Source {
+        /// Comes back.
+        tag: u32,
+        /// Pages.
+        range: PageSpan,
+        /// Offset in the file of the first page.
+        offset: u64,
     },
     /// Open a connection to the husk on another host. Answer: [`ToHusk::Connection`] with one descriptor, or [`ToHusk::Failed`].
     Connect {

@@ -55,7 +55,7 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
         libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
         libc::SYS_futex => inherit::call(root, task, flag, arguments).unwrap_or_else(|| futex(flag, arguments)),
-        libc::SYS_prlimit64 | libc::SYS_getrlimit => limit(root, number, arguments),
+        libc::SYS_prlimit64 | libc::SYS_getrlimit | libc::SYS_setrlimit => limit(root, number, arguments),
         _ => call::raw_unless(flag, number, arguments),
     }
 }
@@ -119,15 +119,42 @@ fn guard_descriptors(number: i64, arguments: &[u64; 6]) -> Option<i64> {
 }
 
 fn limit(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
-    let (resource, new, old) =
-        if number == libc::SYS_getrlimit { (arguments[0], 0, arguments[1]) } else { (arguments[1], arguments[2], arguments[3]) };
-    let own = number == libc::SYS_getrlimit || arguments[0] == 0 || arguments[0] == root.pid as u64;
+    let (resource, new, old) = match number {
+        libc::SYS_getrlimit => (arguments[0], 0, arguments[1]),
+        libc::SYS_setrlimit => (arguments[0], arguments[1], 0),
+        _ => (arguments[1], arguments[2], arguments[3]),
+    };
+    let own = number != libc::SYS_prlimit64 || arguments[0] == 0 || arguments[0] == root.pid as u64;
+    if own && resource == u64::from(libc::RLIMIT_AS) {
+        return limit_address_space(root, new, old);
+    }
     if !own || resource != u64::from(libc::RLIMIT_STACK) || new != 0 {
         return call::raw(number, arguments);
     }
-    let (soft, hard) = root.stack_limit;
+    write_limits(old, root.stack_limit)
+}
+
+/// RLIMIT_AS is the program's alone: the husk has reserved all of the program's space.
+fn limit_address_space(root: &Root, new: u64, old: u64) -> i64 {
+    let wanted = if new == 0 { None } else { Some((user::read_u64(new), user::read_u64(new + 8))) };
+    let former = {
+        let mut map = root.space.map();
+        let former = map.limits();
+        match wanted {
+            Some((Ok(soft), Ok(hard))) if soft > hard => return -i64::from(libc::EINVAL),
+            Some((Ok(_), Ok(hard))) if hard > former.1 => return -i64::from(libc::EPERM),
+            Some((Ok(soft), Ok(hard))) => map.set_limits((soft, hard)),
+            Some(_) => return -i64::from(libc::EFAULT),
+            None => {}
+        }
+        former
+    };
+    if old == 0 { 0 } else { write_limits(old, former) }
+}
+
+fn write_limits(to: u64, (soft, hard): (u64, u64)) -> i64 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&soft.to_le_bytes());
     bytes[8..].copy_from_slice(&hard.to_le_bytes());
-    if user::write(old, &bytes).is_err() { -i64::from(libc::EFAULT) } else { 0 }
+    if user::write(to, &bytes).is_err() { -i64::from(libc::EFAULT) } else { 0 }
 }

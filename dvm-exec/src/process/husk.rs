@@ -210,6 +210,9 @@ fn start(options: Options) -> Result<Failure, Failure> {
         None => Program::find(&options.command[0], arguments)?,
     };
     let root = open_job(options, &program)?;
+    if let Some(bytes) = memory_bytes(root.hosts.len() as u64) {
+        root.space.map().set_promise(bytes);
+    }
     let vdso = map_vdso()?;
     let environment = environment(root.hosts.len(), &root.masking);
     let state = program.load(&root.space, &environment, vdso, &root.masking)?;
@@ -228,6 +231,16 @@ fn start(options: Options) -> Result<Failure, Failure> {
     loop {
         call::raw(libc::SYS_pause, &[0; 6]);
     }
+}
+
+/// Memory and swap of all hosts, taken to be alike; none where the kernel promises without limit.
+fn memory_bytes(hosts: u64) -> Option<u64> {
+    let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?;
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let total = kibibytes("MemTotal:")? + kibibytes("SwapTotal:").unwrap_or(0);
+    (policy.trim() != "1").then(|| total.saturating_mul(1024).saturating_mul(hosts.max(1)))
 }
 
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
@@ -504,6 +517,9 @@ impl Root {
     pub fn die_of_fault(&self, tid: i32, host: &str, info: &SignalInfo, ip: u64) -> ! {
         let (signal, address) = (info.signal(), info.address());
         say::line(&format!("fatal signal {signal} in thread {tid} on host {host} at {ip:#x}, address {address:#x}"));
+        if let Some(reason) = self.space.explain(address).filter(|_| signal == libc::SIGSEGV) {
+            say::line(&format!("thread {tid}: {reason}"));
+        }
         self.finish(Ending::Signal(signal))
     }
 

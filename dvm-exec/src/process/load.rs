@@ -264,7 +264,7 @@ fn place(space: &Space, file: &File, path: &Path, plan: &LoadPlan) -> Result<(),
     let pages = plan.pages();
     for part in &pages {
         let kind = match part.file_offset {
-            Some(offset) => AreaKind::File { file: identity.clone(), offset, shared: false },
+            Some(offset) => AreaKind::File { file: identity.clone(), offset, shared: false, end: u64::MAX },
             None => AreaKind::Anonymous { shared: false },
         };
         put(space, Area { range: part.range.clone(), protection: Protection::READ_WRITE, kind })?;

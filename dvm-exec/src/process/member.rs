@@ -15,6 +15,7 @@ use super::sigframe::{SignalInfo, ThreadState};
 use super::signals::{self, Lasts, deliver};
 use super::thread::{Side, Thread, set_current};
 use super::trace::Traced;
+use super::vma::Found;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
 use crate::sys::context::{Block, Context, Verdict};
 use crate::sys::cpu::Scheduling;
@@ -27,9 +28,6 @@ use std::time::Instant;
 
 /// Calls whose results the root writes by itself, so that they cannot travel in husk memory.
 const RAW: [i64; 4] = [libc::SYS_prlimit64, libc::SYS_getrlimit, libc::SYS_readlink, libc::SYS_readlinkat];
-/// Bits of a page fault's error code.
-const FAULT_WRITE: u64 = 2;
-const FAULT_EXECUTE: u64 = 16;
 
 /// A thread's connection to its shadow.
 pub struct Link {
@@ -181,27 +179,18 @@ fn take_all(thread: &Thread, context: &Context, frame: Frame, broken: &mut Optio
     }
 }
 
-/// Whether the program may touch `address` as the fault with this error code did, now or after asking the root.
-pub fn resolve(address: u64, error: u64) -> bool {
-    let Some((protection, _)) = member().ask_map(address) else { return false };
-    let needed = match error {
-        error if error & FAULT_WRITE != 0 => libc::PROT_WRITE,
-        error if error & FAULT_EXECUTE != 0 => libc::PROT_EXEC,
-        _ => libc::PROT_READ,
-    };
-    protection.bits() & needed != 0
+/// Whether the program may touch `address` as the fault with this error code did, after asking the root; else what is there.
+pub fn judge_fault(address: u64, error: u64) -> Option<Found> {
+    match member().ask_map(address) {
+        Some((protection, _)) if protection.allows(error) => None,
+        Some((_, found)) => Some(found),
+        None => Some(Found::Hole),
+    }
 }
 
 /// Tells the root of a fault that the program may have a handler for. The job ends if it has none.
 pub fn report_fault(link: &mut Link, info: &SignalInfo, ip: u64, is_blocked: bool) -> SignalOrder {
-    const SEGV_MAPERR: i32 = 1;
-    const SEGV_ACCERR: i32 = 2;
-    let mut info = *info;
-    if info.signal() == libc::SIGSEGV && info.code() == SEGV_ACCERR && member().is_hole(info.address()) {
-        // All pages are mapped natively; the program shall see that this one is not.
-        info = SignalInfo::fault(libc::SIGSEGV, SEGV_MAPERR, info.address());
-    }
-    match link.ask(&Message::Fault { info, ip, is_blocked }).signal {
+    match link.ask(&Message::Fault { info: *info, ip, is_blocked }).signal {
         Some(order) => order,
         None => member().fail("the root neither handled a fault nor ended the job"),
     }

@@ -12,7 +12,7 @@ use super::husk::{map_vdso, set_topology};
 use super::memory::{ViewMemory, map_view};
 use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
-use super::vma::Protection;
+use super::vma::{Found, Protection};
 use super::wire::{Message, Side};
 use super::{ask, barrier, features, member, say};
 use crate::exit::Failure;
@@ -57,11 +57,9 @@ struct State {
     waiters: VecDeque<mpsc::Sender<Answer>>,
     calls: BTreeMap<u32, (u64, u64)>,
     threads: u32,
-    /// The hole found last by a fault.
-    hole: Option<Range<u64>>,
 }
 
-type Answer = (Protection, bool);
+type Answer = (Protection, Found);
 
 /// A kernel thread that carries one thread of the program after the other.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +176,7 @@ impl MemberHusk {
     fn obey(&self, receiver: &mut Receiver) -> Result<(), ConnectionError> {
         loop {
             match receiver.receive(None)? {
-                Message::MapAnswer { range, protection, mapped } => self.grant(&range, protection, mapped),
+                Message::MapAnswer { range, protection, found } => self.grant(&range, protection, found),
                 Message::Protect { tag: GRANT_TAG, range, protection } => self.protect(&range, protection),
                 Message::Protect { tag, range, .. } => {
                     self.protect(&range, Protection::NONE);
@@ -206,17 +204,14 @@ impl MemberHusk {
         }
     }
 
-    fn grant(&self, range: &Range<u64>, protection: Protection, mapped: bool) {
+    fn grant(&self, range: &Range<u64>, protection: Protection, found: Found) {
         if protection != Protection::NONE {
             self.protect(range, protection);
         }
-        let mut state = self.lock();
-        if !mapped {
-            state.hole = Some(range.clone());
-        }
-        if let Some(waiter) = state.waiters.pop_front() {
+        let waiter = self.lock().waiters.pop_front();
+        if let Some(waiter) = waiter {
             // One who no longer waits needs no answer.
-            waiter.send((protection, mapped)).unwrap_or(());
+            waiter.send((protection, found)).unwrap_or(());
         }
     }
 
@@ -232,7 +227,7 @@ impl MemberHusk {
     }
 
     /// Asks the root what is at `address`; its rights hold here when this returns. `None` if the root is gone.
-    pub fn ask_map(&self, address: u64) -> Option<(Protection, bool)> {
+    pub fn ask_map(&self, address: u64) -> Option<(Protection, Found)> {
         let (answer, receiver) = channel();
         let mut service = self.service();
         let sender = service.as_mut()?;
@@ -242,11 +237,6 @@ impl MemberHusk {
         drop(service);
         self.check(sent);
         receiver.recv().ok()
-    }
-
-    /// Whether `address` lies in the hole that a fault found last.
-    pub fn is_hole(&self, address: u64) -> bool {
-        self.lock().hole.as_ref().is_some_and(|hole| hole.contains(&address))
     }
 
     fn tell(&self, message: &Message) {

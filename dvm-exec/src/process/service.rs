@@ -7,7 +7,7 @@ use super::agent::Agent;
 use super::connection::{Connection, Sender};
 use super::husk::{Root, root};
 use super::trace;
-use super::vma::Protection;
+use super::vma::{Found, Protection};
 use super::wire::{Message, Question, Side, SignalOrder};
 use dvm_api::local::Purpose;
 use std::collections::BTreeMap;
@@ -193,9 +193,9 @@ impl Member {
                 if found.protection != Protection::NONE {
                     self.lock().granted.insert(&found.range);
                 }
-                Message::MapAnswer { range: found.range, protection: found.protection, mapped: found.mapped }
+                Message::MapAnswer { range: found.range, protection: found.protection, found: found.found }
             }
-            None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, mapped: false },
+            None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, found: Found::Hole },
         };
         self.send(&answer);
         drop(map);

@@ -176,8 +176,10 @@ impl Shadow<'_> {
 
     fn look_up(&self, address: u64) -> Message {
         match self.root.space.lookup(address) {
-            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, mapped: found.mapped },
-            None => Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, mapped: false },
+            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, found: found.found },
+            None => {
+                Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, found: vma::Found::Hole }
+            }
         }
     }
 }

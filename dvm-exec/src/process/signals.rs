@@ -10,6 +10,7 @@ use super::member;
 use super::say;
 use super::sigframe::{self, Action, Delivery, FaultWords, SignalInfo, UCONTEXT_BYTES};
 use super::thread::{Side, Thread, current};
+use super::vma::Found;
 use crate::sys::context::{Context, Phase, Verdict};
 use crate::sys::signal::{
     Disposition, FAULT_BITS, Frame, Register, SIGSYS_BIT, replace_mask, set_disposition, set_disposition_with,
@@ -222,15 +223,14 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
 }
 
 fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
-    let (signal, address) = (info.signal(), info.address());
     // A trapped CPUID is a general protection fault, which comes without an address.
-    if signal == libc::SIGSEGV && info.code() == SI_KERNEL && features::answer(frame, context.phase(&frame) == Phase::Program) {
+    let is_protection = info.signal() == libc::SIGSEGV && info.code() == SI_KERNEL;
+    if is_protection && features::answer(frame, context.phase(&frame) == Phase::Program) {
         return Verdict::Resume;
     }
-    let is_program_address = signal == libc::SIGSEGV && address < LINE;
-    if is_program_address && husk::root().is_none() && member::resolve(address, frame.get(Register::Error)) {
-        return Verdict::Resume;
-    }
+    let Some(judged) = judge_access(context, info, frame) else { return Verdict::Resume };
+    let info = &judged;
+    let (signal, address) = (info.signal(), info.address());
     if let Some(landing) = asm::fault_landing(frame.rip()) {
         frame.set(Register::Rip, landing);
         return Verdict::Resume;
@@ -245,16 +245,15 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
     match &thread.side {
         Side::Root(_) => {
             let root = husk::expect_root();
-            let info = root_fault(root, info);
             let is_blocked = thread.mask.get() & bit(signal) != 0;
             if !is_blocked {
                 let action = root.actions.for_delivery(signal);
                 if action.handler > 1 {
-                    return deliver(&thread, context, frame, &info, action, thread.mask.get());
+                    return deliver(&thread, context, frame, info, action, thread.mask.get());
                 }
             }
             let host = root.hosts.first().map_or("this", |host| host.name.as_str());
-            root.die_of_fault(thread.tid, host, &info, frame.rip())
+            root.die_of_fault(thread.tid, host, info, frame.rip())
         }
         Side::Child(child) => {
             let action = child.actions.for_delivery(signal);
@@ -270,15 +269,6 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
             deliver(&thread, context, frame, &order.info, order.action, thread.mask.get())
         }
     }
-}
-
-/// All pages of the view are mapped natively; the program shall see where nothing is.
-fn root_fault(root: &Root, info: &SignalInfo) -> SignalInfo {
-    let is_hole = || root.space.lookup(info.address()).is_none_or(|found| !found.mapped);
-    if info.signal() == libc::SIGSEGV && info.code() == SEGV_ACCERR && is_hole() {
-        return SignalInfo::fault(libc::SIGSEGV, SEGV_MAPERR, info.address());
-    }
-    *info
 }
 
 /// What becomes of a signal that was caught while it had a handler and is looked at when it has none, or that is always
@@ -324,6 +314,28 @@ pub fn leave_signals(pid: i32, tid: i32, context: &Context) {
             give_back(pid, tid, &info);
         }
     }
+}
+
+/// What a fault is to the program; `None` if it may go on. Natively all of its space is mapped.
+fn judge_access(context: &Context, info: &SignalInfo, frame: Frame) -> Option<SignalInfo> {
+    const BUS_ADRERR: i32 = 2;
+    let address = info.address();
+    let is_access = info.signal() == libc::SIGSEGV && matches!(info.code(), SEGV_MAPERR | SEGV_ACCERR) && address < LINE;
+    if !is_access {
+        return Some(*info);
+    }
+    let error = frame.get(Register::Error);
+    let found = match husk::root() {
+        None => member::judge_fault(address, error)?,
+        // In a call the husk may be the one that changes the map.
+        Some(_) if context.phase(&frame) != Phase::Program => return Some(*info),
+        Some(root) => root.space.judge_fault(address, error)?,
+    };
+    Some(match found {
+        Found::Hole => SignalInfo::fault(libc::SIGSEGV, SEGV_MAPERR, address),
+        Found::Area => SignalInfo::fault(libc::SIGSEGV, SEGV_ACCERR, address),
+        Found::BeyondFile => SignalInfo::fault(libc::SIGBUS, BUS_ADRERR, address),
+    })
 }
 
 /// Lets `frame` go on in the program's handler. `running_mask` is the mask the handler's own is added to.

@@ -137,7 +137,11 @@ fn attend(root: &OwnedFd, job: &Job, members: &[OwnedFd]) -> anyhow::Result<()> 
             Err(error) => return Err(error.into()),
         };
         match packet {
-            ToAgent::Discard { tag, range } => {
+            ToAgent::Source { tag, .. } => {
+                let reason = "this agent reads no files".to_owned();
+                socket::send(root.as_fd(), &ToHusk::Failed { tag, reason }, &[])?;
+            }
+            ToAgent::Discard { tag, range, .. } => {
                 let first = dsm_wire::PageNumber(range.first);
                 pager.drop_pages(dsm_wire::PageRange::new(first, range.count))?;
                 socket::send(root.as_fd(), &ToHusk::Completed { tag }, &[])?;

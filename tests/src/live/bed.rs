@@ -44,7 +44,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 14] = [
+const SOURCES: [Source; 15] = [
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
@@ -53,6 +53,7 @@ const SOURCES: [Source; 14] = [
     source!("endless", "endless.c", "gcc" "-O2" "-pthread"),
     source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
     source!("children", "children.c", "gcc" "-O2" "-pthread"),
+    source!("memory", "memory.c", "gcc" "-O2" "-pthread"),
     source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
     source!("tcx", "tcx.c", "gcc" "-O2"),
     source!("readers", "readers.c", "gcc" "-O2" "-pthread"),

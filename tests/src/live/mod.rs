@@ -18,6 +18,7 @@ pub mod histories;
 pub mod linearize;
 pub mod links;
 pub mod litmus;
+pub mod memory;
 pub mod memory_model;
 pub mod process;
 pub mod programs;
@@ -36,6 +37,7 @@ use case::Case;
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = [
         programs::cases(),
+        memory::cases(),
         users::cases(),
         refusals::cases(),
         children::cases(),

@@ -6,7 +6,7 @@ use super::checker::{Truth, check_single_writer};
 use super::fast::Fast;
 use super::host::{Host, Thread};
 use super::kernel::Arrival;
-use super::pager::Stamp;
+use super::pager::{AHEAD_PAGES, Stamp};
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use super::verdicts::{Count, Verdicts};
@@ -246,6 +246,9 @@ impl World {
             self.plan_at(crash.at_ns, crash.host, Happening::Crash);
         }
         self.plan_partition();
+        if self.plan.is_sourced {
+            self.source_all()?;
+        }
         while let Some(Reverse(due)) = self.agenda.pop() {
             if due.at > self.plan.heal_ns + LIVENESS_NS {
                 break;
@@ -428,7 +431,8 @@ impl World {
 
     fn effect(&mut self, host: usize, op: OpId, work: &PageOp, rest_ns: u64) -> Result<(), String> {
         let (result, woken) = self.hosts[host].pager.carry_out(work).map_err(|reason| format!("host {host}: {reason}"))?;
-        for page in work.range().pages() {
+        let ahead = if let PageOp::Refresh { .. } = work { AHEAD_PAGES } else { 0 };
+        for page in PageRange::new(work.range().first, work.range().count + ahead).pages() {
             self.check_page(page)?;
         }
         if let Some(range) = woken {

@@ -304,6 +304,7 @@ impl Node {
             whole.present.remove_run(first, count);
             whole.ramp = 0;
             self.counters.pages_discarded += (before - whole.present.len()) as u64;
+            self.sources.add_to(&mut whole.present, here);
             let range = PageRange::new(number.page(low), span as u64);
             self.start(PageOp::Drop { range }, Follow::Forget { job: request });
         }
@@ -360,6 +361,7 @@ impl Node {
             self.change(page, Step::Forgotten);
             let era = self.entry(page).word.era();
             self.set_local(page, Local { state: LocalState::Invalid, era });
+            self.regain(page);
             self.finish(page);
         }
         self.on_page_forgotten(job);

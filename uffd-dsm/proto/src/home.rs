@@ -29,6 +29,10 @@ impl Node {
             self.counters.dropped_nonsense += 1;
             return;
         }
+        let is_unknown = self.extents.get(&page.extent()).is_none_or(|extent| matches!(extent.form, Form::Unknown));
+        if is_unknown && self.rooted_home(page.extent()) == Some(self.me) {
+            self.settle_home(page.extent(), Some(self.me));
+        }
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
             None | Some(Form::Unknown) => {
                 self.send(frame.from, Message::Retry { request, page, home: None });
@@ -385,6 +389,7 @@ impl Node {
             Then::Forget => {
                 self.counters.pages_discarded += 1;
                 self.change(page, Step::Forgotten);
+                self.regain(page);
                 self.on_page_forgotten(request);
                 self.finish(page);
             }
@@ -451,6 +456,16 @@ impl Node {
             return Err(NotLocked::Waits);
         }
         Ok(era)
+    }
+
+    /// The same for a page that nobody has: no kernel program locks that.
+    pub(crate) fn lock_fresh(&mut self, page: PageNumber) -> Option<Era> {
+        let Some(era) = self.entry(page).word.era().0.checked_add(1).map(Era) else {
+            self.change(page, Step::LostAt(Era(0)));
+            return None;
+        };
+        self.change(page, Step::Lock);
+        Some(era)
     }
 
     /// The directory entry of a page homed here.

@@ -28,6 +28,7 @@ pub mod plant;
 mod recent;
 mod requester;
 mod sense;
+mod source;
 mod stats;
 mod timer;
 mod transient;

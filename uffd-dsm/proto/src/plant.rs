@@ -38,11 +38,13 @@ pub enum Plant {
     TransactionNotAdopted,
     /// Who keeps its copy is taken from the request that comes again, not from the one that the program has seen.
     SparedByRetry,
+    /// A sourced page that was forgotten is fresh, as any other.
+    SourceNotRegained,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 15] = [
+    pub const ALL: [Plant; 16] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -58,6 +60,7 @@ impl Plant {
         Plant::SharersBeforeLock,
         Plant::TransactionNotAdopted,
         Plant::SparedByRetry,
+        Plant::SourceNotRegained,
     ];
 }
 

@@ -81,7 +81,7 @@ pub(super) static LOW: [(&str, Class); 335] = [
     ("sched_yield", Local),
     ("mremap", Memory),
     ("msync", Memory),
-    ("mincore", refuse(ENOSYS, "which pages are resident differs by host")),
+    ("mincore", Memory),
     ("madvise", Memory),
     ("shmget", refuse(ENOSYS, "System V shared memory cannot span hosts")),
     // 30

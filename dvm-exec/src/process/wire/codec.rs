@@ -3,7 +3,7 @@
 //! Owns the layout. Must not know keys, tags or lengths of frames.
 
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
-use super::super::vma::Protection;
+use super::super::vma::{Found, Protection};
 use super::{
     BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room, SignalOrder, TOLD_BYTES_MAX,
     TRACE_BYTES_MAX, ThreadStart, WireError,
@@ -21,9 +21,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Fault { info, ip, is_blocked } => writer.kind(6).bytes(&info.0).u64(*ip).kind(u8::from(*is_blocked)),
         Message::ExitThread { status } => writer.kind(7).u32(*status as u32),
         Message::MapQuery { address } => writer.kind(8).u64(*address),
-        Message::MapAnswer { range, protection, mapped } => {
-            writer.kind(9).range(range).protection(*protection).kind(u8::from(*mapped))
-        }
+        Message::MapAnswer { range, protection, found } => writer.kind(9).range(range).protection(*protection).kind(*found as u8),
         Message::Protect { tag, range, protection } => writer.kind(10).u64(*tag).range(range).protection(*protection),
         Message::ProtectDone { tag } => writer.kind(11).u64(*tag),
         Message::Kick { tid, signal } => writer.kind(12).u32(*tid as u32).signal(signal.as_ref()),
@@ -62,7 +60,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         6 => Message::Fault { info: reader.info()?, ip: reader.u64()?, is_blocked: reader.flag()? },
         7 => Message::ExitThread { status: reader.u32()? as i32 },
         8 => Message::MapQuery { address: reader.u64()? },
-        9 => Message::MapAnswer { range: reader.range()?, protection: reader.protection()?, mapped: reader.flag()? },
+        9 => Message::MapAnswer { range: reader.range()?, protection: reader.protection()?, found: reader.found()? },
         10 => Message::Protect { tag: reader.u64()?, range: reader.range()?, protection: reader.protection()? },
         11 => Message::ProtectDone { tag: reader.u64()? },
         12 => Message::Kick { tid: reader.u32()? as i32, signal: reader.signal()? },
@@ -190,6 +188,15 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Result<u64, WireError> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn found(&mut self) -> Result<Found, WireError> {
+        match self.u8()? {
+            0 => Ok(Found::Hole),
+            1 => Ok(Found::Area),
+            2 => Ok(Found::BeyondFile),
+            _ => Err(WireError::Malformed("what is at an address is unknown")),
+        }
     }
 
     fn flag(&mut self) -> Result<bool, WireError> {

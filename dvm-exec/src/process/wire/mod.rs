@@ -17,7 +17,7 @@ mod codec;
 mod tests;
 
 use super::sigframe::{Action, AltStack, SignalInfo, ThreadState};
-use super::vma::Protection;
+use super::vma::{Found, Protection};
 use crate::sys::cpu::Scheduling;
 
 /// Payload bytes a call may carry, in or out.
@@ -185,8 +185,8 @@ pub enum Message {
         range: Range<u64>,
         /// Its rights.
         protection: Protection,
-        /// Whether it is an area.
-        mapped: bool,
+        /// What it is.
+        found: Found,
     },
     /// Root, service: lower these pages to these rights, answered by ProtectDone; with tag 0: they have these rights, no answer.
     Protect {

@@ -7,6 +7,10 @@ use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+fn found() -> impl Strategy<Value = Found> {
+    prop_oneof![Just(Found::Hole), Just(Found::Area), Just(Found::BeyondFile)]
+}
+
 const KEY: [u8; 16] = *b"0123456789abcdef";
 
 fn pair() -> (Sealer, Opener) {
@@ -178,11 +182,7 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|tag| Message::Barrier { tag }),
         any::<i32>().prop_map(|status| Message::ExitThread { status }),
         any::<u64>().prop_map(|address| Message::MapQuery { address }),
-        (range(), rights(), any::<bool>()).prop_map(|(range, protection, mapped)| Message::MapAnswer {
-            range,
-            protection,
-            mapped
-        }),
+        (range(), rights(), found()).prop_map(|(range, protection, found)| Message::MapAnswer { range, protection, found }),
         (any::<u64>(), range(), rights()).prop_map(|(tag, range, protection)| Message::Protect { tag, range, protection }),
         any::<u64>().prop_map(|tag| Message::ProtectDone { tag }),
         (any::<i32>(), signal()).prop_map(|(tid, signal)| Message::Kick { tid, signal }),

@@ -140,7 +140,8 @@ impl Writer<'_> {
 
     fn start(&mut self, start: &ThreadStart) -> &mut Self {
         self.state(&start.state).u64(start.mask).u32(start.tid as u32).u32(start.pid as u32).u64(start.clear_tid);
-        self.bytes(&start.altstack.to_bytes()).kind(u8::from(start.is_traced));
+        let AltStack { address, flags, bytes } = start.altstack;
+        self.u64(address).u32(flags).u64(bytes).kind(u8::from(start.is_traced));
         match start.scheduling {
             Some(scheduling) => self.kind(1).scheduling(scheduling),
             None => self.kind(0),
@@ -281,7 +282,7 @@ impl<'a> Reader<'a> {
             tid: self.u32()? as i32,
             pid: self.u32()? as i32,
             clear_tid: self.u64()?,
-            altstack: AltStack::from_bytes(&self.array()?),
+            altstack: AltStack { address: self.u64()?, flags: self.u32()?, bytes: self.u64()? },
             is_traced: self.flag()?,
             scheduling: if self.flag()? { Some(self.scheduling()?) } else { None },
         })

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
 const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
-/// Cases that judge the executor alone: one turn is enough.
-const ONE_TURN_CASES: &str = "process/";
+/// Cases that judge the executor alone, or choose the fast path themselves: one turn is enough.
+const ONE_TURN_CASES: [&str; 9] =
+    ["process/", "become-", "children-", "memory-", "signals-", "view-", "doctor/", "fast-path/", "trace"];
 
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -68,7 +69,7 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
             let rounds = options.rounds.to_string();
             let mut arguments = vec!["--rounds", &rounds, "--fast-path", fast_path];
             if turn > 0 {
-                arguments.extend(["--except", ONE_TURN_CASES]);
+                arguments.extend(ONE_TURN_CASES.into_iter().flat_map(|name| ["--except", name]));
             }
             let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
             if let Err(error) = live::add(&mut tally, &arguments) {

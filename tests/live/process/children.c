@@ -258,7 +258,7 @@ BEHAVIOUR(child_while_others_run)
 {
     static _Atomic bool is_over;
     static _Atomic long turns;
-    pthread_t busy = START(2, { while (!is_over) turns++; });
+    pthread_t busy = START(2, { do turns++; while (!is_over); });
     ON(1, { run_shell("exit 1"); });
     is_over = true;
     join(busy);

@@ -14,6 +14,7 @@ use crate::sys::context::Block;
 use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
+use libc::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,9 +25,6 @@ use std::sync::mpsc::{Sender, channel};
 pub const STACK_BYTES: usize = 256 * 1024;
 /// Entries of a robust futex list that are looked at, as the kernel limits it.
 const ROBUST_ENTRIES_MAX: usize = 2048;
-const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
-const FUTEX_WAITERS: u32 = 0x8000_0000;
-const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const THREAD_FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
 
 /// What clone or clone3 was asked for.

@@ -62,7 +62,8 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
 
 fn robust_list(root: &Root, task: &Task, arguments: &[u64; 6]) -> i64 {
     let [tid, head, bytes, ..] = *arguments;
-    let found = if tid == 0 { Some(task.robust.load(Ordering::Relaxed)) } else { root.tasks.robust_list(tid as i32) };
+    let list = |task: &Task| task.robust.load(Ordering::Relaxed);
+    let found = if tid == 0 { Some(list(task)) } else { root.tasks.find(tid as i32).as_deref().map(list) };
     let Some(list) = found else { return -i64::from(libc::ESRCH) };
     let stored = user::write(bytes, &ROBUST_HEAD_BYTES.to_le_bytes()).and_then(|()| user::write(head, &list.to_le_bytes()));
     stored.map_or(-i64::from(libc::EFAULT), |()| 0)

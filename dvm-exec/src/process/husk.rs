@@ -17,7 +17,8 @@ use super::vdso::{self, Table};
 use super::view::Image;
 use super::view::affinity::wished_host;
 use super::view::cpuset::CpuSet;
-use super::{check, descriptors, say, trace};
+use super::view::machine::memory_field;
+use super::{check, descriptors, say, trace, view};
 use crate::exit::Failure;
 use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
@@ -237,9 +238,7 @@ fn start(options: Options) -> Result<Failure, Failure> {
 fn memory_bytes(hosts: u64) -> Option<u64> {
     let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?;
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kibibytes =
-        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    let total = kibibytes("MemTotal:")? + kibibytes("SwapTotal:").unwrap_or(0);
+    let total = memory_field(&text, "MemTotal")? + memory_field(&text, "SwapTotal").unwrap_or(0);
     (policy.trim() != "1").then(|| total.saturating_mul(1024).saturating_mul(hosts.max(1)))
 }
 
@@ -371,8 +370,7 @@ fn name_process(program: &Program) {
 impl Root {
     /// The host for the next thread, an index into `hosts`: the one in which all of its wish lies, or by `--place`.
     pub fn place(&self, wish: Option<&CpuSet>) -> usize {
-        let processors: Vec<u32> = self.hosts.iter().map(|host| host.processors).collect();
-        if let Some(host) = wished_host(wish, &processors).filter(|host| *host <= self.members().len()) {
+        if let Some(host) = wished_host(wish, &view::processors(self)).filter(|host| *host <= self.members().len()) {
             return host;
         }
         let number = self.placed.fetch_add(1, Ordering::Relaxed);

@@ -8,12 +8,9 @@ use super::thread::Task;
 use crate::sys::asm::{INTERRUPTED, NOT_BEGUN};
 use crate::sys::call;
 use crate::sys::user::{self, BadAddress};
+use libc::{FUTEX_LOCK_PI2, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use std::sync::atomic::AtomicU32;
 
-const FUTEX_LOCK_PI2: i32 = 13;
-const FUTEX_WAITERS: u32 = 0x8000_0000;
-const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
-const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const ANY_BIT: u64 = 0xffff_ffff;
 /// What comes back after a signal: the kernel repeats these calls whatever the action says.
 const AGAIN: i64 = NOT_BEGUN;
@@ -70,7 +67,7 @@ impl Lock {
                 }
                 continue;
             }
-            if !root.tasks.is_living(owner as i32) {
+            if root.tasks.find(owner as i32).is_none() {
                 return Ok(-i64::from(libc::ESRCH));
             }
             let Some(flag) = flag else { return Ok(-i64::from(libc::EAGAIN)) };

@@ -7,7 +7,7 @@ use super::agent::Agent;
 use super::connection::{Connection, Sender};
 use super::husk::{Root, root};
 use super::trace;
-use super::vma::{Found, Protection};
+use super::vma::{Found, Lookup, Protection};
 use super::wire::{Message, Question, Side, SignalOrder};
 use dvm_api::local::Purpose;
 use std::collections::BTreeMap;
@@ -188,16 +188,11 @@ impl Member {
     fn answer_query(&self, address: u64) {
         let Some(root) = root() else { return };
         let mut map = root.space.map();
-        let answer = match map.lookup(address) {
-            Some(found) => {
-                if found.protection != Protection::NONE {
-                    self.lock().granted.insert(&found.range);
-                }
-                Message::MapAnswer { range: found.range, protection: found.protection, found: found.found }
-            }
-            None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, found: Found::Hole },
-        };
-        self.send(&answer);
+        let found = map.lookup(address);
+        if let Some(found) = found.as_ref().filter(|found| found.protection != Protection::NONE) {
+            self.lock().granted.insert(&found.range);
+        }
+        self.send(&map_answer(address, found));
         drop(map);
     }
 
@@ -211,19 +206,26 @@ impl Member {
         drop(map);
     }
 
+    /// Sends what `prepare` makes of a new tag, under which it keeps who waits; unless the member is lost or nothing is to be sent.
+    fn order(&self, prepare: impl FnOnce(&mut State, u64) -> Option<Message>) -> Option<u64> {
+        let mut state = self.lock();
+        if state.is_lost {
+            return None;
+        }
+        let tag = state.tag + 1;
+        let message = prepare(&mut state, tag)?;
+        state.tag = tag;
+        drop(state);
+        self.send(&message);
+        Some(tag)
+    }
+
     fn ask(&self, question: Question) -> Option<(u64, mpsc::Receiver<Vec<u8>>)> {
         let (sender, receiver) = channel();
-        let tag = {
-            let mut state = self.lock();
-            if state.is_lost {
-                return None;
-            }
-            state.tag += 1;
-            let tag = state.tag;
+        let tag = self.order(|state, tag| {
             state.questions.insert(tag, sender);
-            tag
-        };
-        self.send(&Message::Ask { tag, question });
+            Some(Message::Ask { tag, question })
+        })?;
         Some((tag, receiver))
     }
 
@@ -266,25 +268,34 @@ impl Member {
 
 /// Takes rights from pages on every member that may have them; returns when all have done it.
 pub fn protect_everywhere(members: &[Arc<Member>], range: &Range<u64>, protection: Protection) {
-    let mut receivers = Vec::new();
-    for member in members {
+    acknowledged(members, |state, tag| {
+        if !state.granted.overlaps(range) {
+            return None;
+        }
+        if protection == Protection::NONE {
+            state.granted.remove(range);
+        }
+        Some(Message::Protect { tag, range: range.clone(), protection })
+    });
+}
+
+/// Has every member pass a memory barrier; returns when all have.
+pub fn barrier_everywhere(members: &[Arc<Member>]) {
+    acknowledged(members, |_, tag| Some(Message::Barrier { tag }));
+}
+
+/// Sends each member what `order` makes for it, if anything; returns when all have acknowledged.
+fn acknowledged(members: &[Arc<Member>], order: impl Fn(&mut State, u64) -> Option<Message>) {
+    let ask = |member: &Arc<Member>| {
         let (sender, receiver) = channel();
-        let tag = {
-            let mut state = member.lock();
-            if state.is_lost || !state.granted.overlaps(range) {
-                continue;
-            }
-            if protection == Protection::NONE {
-                state.granted.remove(range);
-            }
-            state.tag += 1;
-            let tag = state.tag;
+        member.order(|state, tag| {
+            let message = order(state, tag)?;
             state.acknowledgements.insert(tag, sender);
-            tag
-        };
-        member.send(&Message::Protect { tag, range: range.clone(), protection });
-        receivers.push(receiver);
-    }
+            Some(message)
+        })?;
+        Some(receiver)
+    };
+    let receivers: Vec<_> = members.iter().filter_map(ask).collect();
     for receiver in receivers {
         // A member that is lost acknowledges by its end; the job ends then.
         receiver.recv().unwrap_or(());
@@ -306,27 +317,11 @@ pub fn ask(members: &[Arc<Member>], question: Question) -> Vec<Vec<u8>> {
     told.collect()
 }
 
-/// Has every member pass a memory barrier; returns when all have.
-pub fn barrier_everywhere(members: &[Arc<Member>]) {
-    let ask = |member: &Arc<Member>| {
-        let (sender, receiver) = channel();
-        let tag = {
-            let mut state = member.lock();
-            if state.is_lost {
-                return None;
-            }
-            state.tag += 1;
-            let tag = state.tag;
-            state.acknowledgements.insert(tag, sender);
-            tag
-        };
-        member.send(&Message::Barrier { tag });
-        Some(receiver)
-    };
-    let receivers: Vec<_> = members.iter().filter_map(ask).collect();
-    for receiver in receivers {
-        // A member that is lost acknowledges by its end; the job ends then.
-        receiver.recv().unwrap_or(());
+/// What a member is told of `address`.
+pub fn map_answer(address: u64, found: Option<Lookup>) -> Message {
+    match found {
+        Some(Lookup { range, protection, found, .. }) => Message::MapAnswer { range, protection, found },
+        None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, found: Found::Hole },
     }
 }
 

@@ -12,7 +12,6 @@ use super::sigframe::{AltStack, SignalInfo, ThreadState};
 use super::signals::{self, ALL_BLOCKED};
 use super::thread::Task;
 use super::trace;
-use super::vma;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
 use crate::sys::context::Block;
 use crate::sys::cpu::Scheduling;
@@ -175,11 +174,6 @@ impl Shadow<'_> {
     }
 
     fn look_up(&self, address: u64) -> Message {
-        match self.root.space.lookup(address) {
-            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, found: found.found },
-            None => {
-                Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, found: vma::Found::Hole }
-            }
-        }
+        service::map_answer(address, self.root.space.lookup(address))
     }
 }

@@ -10,7 +10,7 @@ use super::view::cpuset::CpuSet;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A thread of the program as the root remembers it; its number is the one the program sees.
@@ -76,16 +76,6 @@ impl Tasks {
     /// How many live.
     pub fn count(&self) -> usize {
         self.lock().len()
-    }
-
-    /// Whether there is such a task.
-    pub fn is_living(&self, tid: i32) -> bool {
-        self.lock().contains_key(&tid)
-    }
-
-    /// Head of a task's robust futex list, if there is such a task.
-    pub fn robust_list(&self, tid: i32) -> Option<u64> {
-        self.lock().get(&tid).map(|task| task.robust.load(Ordering::Relaxed))
     }
 
     /// How many live on `host`.

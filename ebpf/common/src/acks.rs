@@ -76,11 +76,6 @@ impl Acks {
         opened_in(self.record(page)).filter(|opened| opened.page == page)
     }
 
-    /// Every such transaction.
-    pub fn all_opened(&self) -> impl Iterator<Item = Opened> {
-        self.words.chunks_exact(Map::Acks.words()).filter_map(opened_in)
-    }
-
     /// From now on the record of `page`, which a program has named, is as one that was begun here.
     pub fn adopt(&self, page: PageNumber) {
         self.record(page)[ACK_ERA].fetch_and(u64::from(u32::MAX), SeqCst);

@@ -447,10 +447,7 @@ impl Node {
             self.wait(page, waiter);
             return Err(NotLocked::Waits);
         }
-        let Some(era) = word.era().0.checked_add(1).map(Era) else {
-            self.change(page, Step::LostAt(Era(0)));
-            return Err(NotLocked::Lost);
-        };
+        let era = self.era_after(page, word).ok_or(NotLocked::Lost)?;
         if !self.try_change(page, Step::Lock) {
             self.wait(page, waiter);
             return Err(NotLocked::Waits);
@@ -460,12 +457,18 @@ impl Node {
 
     /// The same for a page that nobody has: no kernel program locks that.
     pub(crate) fn lock_fresh(&mut self, page: PageNumber) -> Option<Era> {
-        let Some(era) = self.entry(page).word.era().0.checked_add(1).map(Era) else {
-            self.change(page, Step::LostAt(Era(0)));
-            return None;
-        };
+        let era = self.era_after(page, self.entry(page).word)?;
         self.change(page, Step::Lock);
         Some(era)
+    }
+
+    /// The era after that of `word`; none, and the page is lost, if they are used up.
+    fn era_after(&mut self, page: PageNumber, word: Word) -> Option<Era> {
+        let era = word.era().0.checked_add(1).map(Era);
+        if era.is_none() {
+            self.change(page, Step::LostAt(Era(0)));
+        }
+        era
     }
 
     /// The directory entry of a page homed here.
@@ -478,22 +481,23 @@ impl Node {
 
     /// A step that no program can come before: it begins at a busy page, or at one that programs leave alone.
     pub(crate) fn change(&mut self, page: PageNumber, step: Step) {
-        let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return };
-        let result: Result<Entry, Refused> = dsm_fast::step(directory, page.index_in_extent(), step);
-        result.expect("home takes only steps the entry allows");
+        self.step(page, step).expect("home takes only steps the entry allows");
     }
 
     /// A step at rest. Returns false, and nothing has happened, if a program has made the page busy meanwhile.
     pub(crate) fn try_change(&mut self, page: PageNumber, step: Step) -> bool {
-        let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return true };
-        let result: Result<Entry, Refused> = dsm_fast::step(directory, page.index_in_extent(), step);
-        result.map_or_else(
-            |refused| {
+        match self.step(page, step) {
+            Ok(()) => true,
+            Err(refused) => {
                 assert!(refused.entry.word.is_busy(), "home takes only steps the entry allows");
                 false
-            },
-            |_| true,
-        )
+            }
+        }
+    }
+
+    fn step(&self, page: PageNumber, step: Step) -> Result<(), Refused> {
+        let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return Ok(()) };
+        dsm_fast::step(directory, page.index_in_extent(), step).map(drop)
     }
 }
 

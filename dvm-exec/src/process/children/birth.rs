@@ -233,6 +233,11 @@ pub fn set_death_signal(signal: i32) {
 
 /// Answers a copy's faults until it has left its copy; kills it if that fails or takes too long.
 fn feed(pid: i32, child: &OwnedFd, seen: &Seen) {
+    // Signals are blocked here, so nothing else cuts this short.
+    if let Ok([false]) = process::wait_readable([child.as_fd()], Some(COPY_LONGEST)) {
+        say::line(&format!("forked child {pid} is killed: it has not mapped its memory within {} s", COPY_LONGEST.as_secs()));
+        return send(pid, libc::SIGKILL);
+    }
     // A child that could not be born has said why.
     let Ok((0_u8, mut descriptors)) = socket::receive(child.as_fd()) else { return };
     let Some(faults) = descriptors.pop().and_then(|faults| descriptors::hide(faults).ok()).map(CopyFaults::new) else { return };

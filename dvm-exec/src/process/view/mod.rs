@@ -37,7 +37,7 @@ pub fn answer(root: &'static Root, task: &Task, number: i64, arguments: &[u64; 6
 }
 
 /// The first host's processors are 0 and up, then come the next host's.
-fn processors(root: &Root) -> Vec<u32> {
+pub fn processors(root: &Root) -> Vec<u32> {
     root.hosts.iter().map(|host| host.processors).collect()
 }
 

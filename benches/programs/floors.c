@@ -8,6 +8,7 @@
  *        floors uffd-serial ADDRESS COUNT THREADS   THREADS threads touch COUNT missing pages each at once; one thread takes a
  *                                                   fault, fetches its page from the UDP server, blocking, fills it, and only
  *                                                   then takes the next: `all`, from the first start to the last end
+ *        floors compute NANOSECONDS COUNT           a computation that takes as long undisturbed: one `latency` each
  *        floors tcp-server
  *        floors tcp-client ADDRESS MEBIBYTES        one connection, the client receives: `tcp`
  * prints lines `NAME NANOSECONDS`
@@ -165,6 +166,22 @@ static _Noreturn void local_faults(uint64_t count) {
     _exit(0);
 }
 
+static uint64_t timed_computation(uint64_t steps) {
+    uint64_t start = now_ns();
+    for (volatile uint64_t i = 0; i < steps; i++) continue;
+    return now_ns() - start;
+}
+
+/* What the machine itself (ticks, its own host) adds to any work of this length. */
+static void compute(uint64_t nanoseconds, uint64_t count) {
+    uint64_t probe = 10000, fastest = UINT64_MAX;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t time = timed_computation(probe);
+        if (time < fastest) fastest = time;
+    }
+    for (uint64_t i = 0; i < count; i++) print("latency", timed_computation(probe * nanoseconds / fastest));
+}
+
 static uint64_t share;
 static pthread_barrier_t barrier;
 static struct { uint64_t start, end; } spans[THREADS_MAX];
@@ -204,6 +221,10 @@ int main(int argc, char **argv) {
     if (argc == 4 && strcmp(argv[1], "udp-client") == 0) return udp_client(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 4 && strcmp(argv[1], "tcp-client") == 0) return tcp_client(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 3 && strcmp(argv[1], "uffd") == 0) local_faults(strtoull(argv[2], NULL, 10));
+    if (argc == 4 && strcmp(argv[1], "compute") == 0) {
+        compute(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+        return 0;
+    }
     if (argc == 5 && strcmp(argv[1], "uffd-serial") == 0)
         serial_faults(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
     fprintf(stderr, "usage: see the head of floors.c\n");

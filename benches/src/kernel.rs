@@ -57,23 +57,30 @@ fn clean_read(bed: &mut Bed) -> Result<Vec<Figure>> {
 fn clean_read_home_busy(bed: &mut Bed) -> Result<Vec<Figure>> {
     on_one_core(bed)?;
     bed.pin(2, &last_core())?;
-    let [idle, loaded, steered] = in_turns(bed, ROUNDS, |bed| {
+    let [idle, alone, loaded, steered] = in_turns(bed, ROUNDS, |bed| {
         let idle = clean(bed)?;
         let _hog = busy(ONE_CORE)?;
+        let alone = computation(bed, idle.median())?;
         let loaded = clean(bed)?;
         bed.steer(0, STEER_TO_HOME)?;
         let steered = clean(bed);
         bed.steer(0, STEER_NOWHERE)?;
-        Ok([idle, loaded, steered?])
+        Ok([idle, alone, loaded, steered?])
     })?;
     let p99 = |samples: &Samples| microseconds(samples.quantile(990));
     let figure = |name, samples: &Samples| {
-        Figure::new(name, p99(samples), p50(&idle), Bar::AtMost(2.0), format!("{samples}; idle: {idle}"))
+        Figure::new(name, p99(samples), p50(&idle), Bar::AtMost(2.0), format!("{samples}; idle: {idle}; as long a computation: {alone}"))
     };
     Ok(vec![
         figure("clean read p99, home's core busy, against idle p50 (us)", &loaded),
         figure("the same, packets steered to the busy core (us)", &steered),
     ])
+}
+
+/// A computation as long as a read, on the reader's core: how much of a tail is the machine's own.
+fn computation(bed: &Bed, nanoseconds: u64) -> Result<Samples> {
+    let [length, count] = [nanoseconds, part(bed) as u64].map(|number| number.to_string());
+    times(&bed.floor(2, &last_core(), &["compute", &length, &count])?, "latency")
 }
 
 fn three_hop(bed: &mut Bed) -> Result<Vec<Figure>> {

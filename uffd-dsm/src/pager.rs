@@ -23,6 +23,7 @@ use dsm_wire::{PAGE_BYTES, PageNumber, PageRange};
 use nix::errno::Errno;
 
 use crate::backing::Backing;
+use crate::census::Census;
 use crate::content::{PageBytes, ZERO_PAGE, is_zero_page};
 use crate::error::PagerError;
 use crate::fault::{Drained, Fault, MESSAGE_BYTES, decode};
@@ -44,6 +45,7 @@ pub struct Pager {
     zero_install: ZeroInstall,
     staging: Box<[u8]>,
     poisoned: BTreeSet<PageNumber>,
+    census: Census,
     stats: PagerStats,
 }
 
@@ -116,6 +118,7 @@ impl Pager {
             zero_install: ZeroInstall::default(),
             staging: vec![0; INSTALL_PAGES_MAX * PAGE_BYTES].into_boxed_slice(),
             poisoned: BTreeSet::new(),
+            census: Census::default(),
             stats: PagerStats::default(),
         }
     }
@@ -168,6 +171,14 @@ impl Pager {
         &self.backing
     }
 
+    /// Pages that take memory: counted as they come and go, and by the kernel now and then.
+    ///
+    /// # Errors
+    /// When the kernel refuses `fstat`.
+    pub fn resident(&mut self) -> Result<u64, PagerError> {
+        self.census.resident(&self.backing)
+    }
+
     /// Counters since the pager was made.
     #[must_use]
     pub const fn stats(&self) -> PagerStats {
@@ -214,6 +225,8 @@ impl Pager {
         check_inside(range)?;
         self.stats.zero_pages += range.count;
         let Some(uffd) = &self.uffd else { return Ok(()) };
+        let count = self.census.begin();
+        let mut fresh = range.count;
         match self.zero_install {
             ZeroInstall::ZeroPage | ZeroInstall::Copy => {}
             ZeroInstall::AllocateContinue => self.backing.allocate(range)?,
@@ -233,10 +246,17 @@ impl Pager {
                 Step::Go => {}
                 Step::Present(page) => {
                     self.stats.present_pages += 1;
+                    fresh -= 1;
                     map_again(uffd, page, true)?;
                 }
-                Step::Unmapped(_) => self.stats.unwatched_pages += 1,
+                Step::Unmapped(_) => {
+                    self.stats.unwatched_pages += 1;
+                    fresh -= 1;
+                }
             }
+        }
+        if self.zero_install != ZeroInstall::AllocateContinue {
+            self.census.add(count, fresh);
         }
         self.forget_poison(range);
         Ok(())
@@ -253,7 +273,9 @@ impl Pager {
         if sources.len() > INSTALL_PAGES_MAX {
             return Err(PagerError::TooManyPages { count: sources.len(), max: INSTALL_PAGES_MAX });
         }
+        let count = self.census.begin();
         let Some(uffd) = &self.uffd else { return self.install_unwatched(range, sources) };
+        let mut irregular = 0;
         let bytes: &[u8] = match sources {
             [PageSource::Zero] => &ZERO_PAGE,
             [PageSource::Bytes(bytes)] => *bytes,
@@ -267,13 +289,18 @@ impl Pager {
                 Step::Go => {}
                 Step::Present(page) => {
                     self.stats.present_pages += 1;
+                    irregular += 1;
                     replace(&self.backing, uffd, page, page_of(bytes, page.0 - first.0), writable)?;
                 }
                 Step::Unmapped(page) => {
                     self.stats.unwatched_pages += 1;
+                    irregular += 1;
                     self.backing.write(page, page_of(bytes, page.0 - first.0))?;
                 }
             }
+        }
+        if irregular == 0 {
+            self.census.add(count, range.count);
         }
         self.stats.copied_pages += range.count;
         self.forget_poison(range);
@@ -330,7 +357,9 @@ impl Pager {
     pub fn take(&mut self, page: PageNumber, bytes: &mut PageBytes) -> Result<bool, PagerError> {
         self.protect(page)?;
         let is_zero = self.read(page, bytes)?;
+        let count = self.census.begin();
         self.backing.punch(PageRange::new(page, 1))?;
+        self.census.remove_one(count);
         Ok(is_zero)
     }
 
@@ -340,7 +369,11 @@ impl Pager {
     /// Any refusal of the kernel.
     pub fn drop_pages(&mut self, range: PageRange) -> Result<(), PagerError> {
         check_inside(range)?;
+        let count = self.census.begin();
         self.backing.punch(range)?;
+        if range.count == 1 {
+            self.census.remove_one(count);
+        }
         // Emptying a page leaves the poison in the page table; only a fill takes it away.
         let poisoned: Vec<_> = self.poisoned.range(range.first..range.end()).copied().collect();
         for page in poisoned {
@@ -361,6 +394,7 @@ impl Pager {
         self.poisoned.remove(&page);
         if refreshed == Refreshed::Filled {
             self.stats.refreshed_holes += 1;
+            self.census.begin();
         }
         Ok(refreshed)
     }
@@ -371,6 +405,7 @@ impl Pager {
     /// [`PagerError::PoisonUnsupported`] before linux 6.6, or any refusal of the kernel.
     pub fn poison(&mut self, page: PageNumber) -> Result<(), PagerError> {
         let range = one(page)?;
+        self.census.begin();
         for _ in 0..REPLACE_RETRIES_MAX {
             self.backing.punch(range)?;
             let Some(uffd) = &self.uffd else { return Ok(()) };

@@ -348,3 +348,36 @@ fn status_kib(field: &str) -> u64 {
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+/// What the pager counts is what the kernel has given out, whatever course an operation takes.
+#[test]
+fn resident_pages_are_those_of_the_kernel() {
+    let Some(mut space) = space("resident_pages_are_those_of_the_kernel") else { return };
+    let pager = &mut space.pager;
+    allow(&space.view, FIRST, 99, Access::READ_WRITE);
+    let mut bytes = [0; PAGE_BYTES];
+    let full = pattern(3);
+    let check = |pager: &mut uffd_dsm::Pager, pages: u64| {
+        let counted = pager.resident().unwrap();
+        assert_eq!((counted, pager.backing().resident_bytes().unwrap() / PAGE), (pages, pages));
+    };
+    check(pager, 0);
+    pager.install_zero(PageRange::new(FIRST, 64)).unwrap();
+    check(pager, 64);
+    pager.install(FIRST.offset(64), &[PageSource::Bytes(&full), PageSource::Zero], false).unwrap();
+    check(pager, 66);
+    pager.install_zero(PageRange::new(FIRST.offset(60), 10)).unwrap();
+    check(pager, 70);
+    pager.install(FIRST.offset(69), &[PageSource::Bytes(&full), PageSource::Bytes(&full)], true).unwrap();
+    check(pager, 71);
+    pager.take(FIRST, &mut bytes).unwrap();
+    check(pager, 70);
+    pager.drop_pages(PageRange::new(FIRST.offset(1), 1)).unwrap();
+    check(pager, 69);
+    pager.drop_pages(PageRange::new(FIRST, 10)).unwrap();
+    check(pager, 61);
+    pager.poison(FIRST.offset(20)).unwrap();
+    check(pager, 60);
+    assert_eq!(pager.refresh(FIRST.offset(21), true).unwrap(), Refreshed::Woken);
+    check(pager, 60);
+}

@@ -49,6 +49,11 @@ impl Pages {
         self.pager.stats()
     }
 
+    /// Pages that take memory here.
+    pub(super) fn resident(&mut self) -> Result<u64, PagerError> {
+        self.pager.resident()
+    }
+
     /// Buffers in use.
     pub(super) fn buffers_taken(&self) -> usize {
         self.pool.taken_count()

@@ -103,6 +103,12 @@ impl Pager {
         self.buffers.remove(&buffer).map(|_| ()).ok_or_else(|| format!("buffer {} is freed twice", buffer.0))
     }
 
+    /// Pages that take memory.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages.values().filter(|mapping| mapping.rights != Rights::Poison).count() as u64
+    }
+
     /// Buffers in use.
     #[must_use]
     pub fn buffers_in_use(&self) -> usize {

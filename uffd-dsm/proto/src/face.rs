@@ -285,6 +285,26 @@ pub struct FaultStages {
     pub retries: u32,
 }
 
+/// How much room there is on this host, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// May still come.
+    pub free: u64,
+    /// May be taken on from hosts that have no room.
+    pub spare: u64,
+    /// Are more than are kept while others have none; 0 if `spare` is not.
+    pub excess: u64,
+    /// The excess is to go.
+    pub is_high: bool,
+}
+
+impl Default for Memory {
+    /// As much as anybody could want.
+    fn default() -> Self {
+        Self { free: u64::MAX, spare: u64::MAX, excess: 0, is_high: false }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -307,6 +327,8 @@ pub enum Event {
         /// Page.
         page: PageNumber,
     },
+    /// Threads here wait for room, no page has left this host for a while, and no other host takes one.
+    MemoryExhausted,
     /// The driver may reuse this buffer.
     FreeBuffer(BufferId),
     /// This node keeps directory entries of the extent from now on; they may move to memory that the kernel programs share, by

@@ -178,6 +178,7 @@ impl Node {
         for page in range.pages() {
             if self.local(page).state == LocalState::Modified {
                 self.note_departure(page);
+                self.note_provider(page);
             }
             let local = crate::extent::Local { state: LocalState::Shared, era };
             self.set_local(page, local);

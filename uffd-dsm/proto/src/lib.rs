@@ -13,6 +13,7 @@ extern crate alloc;
 mod ahead;
 mod anchor;
 mod discard;
+mod evict;
 mod extent;
 mod face;
 mod hold;
@@ -33,7 +34,8 @@ mod transient;
 
 pub use extent::DirectoryWords;
 pub use face::{
-    BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit,
+    BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Memory, Nanos, OpId, OpResult, PageContent, PageOp,
+    Transmit,
 };
 pub use node::Node;
 pub use stats::{Counters, Tables};

@@ -34,11 +34,13 @@ pub enum Plant {
     AckCountedTwice,
     /// Whom to tell to drop a page is looked up before the page is busy: who is entered until then is forgotten.
     SharersBeforeLock,
+    /// A copy that readers may be sent to is dropped for want of room.
+    ProviderEvicted,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 13] = [
+    pub const ALL: [Plant; 14] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -52,6 +54,7 @@ impl Plant {
         Plant::DiscardTwice,
         Plant::AckCountedTwice,
         Plant::SharersBeforeLock,
+        Plant::ProviderEvicted,
     ];
 }
 

@@ -59,6 +59,7 @@ impl Bed {
             hosts: 3,
             mtu: MTU,
             fast_paths,
+            memory: None,
             cpus: processors(),
             binaries: Binaries::in_directory(&binaries),
         })?;

@@ -72,6 +72,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
                 mtu: *mtu,
                 cpus: cpus.unwrap_or_else(processors),
                 fast_paths: fast_path.clone(),
+                memory: None,
                 binaries: Binaries::in_directory(&directory),
             })
         }

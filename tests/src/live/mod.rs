@@ -7,7 +7,7 @@
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`].
+//!   [`stages`], [`trace`], [`doctor`], [`memory_limit`].
 
 pub mod bed;
 pub mod case;
@@ -17,6 +17,7 @@ pub mod fastpath;
 pub mod histories;
 pub mod linearize;
 pub mod litmus;
+pub mod memory_limit;
 pub mod memory_model;
 pub mod programs;
 pub mod refusals;
@@ -41,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         fastpath::cases(),
+        memory_limit::cases(),
     ]
     .into_iter()
     .flatten()

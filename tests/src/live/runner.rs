@@ -102,8 +102,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     workshop: Workshop,
     hosts: Option<LocalHosts>,
-    /// How those hosts were made: `fast_path`s and MTU.
-    made: (Vec<String>, u32),
+    /// How those hosts were made: `fast_path`s, MTU and `memory`.
+    made: (Vec<String>, u32, Option<&'static str>),
     host_failures: usize,
     totals: Totals,
 }
@@ -160,7 +160,7 @@ impl Runner<'_> {
     fn prepare(&mut self, case: &Case) -> Result<()> {
         let count = case.hosts;
         let fast_paths = case.fast_path.map_or_else(|| self.plan.fast_paths.clone(), |fast_path| vec![fast_path.to_owned()]);
-        let wanted = (fast_paths.clone(), case.mtu);
+        let wanted = (fast_paths.clone(), case.mtu, case.memory);
         if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.made == wanted {
             return Ok(());
         }
@@ -174,6 +174,7 @@ impl Runner<'_> {
             hosts: count,
             mtu: case.mtu,
             fast_paths,
+            memory: case.memory.map(str::to_owned),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),
         };

@@ -19,6 +19,7 @@ mod local;
 mod log;
 mod memory;
 mod net;
+mod passing;
 mod run;
 mod shard;
 mod status;
@@ -78,6 +79,14 @@ enum Command {
         #[arg(long)]
         output: Option<PathBuf>,
     },
+    /// Put an XDP program that passes every frame on an interface, to stay there: for the other end of a veth that has the address of an
+    /// agent.
+    #[command(hide = true)]
+    XdpPass {
+        /// Name of the interface; may be given several times.
+        #[arg(long, required = true)]
+        interface: Vec<String>,
+    },
 }
 
 #[derive(Args)]
@@ -135,6 +144,7 @@ fn main() -> ExitCode {
             let options = trace::Options { seconds, output, is_json };
             trace::trace(&ask.target(), &options).and_then(|text| print(&text))
         }
+        Command::XdpPass { interface } => passing::pass(&interface),
     };
     match done {
         Ok(()) => ExitCode::from(Exit::Success.code()),

@@ -4,7 +4,7 @@
 
 use crate::figure::Samples;
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Binaries, Config, Finished, Job, LocalHosts, User, output_within};
+use dvm_hosts::{Binaries, Config, Finished, Job, Links, LocalHosts, User, output_within};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ impl Bed {
         let hosts = LocalHosts::claim(&Config {
             instance: instance.into(),
             hosts: 3,
-            mtu: MTU,
+            links: Links::of_mtu(MTU),
             fast_paths,
             memory: None,
             cpus: processors(),

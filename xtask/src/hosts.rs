@@ -4,7 +4,7 @@
 
 use crate::{cargo, ebpf};
 use anyhow::{Context, Result};
-use dvm_hosts::{Binaries, Config, LocalHosts, User};
+use dvm_hosts::{Binaries, Config, Links, LocalHosts, User};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +20,12 @@ pub enum Command {
         /// MTU of their links.
         #[arg(long, default_value_t = 9000)]
         mtu: u32,
+        /// Queues of each end of their links.
+        #[arg(long, default_value_t = 1)]
+        queues: usize,
+        /// Let native XDP work on their links: a program that passes all goes to the ends at the switch.
+        #[arg(long)]
+        native_xdp: bool,
         /// Processors each offers to jobs; all of this machine's if left out.
         #[arg(long)]
         cpus: Option<usize>,
@@ -58,7 +64,7 @@ pub enum Command {
 /// Whatever stands in the way.
 pub fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Up { hosts, mtu, cpus, fast_path, instance, binaries } => {
+        Command::Up { hosts, mtu, queues, native_xdp, cpus, fast_path, instance, binaries } => {
             let directory = match binaries {
                 Some(directory) => directory.clone(),
                 None => {
@@ -69,7 +75,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
             up(&Config {
                 instance: instance.clone(),
                 hosts: *hosts,
-                mtu: *mtu,
+                links: Links { mtu: *mtu, queues: *queues, has_native_xdp: *native_xdp },
                 cpus: cpus.unwrap_or_else(processors),
                 fast_paths: fast_path.clone(),
                 memory: None,

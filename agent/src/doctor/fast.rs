@@ -4,14 +4,12 @@
 
 use super::probe::{effective_capabilities, no, yes};
 use super::{Check, Seen, check};
-use dsm_bpf::{FastPath, Interface, has_tcx, object};
+use dsm_bpf::{Error, FastPath, Interface, SMALL_MAPS, has_tcx, object};
 use std::net::IpAddr;
 
 const CAP_SYS_ADMIN: u32 = 21;
 /// What loading and attaching the programs takes; the last two are in [`CAP_SYS_ADMIN`].
 const NEEDED: [(u32, bool, &str); 3] = [(12, false, "CAP_NET_ADMIN"), (38, true, "CAP_PERFMON"), (39, true, "CAP_BPF")];
-/// Sizes of the large maps for a trial.
-const SMALL: [(&str, u32); 4] = [("DIRECTORIES", 1), ("PLACES", 1), ("COPIES", 1), ("PAGES", 1)];
 
 /// What can be said of any host.
 pub(super) fn checks() -> Vec<Check> {
@@ -41,9 +39,16 @@ pub(super) fn checks_of(address: IpAddr) -> Vec<Check> {
         check(
             "xdp-foreign",
             false,
-            seen(foreign),
+            seen(foreign_xdp),
             "take it off if nobody needs it (ip link set dev INTERFACE xdp off): beside it there is no XDP of ours, and behind \
              a generic one no TC either",
+        ),
+        check(
+            "tc-foreign",
+            false,
+            seen(foreign_tc),
+            "none needed if it hands on what it does not end (TCX_NEXT): it sees frames before the TC program of ours, which gets no \
+             others",
         ),
     ]
 }
@@ -62,7 +67,7 @@ fn capabilities() -> Seen {
 }
 
 fn load() -> Seen {
-    match FastPath::load(&SMALL) {
+    match FastPath::load(&SMALL_MAPS) {
         Ok(_) => yes("the kernel takes all programs"),
         Err(error) => no(error.told()),
     }
@@ -85,11 +90,18 @@ fn native(interface: &Interface) -> Seen {
     }
 }
 
-fn foreign(interface: &Interface) -> Seen {
-    let name = &interface.name;
-    match interface.strangers() {
-        Ok(None) => yes(format!("{name}: no other XDP program")),
-        Ok(Some(strangers)) => no(format!("{name}: another XDP program ({strangers}) is attached")),
+fn foreign_xdp(interface: &Interface) -> Seen {
+    foreign(interface, "XDP", interface.strangers())
+}
+
+fn foreign_tc(interface: &Interface) -> Seen {
+    foreign(interface, "TC", interface.tc_strangers())
+}
+
+fn foreign(Interface { name, .. }: &Interface, kind: &str, strangers: Result<Option<String>, Error>) -> Seen {
+    match strangers {
+        Ok(None) => yes(format!("{name}: no other {kind} program")),
+        Ok(Some(strangers)) => no(format!("{name}: another {kind} program ({strangers}) is attached")),
         Err(error) => no(error.told()),
     }
 }

@@ -8,6 +8,9 @@
 //!     |--delivered-->|--request-->|--reply------->|--installed---->|---resumed----->|     from another host
 //!     |--delivered-->|--installed-------------------------------->|---resumed----->|     from this one
 //! ```
+//!
+//! If the page is gone again before the thread gets to it, the kernel asks for it again without a new fault: the next Read is of the
+//! same fault, which then goes through its stages once more.
 
 use dsm_bpf::{TraceKind, TraceRecord};
 use std::collections::BTreeMap;
@@ -37,30 +40,33 @@ impl Stage {
 }
 
 /// One fault, from the thread's stop to its going on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) process: u32,
     pub(super) thread: u32,
     pub(super) page: u64,
     pub(super) is_remote: bool,
     pub(super) begun_ns: u64,
-    /// When each stage ended; none for one that it did not have.
-    ends_ns: [Option<u64>; Stage::ALL.len()],
+    /// Its stages and when each ended; those of a page that was asked for again follow one another.
+    ends_ns: Vec<(Stage, u64)>,
 }
 
 impl Fault {
     pub(super) fn total_ns(&self) -> u64 {
-        self.stages().map(|(_, _, ns)| ns).sum()
+        self.ended_ns() - self.begun_ns
     }
 
     /// Its stages: which, when it began, how long it took. Each begins where the one before ended.
     pub(super) fn stages(&self) -> impl Iterator<Item = (Stage, u64, u64)> {
         let mut begun = self.begun_ns;
-        Stage::ALL.into_iter().zip(self.ends_ns).filter_map(move |(stage, end)| {
-            let end = end?;
+        self.ends_ns.iter().map(move |&(stage, end)| {
             let from = std::mem::replace(&mut begun, end);
-            Some((stage, from, end - from))
+            (stage, from, end - from)
         })
+    }
+
+    fn ended_ns(&self) -> u64 {
+        self.ends_ns.last().map_or(self.begun_ns, |(_, end)| *end)
     }
 }
 
@@ -69,8 +75,7 @@ impl Fault {
 pub(super) struct Unmatched {
     /// Faults that the agent read and whose beginning was not seen: a thread's first one as a rule.
     pub(super) reads: u64,
-    /// Reads of the page that the thread has just waited for: it was gone again before the thread ran, and the kernel asked again
-    /// without a new fault.
+    /// Reads of a page that was asked for again, and whose fault itself could not be joined.
     pub(super) repeats: u64,
     /// Faults of traced threads that the agent did not read: pages that are not the space's, or were there by then.
     pub(super) faults: u64,
@@ -129,10 +134,14 @@ struct Thread {
     ran_at: u64,
     /// It was out when this was served.
     served: Option<Fault>,
+    /// Its last fault that is over, unless the kernel asks again.
+    over: Option<Fault>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Wait {
+    /// The fault up to here, if the page is asked for again.
+    before: Option<Fault>,
     begun_ns: u64,
     read_ns: u64,
     /// It faulted elsewhere before the install was marked, having run since then.
@@ -170,6 +179,7 @@ impl Joiner {
         thread.is_out = false;
         let lost = thread.served.take().is_some();
         let unread = thread.fault.replace((record.page, record.at_ns)).is_some();
+        self.joined.faults.extend(thread.over.take());
         let ran_at = thread.ran_at;
         for place in &thread.waits {
             let Some(wait) = self.waits.get_mut(&(*place, record.thread)) else { continue };
@@ -185,9 +195,14 @@ impl Joiner {
         let thread = self.thread(number);
         (thread.is_out, thread.ran_at) = (false, at);
         if let Some(mut fault) = thread.served.take() {
-            fault.ends_ns[Stage::Resumed as usize] = Some(at);
-            self.joined.faults.push(fault);
+            fault.ends_ns.push((Stage::Resumed, at));
+            self.on_over(fault);
         }
+    }
+
+    fn on_over(&mut self, fault: Fault) {
+        let earlier = self.thread(fault.thread).over.replace(fault);
+        self.joined.faults.extend(earlier);
     }
 
     fn on_read(&mut self, at: u64, place: Place, number: u32) {
@@ -199,7 +214,10 @@ impl Joiner {
         let thread = self.thread(number);
         let fault = thread.fault.take_if(|(page, _)| *page == place.1);
         let is_repeat = thread.read.replace(place.1) == Some(place.1);
-        let Some((_, begun_ns)) = fault else {
+        let is_same = |fault: &mut Fault| fault.page == place.1;
+        // The thread may have run, and stopped once more, before the mark of the install.
+        let before = if fault.is_none() { thread.served.take_if(is_same).or_else(|| thread.over.take_if(is_same)) } else { None };
+        let Some(begun_ns) = fault.map(|(_, at)| at).or_else(|| before.as_ref().map(Fault::ended_ns)) else {
             let unmatched = &mut self.joined.unmatched;
             *(if is_repeat { &mut unmatched.repeats } else { &mut unmatched.reads }) += 1;
             return;
@@ -208,7 +226,7 @@ impl Joiner {
         if self.requests.get(&place).is_some_and(|request| request.answered_ns.is_some()) && !self.is_waited_for(place) {
             self.requests.remove(&place);
         }
-        let wait = Wait { begun_ns, read_ns: at, resumed_ns: None };
+        let wait = Wait { before, begun_ns, read_ns: at, resumed_ns: None };
         if self.waits.insert(key, wait).is_some() {
             self.joined.unmatched.installs += 1;
         } else {
@@ -234,9 +252,9 @@ impl Joiner {
 
     fn on_installed(&mut self, at: u64, place: Place, is_remote: bool) {
         let request = self.requests.remove(&place);
-        let waiters: Vec<_> = self.waits.range(waiters(place)).map(|(key, wait)| (key.1, *wait)).collect();
-        for (number, wait) in waiters {
-            self.waits.remove(&(place, number));
+        let waiters: Vec<u32> = self.waits.range(waiters(place)).map(|((_, number), _)| *number).collect();
+        for number in waiters {
+            let Some(wait) = self.waits.remove(&(place, number)) else { continue };
             let sees_resumes = self.sees_resumes;
             let thread = self.thread(number);
             thread.waits.retain(|other| *other != place);
@@ -244,22 +262,23 @@ impl Joiner {
             // It may run before the mark is reached, which comes after the page and the waking.
             let ran_at = wait.resumed_ns.unwrap_or(if thread.ran_at > wait.begun_ns { thread.ran_at } else { at });
             let installed = if is_out || !sees_resumes { at } else { at.min(ran_at).max(wait.read_ns) };
-            let mut ends_ns = [None; Stage::ALL.len()];
-            ends_ns[Stage::Delivered as usize] = Some(wait.read_ns);
-            ends_ns[Stage::Installed as usize] = Some(installed);
             let process = thread.process;
-            let mut fault = Fault { process, thread: number, page: place.1, is_remote, begun_ns: wait.begun_ns, ends_ns };
+            let new = Fault { process, thread: number, page: place.1, is_remote, begun_ns: wait.begun_ns, ends_ns: Vec::new() };
+            let mut fault = wait.before.unwrap_or(new);
+            fault.is_remote |= is_remote;
+            fault.ends_ns.push((Stage::Delivered, wait.read_ns));
             if is_remote && !self.add_request(&mut fault, request, wait.read_ns, installed) {
                 continue;
             }
+            fault.ends_ns.push((Stage::Installed, installed));
             if !sees_resumes {
-                self.joined.faults.push(fault);
+                self.on_over(fault);
             } else if is_out {
                 let missed = self.thread(number).served.replace(fault).is_some();
                 self.joined.unmatched.resumes += u64::from(missed);
             } else {
-                fault.ends_ns[Stage::Resumed as usize] = Some(installed);
-                self.joined.faults.push(fault);
+                fault.ends_ns.push((Stage::Resumed, installed));
+                self.on_over(fault);
             }
         }
     }
@@ -276,8 +295,7 @@ impl Joiner {
         };
         // A request may have been on its way for another thread.
         let asked = request.asked_ns.clamp(read_ns, installed);
-        fault.ends_ns[Stage::RequestOut as usize] = Some(asked);
-        fault.ends_ns[Stage::ReplyIn as usize] = Some(answered.clamp(asked, installed));
+        fault.ends_ns.extend([(Stage::RequestOut, asked), (Stage::ReplyIn, answered.clamp(asked, installed))]);
         true
     }
 
@@ -293,6 +311,8 @@ impl Joiner {
         self.joined.unmatched.installs += self.waits.len() as u64;
         self.joined.unmatched.resumes += self.threads.values().filter(|thread| thread.served.is_some()).count() as u64;
         self.joined.unmatched.faults += self.threads.values().filter(|thread| thread.fault.is_some()).count() as u64;
+        self.joined.faults.extend(self.threads.into_values().filter_map(|thread| thread.over));
+        self.joined.faults.sort_by_key(Fault::ended_ns);
         self.joined
     }
 }
@@ -363,14 +383,43 @@ pub(super) mod tests {
     fn what_does_not_fit_is_counted() {
         let none = Unmatched::default();
         check(&without(Faulted), &[], Unmatched { reads: 1, ..none });
-        let repeat = [&remote()[..], &[record(260, Read, 5, 7, 1)]].concat();
-        check(&repeat, &[(true, &[10, 20, 30, 40, 50])], Unmatched { repeats: 1, ..none });
+        let repeat = [&without(Faulted)[..], &[record(260, Read, 5, 7, 1)]].concat();
+        check(&repeat, &[], Unmatched { reads: 1, repeats: 1, ..none });
         check(&without(Read), &[], Unmatched { faults: 1, ..none });
         check(&without(Asked), &[], Unmatched { requests: 1, ..none });
         check(&without(Answered), &[], Unmatched { replies: 1, ..none });
         check(&without(Installed), &[], Unmatched { installs: 1, ..none });
         check(&without(In), &[], Unmatched { resumes: 1, ..none });
         check(&[TraceRecord::default()], &[], Unmatched { unknown: 1, ..none });
+    }
+
+    #[test]
+    fn a_page_asked_for_again_is_of_the_same_fault() {
+        let none = Unmatched::default();
+        let again = [
+            record(255, Out, 0, 7, 1),
+            record(262, Read, 5, 7, 1),
+            record(265, Asked, 5, 0, 1),
+            record(270, Answered, 5, 0, 1),
+            record(280, Installed, 5, 0, 1),
+            record(300, In, 0, 7, 1),
+        ];
+        let twice: &[u64] = &[10, 20, 30, 40, 50, 12, 3, 5, 10, 20];
+        let all = [&remote()[..], &again].concat();
+        check(&all, &[(true, twice)], none);
+        // The second time it was there by then.
+        let local = all.iter().filter(|record| ![265, 270].contains(&record.at_ns)).copied();
+        let local: Vec<_> = local.map(|record| TraceRecord { count: u32::from(record.at_ns < 255), ..record }).collect();
+        check(&local, &[(true, &[10, 20, 30, 40, 50, 12, 18, 20])], none);
+        // It had run, and stopped again, when the mark of the first install came.
+        let early = [&without(In)[..], &[record(180, In, 0, 7, 1), record(190, Out, 0, 7, 1)], &again[1..]].concat();
+        check(&early, &[(true, &[10, 20, 30, 40, 62, 3, 5, 10, 20])], none);
+        // It never ends.
+        check(&all[..9], &[], Unmatched { installs: 1, ..none });
+        // A fault there later is another one.
+        let later = remote().into_iter().map(|record| TraceRecord { at_ns: record.at_ns + 1000, ..record });
+        let once: &[u64] = &[10, 20, 30, 40, 50];
+        check(&[&all[..], &later.collect::<Vec<_>>()].concat(), &[(true, twice), (true, once)], none);
     }
 
     #[test]

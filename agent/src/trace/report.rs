@@ -98,14 +98,19 @@ impl Report {
     }
 }
 
-/// A row for each stage that occurs, and one for the whole; none without faults.
+/// A row for each stage that occurs, and one for the whole; none without faults. A stage that a fault had twice counts once, as long as
+/// both.
 fn rows<'a>(faults: impl Iterator<Item = &'a Fault>) -> Vec<Row> {
     let mut totals = Vec::new();
     let mut stages: [Vec<u64>; Stage::ALL.len()] = Default::default();
     for fault in faults {
         totals.push(fault.total_ns());
+        let mut own = [None; Stage::ALL.len()];
         for (stage, _, ns) in fault.stages() {
-            stages[stage as usize].push(ns);
+            *own[stage as usize].get_or_insert(0) += ns;
+        }
+        for (times, ns) in stages.iter_mut().zip(own) {
+            times.extend(ns);
         }
     }
     let named = Stage::ALL.into_iter().map(Stage::name).zip(stages);

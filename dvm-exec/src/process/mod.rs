@@ -3,14 +3,21 @@
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
 pub mod agent;
+pub mod ask;
+pub mod barrier;
 pub mod calls;
+pub mod check;
+pub mod children;
 pub mod clone;
 pub mod connection;
 pub mod descriptors;
 pub mod dispatch;
 pub mod elf;
 pub mod execute;
+pub mod features;
 pub mod husk;
+pub mod inherit;
+pub mod interrupted;
 pub mod load;
 pub mod local;
 pub mod member;
@@ -25,7 +32,8 @@ pub mod signals;
 pub mod stack;
 pub mod stat;
 pub mod thread;
-pub mod topology;
+pub mod trace;
 pub mod vdso;
+pub mod view;
 pub mod vma;
 pub mod wire;

@@ -3,12 +3,14 @@
 //! Owns what is remembered per thread: at the root ([`Task`], one per thread of the program, wherever it runs) and on
 //! the host where it runs ([`Thread`]). Must not know how calls are executed.
 
+use super::children::Child;
 use super::member::Link;
 use super::sigframe::AltStack;
+use super::view::cpuset::CpuSet;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A thread of the program as the root remembers it; its number is the one the program sees.
@@ -22,12 +24,24 @@ pub struct Task {
     pub clear_tid: AtomicU64,
     /// Head of the robust futex list, 0 for none.
     pub robust: AtomicU64,
+    /// Processors the program wishes it to run on; none: all.
+    wish: Mutex<Option<CpuSet>>,
 }
 
 impl Task {
     /// A task with no words to clear yet.
     pub fn new(tid: i32, host: usize, clear_tid: u64) -> Arc<Self> {
-        Arc::new(Self { tid, host, clear_tid: AtomicU64::new(clear_tid), robust: AtomicU64::new(0) })
+        Arc::new(Self { tid, host, clear_tid: AtomicU64::new(clear_tid), robust: AtomicU64::new(0), wish: Mutex::default() })
+    }
+
+    /// Processors the program wishes it to run on; none: all.
+    pub fn wish(&self) -> Option<CpuSet> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The program wishes it to run there.
+    pub fn set_wish(&self, wish: Option<CpuSet>) {
+        *self.wish.lock().unwrap_or_else(PoisonError::into_inner) = wish;
     }
 }
 
@@ -54,6 +68,26 @@ impl Tasks {
         living.is_empty()
     }
 
+    /// The living task of this number.
+    pub fn find(&self, tid: i32) -> Option<Arc<Task>> {
+        self.lock().get(&tid).cloned()
+    }
+
+    /// How many live.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is such a task.
+    pub fn is_living(&self, tid: i32) -> bool {
+        self.lock().contains_key(&tid)
+    }
+
+    /// Head of a task's robust futex list, if there is such a task.
+    pub fn robust_list(&self, tid: i32) -> Option<u64> {
+        self.lock().get(&tid).map(|task| task.robust.load(Ordering::Relaxed))
+    }
+
     /// How many live on `host`.
     pub fn count_on(&self, host: usize) -> usize {
         self.lock().values().filter(|task| task.host == host).count()
@@ -64,8 +98,10 @@ impl Tasks {
 pub enum Side {
     /// Its kernel thread is the root's own.
     Root(Arc<Task>),
+    /// It is a child of the program, in a process of its own at the root.
+    Child(Rc<Child>),
     /// It runs on another host; its shadow is at the other end of the link.
-    Member(RefCell<Link>),
+    Member(Box<RefCell<Link>>),
 }
 
 /// The thread that runs on the calling kernel thread.
@@ -89,6 +125,11 @@ thread_local! {
 /// Makes `thread` the one that runs on the calling kernel thread; replaces the one before.
 pub fn set_current(thread: Rc<Thread>) {
     CURRENT.with(|slot| *slot.borrow_mut() = Some(thread));
+}
+
+/// Nothing runs on the calling kernel thread any more; false if whoever ran there ended in the middle of this module.
+pub fn clear_current() -> bool {
+    CURRENT.with(|slot| slot.try_borrow_mut().map(|mut thread| *thread = None).is_ok())
 }
 
 /// The program thread that runs here, if any.

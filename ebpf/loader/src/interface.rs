@@ -3,10 +3,10 @@
 //! Owns finding it and naming the programs on it. Must not attach anything.
 
 use crate::error::{Error, errno};
-use crate::load::XDP_PROGRAM;
+use crate::load::{TC_PROGRAM, XDP_PROGRAM};
 use crate::netlink::{self, XdpFlag};
 use aya::programs::links::{LinkInfo, LinkType};
-use aya::programs::{SchedClassifier, TcAttachType, loaded_links, loaded_programs};
+use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType, loaded_links, loaded_programs};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
@@ -80,14 +80,31 @@ impl Interface {
         Ok(Self { name, index, address })
     }
 
-    /// The XDP programs on it that are not an agent's, by name, number and mode; none if there is none.
+    /// The XDP programs on it that are not a running agent's, by name and number; none if there is none.
     ///
     /// # Errors
     /// The kernel does not say.
     pub fn strangers(&self) -> Result<Option<String>, Error> {
         let mut strangers = self.occupants()?;
-        strangers.retain(|occupant| occupant.name.as_deref() != Some(XDP_PROGRAM));
+        strangers.retain(|occupant| occupant.name.as_deref() != Some(XDP_PROGRAM) || !occupant.has_link());
         Ok(if strangers.is_empty() { None } else { Some(listed(&strangers)) })
+    }
+
+    /// The TC programs on what comes to it that are not an agent's, by name and number; none if there is none. Since Linux 6.6.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn tc_strangers(&self) -> Result<Option<String>, Error> {
+        let mut strangers = self.tc_programs()?;
+        strangers.retain(|program| program.name_as_str() != Some(TC_PROGRAM));
+        let told = |program: &ProgramInfo| format!("name `{}`, id {}", program.name_as_str().unwrap_or_default(), program.id());
+        Ok(if strangers.is_empty() { None } else { Some(strangers.iter().map(told).collect::<Vec<_>>().join("; ")) })
+    }
+
+    /// The TC programs on what comes to it, in their order.
+    pub(crate) fn tc_programs(&self) -> Result<Vec<ProgramInfo>, Error> {
+        let failed = |source| Error::Query { what: format!("the TC programs on {}", self.name), source: system(&source) };
+        SchedClassifier::query_tcx(&self.name, TcAttachType::Ingress).map(|(_, programs)| programs).map_err(failed)
     }
 
     /// Whether its driver has native XDP. Since Linux 6.3; none before.
@@ -126,11 +143,12 @@ impl Interface {
 /// # Errors
 /// It does not, or this process may not ask.
 pub fn has_tcx() -> Result<(), Error> {
-    let failed = |source: aya::programs::ProgramError| {
-        let source = io::Error::from_raw_os_error(errno(&source).unwrap_or(libc::EINVAL));
-        Error::Query { what: "the TC programs of lo, as links".into(), source }
-    };
+    let failed = |source| Error::Query { what: "the TC programs of lo, as links".into(), source: system(&source) };
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).map(drop).map_err(failed)
+}
+
+fn system(error: &ProgramError) -> io::Error {
+    io::Error::from_raw_os_error(errno(error).unwrap_or(libc::EINVAL))
 }
 
 fn program_name(id: u32) -> Option<String> {

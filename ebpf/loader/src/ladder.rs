@@ -26,12 +26,14 @@ use crate::interface::{Interface, Occupant, listed};
 use crate::load::{FastPath, PASS_PROGRAM, TC_PROGRAM, XDP_PROGRAM};
 use crate::netlink::{self, XdpFlag};
 use crate::sys::{Hook, ProgramLink};
-use aya::programs::{ProgramError, ProgramFd, SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, ProgramFd, ProgramInfo};
 use dsm_fast::ProbeProgram;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -148,11 +150,22 @@ impl FastPath {
         Ok(Passing { _link: link })
     }
 
+    /// Puts the program that passes everything on interface `name`, natively and without a link: it stays until it is taken off or the
+    /// interface goes, whatever becomes of this process.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel refuses.
+    pub fn leave_pass(&mut self, name: &str) -> Result<(), Error> {
+        let failed = |source| Error::Attach { program: PASS_PROGRAM, source };
+        let index = if_nametoindex(name).map_err(|errno| failed(errno.into()))?;
+        let program = descriptor(PASS_PROGRAM, self.pass()?.fd())?;
+        netlink::set_xdp(index, Some(program.as_fd().as_raw_fd()), XdpFlag::Native).map_err(failed)
+    }
+
     /// Attaches the XDP program in generic mode as nobody should: without a link, so that it stays. For tests of what
     /// [`FastPath::attach`] does about such.
     #[doc(hidden)]
     pub fn leave_behind(&mut self, index: u32) -> Result<(), Error> {
-        use std::os::fd::{AsFd, AsRawFd};
         let failed = |source| Error::Attach { program: XDP_PROGRAM, source };
         let program = descriptor(XDP_PROGRAM, self.xdp()?.fd())?;
         netlink::set_xdp(index, Some(program.as_fd().as_raw_fd()), XdpFlag::Generic).map_err(failed)
@@ -296,9 +309,8 @@ fn refusal(interface: &Interface, error: &io::Error) -> String {
 
 /// Programs that see frames before our TC program.
 fn others_before_tc(interface: &Interface) -> Vec<String> {
-    let found = SchedClassifier::query_tcx(&interface.name, TcAttachType::Ingress);
-    let found = found.map(|(_, programs)| programs).unwrap_or_default();
-    let name = |info: &aya::programs::ProgramInfo| match info.name_as_str() {
+    let found = interface.tc_programs().unwrap_or_default();
+    let name = |info: &ProgramInfo| match info.name_as_str() {
         Some(TC_PROGRAM) => format!("another agent's `{TC_PROGRAM}` (id {})", info.id()),
         name => format!("`{}` (id {})", name.unwrap_or_default(), info.id()),
     };

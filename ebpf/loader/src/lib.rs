@@ -18,7 +18,7 @@ pub use array::MappedArray;
 pub use error::Error;
 pub use interface::{Interface, has_tcx};
 pub use ladder::{Attached, Passing, Rung, Wanted};
-pub use load::{FastPath, PASS_PROGRAM, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
+pub use load::{FastPath, PASS_PROGRAM, SMALL_MAPS, TC_PROGRAM, Verified, XDP_PROGRAM, verified};
 pub use responder::{Responder, Responding, reply};
 pub use tables::{EXTENTS_MAX, Seat, SharedDirectory, Tables};
 pub use trace::{NotAttached, Trace};

@@ -33,6 +33,8 @@ pub struct Verified {
     pub loaded: u32,
 }
 
+/// Sizes of the large maps for those who serve no pages.
+pub const SMALL_MAPS: [(&str, u32); 4] = [("DIRECTORIES", 1), ("PLACES", 1), ("COPIES", 1), ("PAGES", 1)];
 const INSTRUCTION_BYTES: u32 = 8;
 /// As many as libbpf makes.
 const LOAD_TRIES: usize = 5;
@@ -131,15 +133,15 @@ impl FastPath {
     }
 }
 
-/// Loads the embedded object and says what the verifier counted, program by program.
+/// Loads the embedded objects and says what the verifier counted, program by program.
 ///
 /// # Errors
-/// As [`FastPath::load`].
+/// As [`FastPath::load`] and [`crate::Trace::attach`].
 pub fn verified() -> Result<Vec<Verified>, Error> {
-    let path = FastPath::load(&[])?;
+    let (path, trace) = (FastPath::load(&[])?, crate::trace::verified()?);
     let mut counts = Vec::new();
-    for (name, program) in path.ebpf.programs() {
-        let info = program.info().map_err(|source| Error::Program { program: "of the fast path", source: source.into() })?;
+    for (name, program) in path.ebpf.programs().chain(trace.programs()) {
+        let info = program.info().map_err(|source| Error::Program { program: "of an object", source: source.into() })?;
         counts.push(Verified {
             program: name.into(),
             walked: info.verified_instruction_count().unwrap_or(0),

@@ -35,8 +35,7 @@ impl Trace {
     /// # Errors
     /// No object was embedded, or the kernel refuses it.
     pub fn attach(agent: u32) -> Result<(Self, Vec<NotAttached>), Error> {
-        let object = crate::trace_object().ok_or(Error::NotBuiltIn)?;
-        let mut ebpf = EbpfLoader::new().load(object).map_err(|source| Error::Object { source: source.into() })?;
+        let mut ebpf = object()?;
         let ring = ebpf.take_map(TRACE_RECORDS).ok_or_else(|| missing("map", TRACE_RECORDS))?;
         let records =
             RingBuf::try_from(ring).map_err(|source| Error::Map { name: TRACE_RECORDS.into(), source: Box::new(source) })?;
@@ -62,21 +61,14 @@ impl Trace {
     }
 
     fn attach_point(&mut self, name: &'static str, point: &'static str) -> Result<(), Error> {
-        let program: &mut RawTracePoint = self.program(name)?.try_into().map_err(refused(name))?;
-        undisturbed(|| loaded(program.load()).map_err(refused(name)))?;
-        program.attach(point).map(drop).map_err(|source| not_attached(name, source))
+        load_point(&mut self.ebpf, name)?.attach(point).map(drop).map_err(|source| not_attached(name, source))
     }
 
     fn attach_mark(&mut self, name: &'static str, mark: &str, process: Option<NonZeroU32>) -> Result<(), Error> {
-        let program: &mut UProbe = self.program(name)?.try_into().map_err(refused(name))?;
-        undisturbed(|| loaded(program.load()).map_err(refused(name)))?;
+        let program = load_mark(&mut self.ebpf, name)?;
         let scope = process.map_or(UProbeScope::CallingProcess, UProbeScope::OneProcess);
         let file = process.map_or_else(|| PathBuf::from("/proc/self/exe"), |process| format!("/proc/{process}/exe").into());
         program.attach(mark, file, scope).map(drop).map_err(|source| not_attached(name, source))
-    }
-
-    fn program(&mut self, name: &str) -> Result<&mut Program, Error> {
-        self.ebpf.program_mut(name).ok_or_else(|| missing("program", name))
     }
 
     /// Takes all records out of the ring and tells each to `keep`, those of one processor in the order of time.
@@ -98,6 +90,39 @@ impl Trace {
         let array = PerCpuArray::<_, u64>::try_from(map).map_err(failed)?;
         Ok(array.get(&0, 0).map_err(failed)?.iter().sum())
     }
+}
+
+/// Loads all programs and attaches none.
+pub(crate) fn verified() -> Result<Ebpf, Error> {
+    let mut ebpf = object()?;
+    for (program, _) in TRACE_POINTS {
+        load_point(&mut ebpf, program)?;
+    }
+    for (program, _) in TRACE_MARKS {
+        load_mark(&mut ebpf, program)?;
+    }
+    Ok(ebpf)
+}
+
+fn object() -> Result<Ebpf, Error> {
+    let object = crate::trace_object().ok_or(Error::NotBuiltIn)?;
+    EbpfLoader::new().load(object).map_err(|source| Error::Object { source: source.into() })
+}
+
+fn load_point<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, Error> {
+    let program: &mut RawTracePoint = program(ebpf, name)?.try_into().map_err(refused(name))?;
+    undisturbed(|| loaded(program.load()).map_err(refused(name)))?;
+    Ok(program)
+}
+
+fn load_mark<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, Error> {
+    let program: &mut UProbe = program(ebpf, name)?.try_into().map_err(refused(name))?;
+    undisturbed(|| loaded(program.load()).map_err(refused(name)))?;
+    Ok(program)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
+    ebpf.program_mut(name).ok_or_else(|| missing("program", name))
 }
 
 /// A program that is loaded already is attached to a second place.

@@ -17,6 +17,9 @@ struct Arguments {
     /// Only cases whose name contains this; may be given several times.
     #[arg(long)]
     only: Vec<String>,
+    /// No case whose name contains this; may be given several times.
+    #[arg(long)]
+    except: Vec<String>,
     /// Only print the names.
     #[arg(long)]
     list: bool,
@@ -29,6 +32,9 @@ struct Arguments {
     /// Operations of each thread of a history.
     #[arg(long, default_value_t = 10_000)]
     operations: u64,
+    /// Signals of a storm.
+    #[arg(long, default_value_t = 3000)]
+    signals: u64,
     /// Seed of what is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -59,8 +65,14 @@ fn main() -> Result<ExitCode> {
     let beside = own.parent().context("this program has no directory")?.to_path_buf();
     let plan = runner::Plan {
         filters: arguments.only,
+        exceptions: arguments.except,
         repeat: arguments.repeat.max(1),
-        effort: Effort { litmus_rounds: arguments.rounds, history_operations: arguments.operations, seed: arguments.seed },
+        effort: Effort {
+            litmus_rounds: arguments.rounds,
+            history_operations: arguments.operations,
+            signals: arguments.signals,
+            seed: arguments.seed,
+        },
         fast_paths: arguments.fast_path,
         binaries: arguments.binaries.unwrap_or(beside),
         stop,

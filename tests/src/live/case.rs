@@ -4,6 +4,7 @@
 
 use super::bed::Bed;
 use anyhow::Result;
+use dvm_hosts::Links;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub struct Case {
     pub deadline: Duration,
     /// Whether it harms its hosts, so that the next case needs new ones.
     pub harms: bool,
-    /// MTU of its hosts' links.
-    pub mtu: u32,
+    /// What its hosts' links are like.
+    pub links: Links,
     /// `fast_path` of its hosts, if it matters to the case.
     pub fast_path: Option<&'static str>,
     /// `memory` of its hosts, if it matters to the case.
@@ -64,7 +65,7 @@ impl Case {
             needs: Vec::new(),
             deadline: Duration::from_secs(60),
             harms: false,
-            mtu: MTU,
+            links: Links::of_mtu(MTU),
             fast_path: None,
             memory: None,
             run: Box::new(run),
@@ -95,7 +96,21 @@ impl Case {
     /// Sets the MTU of its hosts' links.
     #[must_use]
     pub const fn with_mtu(mut self, mtu: u32) -> Self {
-        self.mtu = mtu;
+        self.links.mtu = mtu;
+        self
+    }
+
+    /// Sets the number of queues of its hosts' links.
+    #[must_use]
+    pub const fn with_queues(mut self, queues: usize) -> Self {
+        self.links.queues = queues;
+        self
+    }
+
+    /// Lets native XDP work on its hosts' links.
+    #[must_use]
+    pub const fn with_native_xdp(mut self) -> Self {
+        self.links.has_native_xdp = true;
         self
     }
 

@@ -1,16 +1,17 @@
 //! Hosts on which the fast path cannot be had: doctor says so, the agent's status says why, and jobs run all the same.
 //!
-//! Owns the three states a host is put into, and what is to be said of each. Must not know how doctor finds out.
+//! Owns the states a host is put into, and what is to be said of each. Must not know how doctor finds out.
 
 use super::bed::{Bed, same_bytes, shortened};
 use super::case::{Case, Lacking, Need};
 use super::programs;
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{User, output_within};
+use dvm_hosts::{User, kill_process, output_within};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ stranger:
 .section license, "aw", @progbits
     .asciz "GPL"
 "#;
+/// Codes of a TC program: ask the next one, or take the frame in.
+const TCX_NEXT: &str = "-1";
+const TCX_PASS: &str = "0";
 /// Where an ELF file says its machine, and the number of the BPF machine.
 const ELF_MACHINE: std::ops::Range<usize> = 18..20;
 const EM_BPF: u16 = 247;
@@ -50,6 +54,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("no-cap-bpf", no_cap_bpf).needs(&[Need::Program("setpriv")]),
         case("foreign-xdp", foreign_xdp).needs(&[Need::Program("gcc")]),
+        case("foreign-tc", foreign_tc).needs(&[Need::Program("gcc")]),
         case("no-native-xdp", no_native_xdp),
     ]
 }
@@ -87,6 +92,55 @@ fn foreign_xdp(bed: &mut Bed<'_>) -> Result<String> {
     Ok(said.join("; "))
 }
 
+/// Somebody else's TC program is on the interface before ours: one that hands on every frame, then one that keeps them all.
+fn foreign_tc(bed: &mut Bed<'_>) -> Result<String> {
+    Report::of(bed, &[])?.demand("tc-foreign", true, "no other TC program")?;
+    let mut said = Vec::new();
+    for (code, rung, words) in
+        [(TCX_NEXT, "TC", "native XDP: no answer"), (TCX_PASS, "generic XDP", "before it run `stranger` (id ")]
+    {
+        kill_process(bed.hosts.agent(HOST)?.context("no agent to kill")?.pid);
+        let stranger = TcStranger::hold(bed, code)?;
+        bed.hosts.restart_agent(HOST, &[])?;
+        let reason = ladder_end(bed, rung, words)?;
+        let report = Report::of(bed, &[])?;
+        report.demand("tc-foreign", false, "name `stranger`, id ")?;
+        report.demand("xdp-foreign", true, "no other")?;
+        said.push(format!("code {code}: {reason}; {}", small_job(bed)?));
+        drop(stranger);
+        Report::of(bed, &[])?.demand("tc-foreign", true, "no other TC program")?;
+    }
+    Ok(said.join("; "))
+}
+
+/// A TC program on the host's interface, until dropped.
+struct TcStranger(Child);
+
+impl TcStranger {
+    fn hold(bed: &Bed<'_>, code: &str) -> Result<Self> {
+        let mut command = bed.hosts.command(HOST, User::Root, &bed.workshop.program("tcx")?)?;
+        let child = command.args(["hold", "eth0", code]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut stranger = Self(child);
+        let mut line = String::new();
+        BufReader::new(stranger.0.stdout.take().context("no pipe")?).read_line(&mut line)?;
+        if line.trim() != "attached" {
+            let mut said = String::new();
+            stranger.0.stderr.take().context("no pipe")?.read_to_string(&mut said)?;
+            bail!(Lacking(format!("a TC program cannot be attached: {}", said.trim())));
+        }
+        Ok(stranger)
+    }
+}
+
+impl Drop for TcStranger {
+    fn drop(&mut self) {
+        if self.0.kill().is_ok() {
+            // Reaped, or gone by itself.
+            self.0.wait().ok();
+        }
+    }
+}
+
 /// The agent's address is on an interface whose driver has no native XDP.
 fn no_native_xdp(bed: &mut Bed<'_>) -> Result<String> {
     Report::of(bed, &[])?.demand("xdp-native", true, "eth0")?;
@@ -112,15 +166,20 @@ fn no_native_xdp(bed: &mut Bed<'_>) -> Result<String> {
 }
 
 /// What doctor says.
-struct Report {
+pub(super) struct Report {
     json: Value,
 }
 
 impl Report {
-    /// Runs it on the host, by these words before.
+    /// Runs it on the host that lacks something, by these words before.
     fn of(bed: &Bed<'_>, before: &[&str]) -> Result<Self> {
-        let directory = &bed.hosts.host(HOST)?.directory;
-        let mut command = bed.hosts.command(HOST, User::Root, Path::new("/usr/bin/env"))?;
+        Self::of_host(bed, HOST, before)
+    }
+
+    /// Runs it on a host.
+    pub(super) fn of_host(bed: &Bed<'_>, host: usize, before: &[&str]) -> Result<Self> {
+        let directory = &bed.hosts.host(host)?.directory;
+        let mut command = bed.hosts.command(host, User::Root, Path::new("/usr/bin/env"))?;
         command.args(before).arg(&bed.hosts.binaries().agent).args(["doctor", "--json", "--node"]);
         command.arg(directory.join("node.toml")).arg("--cluster").arg(directory.join("cluster.toml"));
         let output = output_within(&mut command, COMMAND_LATEST).context("dvm-agent doctor")?;
@@ -144,7 +203,7 @@ impl Report {
         Ok((ok, text("found")))
     }
 
-    fn demand(&self, name: &str, ok: bool, words: &str) -> Result<()> {
+    pub(super) fn demand(&self, name: &str, ok: bool, words: &str) -> Result<()> {
         let found = self.check(name)?;
         ensure!(found.0 == ok && found.1.contains(words), "{name}: {found:?} instead of ({ok}, `..{words}..`)");
         Ok(())

@@ -108,7 +108,7 @@ fn run(bed: &mut Bed<'_>, blow: Blow) -> Result<String> {
     Ok(format!("over after {:.1} s, gone everywhere after {:.1} s: {said}", ended.as_secs_f64(), struck.elapsed().as_secs_f64()))
 }
 
-fn wait_for_start(running: Running<'_>) -> Result<Running<'_>> {
+pub(super) fn wait_for_start(running: Running<'_>) -> Result<Running<'_>> {
     let latest = Instant::now() + START_LATEST;
     while !running.output_so_far().contains("running") {
         if Instant::now() >= latest || !alive(running.pid()) {

@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
 
 /// The output is the native one, pages went both ways, and no host took more than its limit at any time.
 fn larger_than_one(bed: &mut Bed<'_>) -> Result<String> {
-    let job = bed.job("memory", &[LARGE])?.options(["--place", "rr"]);
+    let job = bed.job("fill", &[LARGE])?.options(["--place", "rr"]);
     let expected = bed.workshop.native("memory-limit", &job)?;
     let (finished, used) = watched(bed, &job, bed.deadline)?;
     ensure!(finished.code() == Some(0), "exit code {:?}; stderr: {}", finished.code(), shortened(&finished.stderr));
@@ -57,7 +57,7 @@ fn larger_than_one(bed: &mut Bed<'_>) -> Result<String> {
 fn larger_than_all(bed: &mut Bed<'_>) -> Result<String> {
     let agents: Vec<i32> = (0..2).map(|index| Ok(bed.hosts.agent(index)?.context("no agent")?.pid)).collect::<Result<_>>()?;
     let beside = bed.job("endless", &["2", "60"])?.options(["--place", "rr"]).start(bed.hosts)?;
-    let job = bed.job("memory", &[TOO_LARGE])?.options(["--place", "rr"]);
+    let job = bed.job("fill", &[TOO_LARGE])?.options(["--place", "rr"]);
     let (finished, used) = watched(bed, &job, Instant::now() + END_LATEST)?;
     let said = shortened(&finished.stderr);
     ensure!(
@@ -77,7 +77,7 @@ fn larger_than_all(bed: &mut Bed<'_>) -> Result<String> {
         sleep(POLL);
     }
     ensure!(agents.iter().all(|pid| alive(*pid)), "an agent has ended");
-    let small = bed.job("memory", &[SMALL])?.options(["--place", "rr"]);
+    let small = bed.job("fill", &[SMALL])?.options(["--place", "rr"]);
     bed.succeed(&small)?;
     let used: Vec<u64> = used.iter().map(|used| used >> 20).collect();
     Ok(format!("over after {:.1} s, up to {used:?} MiB: {said}", finished.elapsed.as_secs_f64()))

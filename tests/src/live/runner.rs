@@ -6,7 +6,7 @@
 use super::bed::{Bed, Effort, Workshop, left_behind};
 use super::case::{Case, Lacking};
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Binaries, Config, LocalHosts, leftovers};
+use dvm_hosts::{Binaries, Config, Links, LocalHosts, leftovers};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const HOST_FAILURES_MAX: usize = 2;
 pub struct Plan {
     /// Only cases whose name contains one of these; all if empty.
     pub filters: Vec<String>,
+    /// No case whose name contains one of these.
+    pub exceptions: Vec<String>,
     /// Times each case is run.
     pub repeat: u32,
     /// How much the repeating cases do.
@@ -56,14 +58,8 @@ pub struct Totals {
 pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
     let chosen: Vec<Case> = cases.into_iter().filter(|case| plan.chooses(&case.name)).collect();
     ensure!(!chosen.is_empty(), "no case matches {:?}: see `live --list`", plan.filters);
-    let mut runner = Runner {
-        plan,
-        workshop: Workshop::new()?,
-        hosts: None,
-        made: Default::default(),
-        host_failures: 0,
-        totals: Totals::default(),
-    };
+    let mut runner =
+        Runner { plan, workshop: Workshop::new()?, hosts: None, made: None, host_failures: 0, totals: Totals::default() };
     let absent = plan.absent();
     for case in &chosen {
         if plan.stop.load(Ordering::Relaxed) {
@@ -80,7 +76,8 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
 
 impl Plan {
     fn chooses(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
+        let is_named = |words: &[String]| words.iter().any(|word| name.contains(word.as_str()));
+        (self.filters.is_empty() || is_named(&self.filters)) && !is_named(&self.exceptions)
     }
 
     /// Why no case at all can run here.
@@ -102,8 +99,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     workshop: Workshop,
     hosts: Option<LocalHosts>,
-    /// How those hosts were made: `fast_path`s, MTU and `memory`.
-    made: (Vec<String>, u32, Option<&'static str>),
+    /// How those hosts were made: `fast_path`s, links and `memory`.
+    made: Option<(Vec<String>, Links, Option<&'static str>)>,
     host_failures: usize,
     totals: Totals,
 }
@@ -160,7 +157,7 @@ impl Runner<'_> {
     fn prepare(&mut self, case: &Case) -> Result<()> {
         let count = case.hosts;
         let fast_paths = case.fast_path.map_or_else(|| self.plan.fast_paths.clone(), |fast_path| vec![fast_path.to_owned()]);
-        let wanted = (fast_paths.clone(), case.mtu, case.memory);
+        let wanted = Some((fast_paths.clone(), case.links, case.memory));
         if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.made == wanted {
             return Ok(());
         }
@@ -172,7 +169,7 @@ impl Runner<'_> {
         let config = Config {
             instance: "test".into(),
             hosts: count,
-            mtu: case.mtu,
+            links: case.links,
             fast_paths,
             memory: case.memory.map(str::to_owned),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),

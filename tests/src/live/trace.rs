@@ -24,8 +24,8 @@ const START_LATEST: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 /// The job shares a page all the time: fewer remote faults than this in the time say that most are not joined.
 const FAULTS_LEAST: u64 = 20;
-/// What the medians of the stages may differ from the median of the whole: each is of its own fault.
-const SUM_OFF_MAX: f64 = 0.5;
+/// The times of the trace file are rounded, in microseconds.
+const ROUNDING_US: f64 = 0.01;
 
 /// One case on two hosts.
 #[must_use]
@@ -51,21 +51,23 @@ fn trace(bed: &mut Bed<'_>) -> Result<String> {
     let remote = report.get("remote").and_then(Value::as_array).context("no remote faults in the report")?;
     let row = |name: &str| remote.iter().find(|row| row["name"] == name).with_context(|| format!("no stage {name}: {report}"));
     let total = row("total")?;
-    let (count, p50) = (total["count"].as_u64().unwrap_or(0), p50_us(total));
+    let (count, p50) = (total["count"].as_u64().unwrap_or(0), us(total, "p50_ns"));
     ensure!(count >= FAULTS_LEAST, "{count} remote faults, {FAULTS_LEAST} expected: {report}");
-    let mut sum = 0.0;
+    let (mut longest, mut sum) = (0.0, 0.0);
     for name in STAGES {
         let row = row(name)?;
         ensure!(row["count"].as_u64() == Some(count), "{name} is not of every fault: {row}, {count} faults");
-        sum += p50_us(row);
+        longest = us(row, "p50_ns").max(longest);
+        sum += us(row, "p90_ns");
     }
-    ensure!((sum - p50).abs() <= SUM_OFF_MAX * p50, "the stages' p50 add up to {sum:.1} us, the total's is {p50:.1}: {report}");
+    // Half of the faults are in no stage among its slowest tenth, whatever the distribution: five tenths at most are.
+    ensure!(longest <= p50 && p50 <= sum, "the total's p50 is {p50:.1} us, not within {longest:.1} and {sum:.1}: {report}");
     let events = events(&fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?)?;
-    Ok(format!("{count} remote faults, p50 {p50:.1} us, stages' p50 {sum:.1} us, {events} events"))
+    Ok(format!("{count} remote faults, p50 {p50:.1} us, {events} events"))
 }
 
-fn p50_us(row: &Value) -> f64 {
-    row["p50_ns"].as_f64().unwrap_or(0.0) / 1e3
+fn us(row: &Value, figure: &str) -> f64 {
+    row[figure].as_f64().unwrap_or(0.0) / 1e3
 }
 
 fn report(output: &Output) -> Result<Value> {
@@ -81,12 +83,22 @@ fn report(output: &Output) -> Result<Value> {
     Ok(report)
 }
 
-/// Checks the trace file; says how many events it has.
+/// Checks the trace file: each fault is followed by its stages, which add up to it. Says how many events it has.
 fn events(bytes: &[u8]) -> Result<usize> {
     let file: Value = serde_json::from_slice(bytes).context("the trace file is no JSON")?;
     let events = file["traceEvents"].as_array().context("the trace file has no events")?;
     for name in STAGES.into_iter().chain(["remote fault"]) {
         ensure!(events.iter().any(|event| event["name"] == name), "the trace file has no event {name}");
+    }
+    let (mut fault, mut left) = (&Value::Null, 0.0_f64);
+    for event in events.iter().chain([&Value::Null]) {
+        let dur = event["dur"].as_f64().unwrap_or(0.0);
+        if event["cat"] == "stage" {
+            left -= dur;
+            continue;
+        }
+        ensure!(left.abs() <= ROUNDING_US, "the stages miss the fault by {left} us: {fault}");
+        (fault, left) = (event, dur);
     }
     Ok(events.len())
 }
@@ -98,7 +110,11 @@ mod tests {
     #[test]
     fn a_file_lacking_a_stage_is_refused() {
         let file = |names: &[&str]| {
-            let events: Vec<Value> = names.iter().map(|name| serde_json::json!({ "name": name })).collect();
+            let event = |name: &&str| match *name {
+                "remote fault" => serde_json::json!({ "name": name, "cat": "fault", "dur": 5.0 }),
+                _ => serde_json::json!({ "name": name, "cat": "stage", "dur": 1.0 }),
+            };
+            let events: Vec<Value> = names.iter().map(event).collect();
             serde_json::json!({ "traceEvents": events }).to_string()
         };
         let mut names = vec!["remote fault"];
@@ -106,5 +122,7 @@ mod tests {
         assert_eq!(events(file(&names).as_bytes()).unwrap(), 6);
         assert!(events(file(&names[..5]).as_bytes()).is_err());
         assert!(events(b"{").is_err());
+        names.push("resumed");
+        assert!(events(file(&names).as_bytes()).is_err());
     }
 }

@@ -237,12 +237,12 @@ impl Node {
             return;
         }
         for page in PageRange::new(page, u64::from(count)).pages() {
-            self.adopt(page);
+            self.take_in(page);
         }
     }
 
     /// Asks for `page` as a thread that writes would; nobody waits for it.
-    fn adopt(&mut self, page: PageNumber) {
+    fn take_in(&mut self, page: PageNumber) {
         let is_mine_to_ask = match self.extents.get(&page.extent()).map(|extent| &extent.form) {
             Some(Form::Split(..) | Form::Remote(..) | Form::Unknown) | None => true,
             Some(Form::Whole(_) | Form::Lost) => false,

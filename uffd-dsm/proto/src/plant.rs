@@ -36,11 +36,17 @@ pub enum Plant {
     SharersBeforeLock,
     /// A copy that readers may be sent to is dropped for want of room.
     ProviderEvicted,
+    /// A transaction that a kernel program has begun is not taken over.
+    TransactionNotAdopted,
+    /// Who keeps its copy is taken from the request that comes again, not from the one that the program has seen.
+    SparedByRetry,
+    /// A sourced page that was forgotten is fresh, as any other.
+    SourceNotRegained,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 14] = [
+    pub const ALL: [Plant; 17] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -55,6 +61,9 @@ impl Plant {
         Plant::AckCountedTwice,
         Plant::SharersBeforeLock,
         Plant::ProviderEvicted,
+        Plant::TransactionNotAdopted,
+        Plant::SparedByRetry,
+        Plant::SourceNotRegained,
     ];
 }
 

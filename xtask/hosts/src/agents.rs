@@ -56,7 +56,8 @@ impl Binaries {
 
 /// Writes key, cluster and node files of every host.
 pub(crate) fn configure(hosts: &[Host], exec: &Path, config: &Config) -> Result<()> {
-    let Config { instance, mtu, cpus, fast_paths, memory, .. } = config;
+    let Config { instance, links, cpus, fast_paths, memory, .. } = config;
+    let mtu = links.mtu;
     let key = files::random_key()?;
     let mut nodes = String::new();
     for host in hosts {
@@ -109,6 +110,24 @@ pub(crate) fn start(host: &Host, agent: &Path, before: &[&str]) -> Result<Child>
         .process_group(0)
         .spawn()
         .map_err(on("start", agent))
+}
+
+/// Has the agent's program put an XDP program that passes all on the switch's ends of the links; it goes with them.
+pub(crate) fn pass_at(switch: &str, hosts: usize, agent: &Path) -> Result<()> {
+    let mut command = net::enter(switch);
+    command.arg("--").arg(agent).arg("xdp-pass");
+    for index in 0..hosts {
+        command.arg("--interface").arg(net::port(index));
+    }
+    let output = output_within(&mut command, STATUS_DEADLINE).map_err(on("run", agent))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Command {
+        command: "dvm-agent xdp-pass".into(),
+        status: output.status.to_string(),
+        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }
 
 /// Waits until the agent answers and sees its peers.

@@ -5,8 +5,9 @@
 
 use crate::agents::{self, Binaries};
 use crate::files::{self, on};
+use crate::net::{self, Links};
 use crate::process::{self, Process};
-use crate::{Error, HOSTS_MAX, Result, net};
+use crate::{Error, HOSTS_MAX, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
@@ -31,8 +32,8 @@ pub struct Config {
     pub instance: String,
     /// Number of hosts.
     pub hosts: usize,
-    /// MTU of every link.
-    pub mtu: u32,
+    /// What their links are like.
+    pub links: Links,
     /// Processors each host offers to jobs.
     pub cpus: usize,
     /// `fast_path` of node.toml, host by host and over again; none: as the agent pleases.
@@ -148,9 +149,13 @@ impl LocalHosts {
     fn build(&mut self, config: &Config) -> Result<()> {
         self.binaries = config.binaries.install(&self.names.programs())?;
         files::make_directory(&self.names.run())?;
-        net::make_switch(&self.names.switch(), config.mtu)?;
+        let switch = self.names.switch();
+        net::make_switch(&switch, config.links.mtu)?;
         for (index, host) in self.hosts.iter().enumerate() {
-            net::make_host(&self.names.switch(), &host.namespace, index, &host.address, config.mtu)?;
+            net::make_host(&switch, &host.namespace, index, &host.address, &config.links)?;
+        }
+        if config.links.has_native_xdp {
+            agents::pass_at(&switch, self.hosts.len(), &self.binaries.agent)?;
         }
         agents::configure(&self.hosts, &self.binaries.exec, config)?;
         let slots = self.agents.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -295,6 +300,23 @@ impl LocalHosts {
     pub fn set_cable(&self, index: usize, connected: bool) -> Result<()> {
         self.host(index)?;
         net::set_cable(&self.names.switch(), index, connected)
+    }
+
+    /// Frames that the switch has sent to a host, queue by queue; none if the links have one.
+    ///
+    /// # Errors
+    /// No such host, or `tc` failed.
+    pub fn frames_by_queue(&self, index: usize) -> Result<Vec<u64>> {
+        self.host(index)?;
+        net::frames_by_queue(&self.names.switch(), index)
+    }
+
+    /// Makes all processors share the work on frames that come to a host (receive packet steering).
+    ///
+    /// # Errors
+    /// No such host, or its queues cannot be set.
+    pub fn spread_receiving(&self, index: usize) -> Result<()> {
+        net::spread_receiving(&self.host(index)?.namespace)
     }
 
     /// Last lines of an agent's log.

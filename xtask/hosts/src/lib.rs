@@ -26,6 +26,7 @@ pub use command::{output_within, wait_within};
 pub use error::{Error, Result};
 pub use instance::{Config, Host, LocalHosts, User, leftovers};
 pub use job::{Finished, Job, Running};
+pub use net::Links;
 pub use process::{Process, alive, cpu_time, descriptors, kill_process, memory_file_bytes};
 pub use sample::write_sample;
 pub use statistics::{HostFigures, Latency, Statistics};

@@ -1,13 +1,33 @@
 //! Namespaces, the bridge and the links between them.
 //!
-//! Owns every call of `ip`. Must not know agents.
+//! Owns every call of `ip` and `tc`. Must not know agents.
 
-use crate::{Error, Result};
+use crate::{Error, Result, process};
+use serde_json::Value;
 use std::process::{Command, Stdio};
 
 /// Interface of a host inside its namespace.
 const HOST_LINK: &str = "eth0";
 const BRIDGE: &str = "br0";
+
+/// What the links between hosts are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Links {
+    /// MTU.
+    pub mtu: u32,
+    /// Queues of each end. If there are several, each host sends by one of its own and the switch counts by queues.
+    pub queues: usize,
+    /// Whether native XDP can send frames back: the ends at the switch get a program that passes all.
+    pub has_native_xdp: bool,
+}
+
+impl Links {
+    /// Plain ones: one queue, and no native XDP.
+    #[must_use]
+    pub const fn of_mtu(mtu: u32) -> Self {
+        Self { mtu, queues: 1, has_native_xdp: false }
+    }
+}
 
 /// Makes the switch namespace with its bridge.
 pub(crate) fn make_switch(switch: &str, mtu: u32) -> Result<()> {
@@ -17,13 +37,23 @@ pub(crate) fn make_switch(switch: &str, mtu: u32) -> Result<()> {
 }
 
 /// Makes one host's namespace and connects it.
-pub(crate) fn make_host(switch: &str, namespace: &str, index: usize, address: &str, mtu: u32) -> Result<()> {
-    let (port, mtu) = (port(index), mtu.to_string());
+pub(crate) fn make_host(switch: &str, namespace: &str, index: usize, address: &str, links: &Links) -> Result<()> {
+    let (port, mtu, queues) = (port(index), links.mtu.to_string(), links.queues.to_string());
+    let end = ["mtu", &mtu, "numtxqueues", &queues, "numrxqueues", &queues];
     ip(&["netns", "add", namespace])?;
     ip(&[
-        "-n", switch, "link", "add", &port, "mtu", &mtu, "type", "veth", "peer", "name", HOST_LINK, "mtu", &mtu, "netns",
-        namespace,
-    ])?;
+        &["-n", switch, "link", "add", &port][..],
+        &end,
+        &["type", "veth", "peer", "name", HOST_LINK],
+        &end,
+        &["netns", namespace],
+    ]
+    .concat())?;
+    if links.queues > 1 {
+        // The switch chooses the queue to a host by the one on which a frame came, but for the first: that counts as none.
+        send_by_queue(namespace, 1 + index % (links.queues - 1))?;
+        run("tc", &["-n", switch, "qdisc", "add", "dev", &port, "root", "handle", "1:", "mq"])?;
+    }
     ip(&["-n", switch, "link", "set", &port, "master", BRIDGE, "up"])?;
     ip(&["-n", namespace, "link", "set", "lo", "up"])?;
     ip(&["-n", namespace, "addr", "add", &format!("{address}/24"), "dev", HOST_LINK])?;
@@ -62,8 +92,54 @@ pub(crate) fn enter(namespace: &str) -> Command {
     command
 }
 
-fn port(index: usize) -> String {
+/// Frames that went to a host, by queue.
+pub(crate) fn frames_by_queue(switch: &str, index: usize) -> Result<Vec<u64>> {
+    let port = port(index);
+    let arguments = ["-n", switch, "-s", "-j", "qdisc", "show", "dev", &port];
+    let printed = output("tc", &arguments)?;
+    let strange = |what: String| Error::Command {
+        command: format!("tc {}", arguments.join(" ")),
+        status: "understood nothing".into(),
+        stderr: what,
+    };
+    let disciplines: Vec<Value> = serde_json::from_str(&printed).map_err(|error| strange(format!("{error}: {printed}")))?;
+    // The classes of mq are numbered from 1, in hexadecimal.
+    let queue = |discipline: &Value| {
+        let class = discipline.get("parent")?.as_str()?.strip_prefix("1:")?;
+        Some((usize::from_str_radix(class, 16).ok()?.checked_sub(1)?, discipline.get("packets")?.as_u64()?))
+    };
+    let mut counted: Vec<(usize, u64)> = disciplines.iter().filter_map(queue).collect();
+    counted.sort_unstable();
+    Ok(counted.into_iter().map(|(_, frames)| frames).collect())
+}
+
+/// The name of a host's link at the switch.
+pub(crate) fn port(index: usize) -> String {
     format!("p{index}")
+}
+
+/// Makes all processors of a host send by this queue.
+fn send_by_queue(namespace: &str, queue: usize) -> Result<()> {
+    steer(namespace, &format!("tx-{queue}/xps_cpus"))
+}
+
+/// Makes a host's processors share the work on frames that come in, whatever their queue.
+pub(crate) fn spread_receiving(namespace: &str) -> Result<()> {
+    steer(namespace, "rx-*/rps_cpus")
+}
+
+/// Writes all processors into these files of the host's queues.
+fn steer(namespace: &str, files: &str) -> Result<()> {
+    let mask = mask(process::processors());
+    // In a namespace of mounts of its own, where /sys is that of the network namespace.
+    let script = format!("for file in /sys/class/net/{HOST_LINK}/queues/{files}; do echo {mask} > $file || exit; done");
+    ip(&["netns", "exec", namespace, "sh", "-c", &script])
+}
+
+/// A mask of the first `count` processors, as files of the kernel have it: words of 32 bits, the highest first.
+fn mask(count: usize) -> String {
+    let words = (0..count.div_ceil(32)).rev().map(|word| u32::MAX >> (32 - (count - word * 32).min(32)));
+    words.map(|word| format!("{word:x}")).collect::<Vec<_>>().join(",")
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
@@ -71,6 +147,10 @@ fn ip(arguments: &[&str]) -> Result<()> {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    output(program, arguments).map(drop)
+}
+
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let command = || format!("{program} {}", arguments.join(" "));
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|error| Error::Command {
         command: command(),
@@ -78,11 +158,23 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
         stderr: format!("{error}; install the package iproute2"),
     })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(Error::Command {
         command: command(),
         status: output.status.to_string(),
         stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_words() {
+        for (count, expected) in [(1, "1"), (2, "3"), (32, "ffffffff"), (34, "3,ffffffff"), (64, "ffffffff,ffffffff")] {
+            assert_eq!(mask(count), expected);
+        }
+    }
 }

@@ -166,6 +166,13 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Processors of this machine, those included that we may not use.
+pub(crate) fn processors() -> usize {
+    let is_processor = |name: &str| name.strip_prefix("cpu").is_some_and(|number| number.parse::<usize>().is_ok());
+    let entries = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_processor)).count().max(1)
+}
+
 /// Asks all of a namespace to end, then makes them; returns the names of those that had to be killed.
 pub(crate) fn end_all(namespace: &str, patience: Duration) -> Vec<String> {
     for process in in_namespace(namespace) {
@@ -207,5 +214,6 @@ mod tests {
         assert!(descriptors(me).values().sum::<usize>() > 0);
         assert!(describe(me).is_some_and(|process| process.pid == me && !process.name.is_empty()));
         assert_eq!(in_namespace("no such namespace"), Vec::new());
+        assert!(processors() >= std::thread::available_parallelism().unwrap().get());
     }
 }

@@ -8,7 +8,7 @@ mod report;
 use crate::interrupt::Interrupt;
 use crate::{cargo, ebpf, hosts, setup};
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{Binaries, Config, Finished, Job, LocalHosts, write_sample};
+use dvm_hosts::{Binaries, Config, Finished, Job, Links, LocalHosts, write_sample};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let config = Config {
         instance: "demo".into(),
         hosts: options.hosts,
-        mtu: options.mtu,
+        links: Links::of_mtu(options.mtu),
         cpus: hosts::processors(),
         fast_paths: Vec::new(),
         memory: None,

@@ -36,19 +36,18 @@ pub struct Build<'a> {
     pub linker: &'a Path,
 }
 
-/// Builds the objects unless they are up to date; gives the path of the fast path's.
+/// Builds the objects unless they are up to date; gives their paths, the fast path's first.
 ///
 /// Objects that are out of date and cannot be built are removed, so that no agent is built with them.
 ///
 /// # Errors
 /// Cargo or the compiler cannot be started, or a file cannot be read or written.
-pub fn object() -> Result<Result<PathBuf, NotBuilt>> {
+pub fn objects() -> Result<Result<[PathBuf; 2], NotBuilt>> {
     let target = cargo::metadata()?.target_directory;
     let (objects, stamp) = (OBJECTS.map(|object| target.join(object)), target.join(STAMP));
     let inputs = fingerprint()?;
     if fs::read_to_string(&stamp).is_ok_and(|told| told == told_of(&inputs, &objects)) {
-        let [fast, ..] = objects;
-        return Ok(Ok(fast));
+        return Ok(Ok(objects));
     }
     eprintln!("ebpf: building the programs of the fast path and of the trace");
     let built = match setup::prepare_rust_src() {
@@ -58,12 +57,11 @@ pub fn object() -> Result<Result<PathBuf, NotBuilt>> {
     };
     match built {
         Ok(built) => {
-            for (program, object) in PROGRAMS.iter().zip(&objects) {
-                install(&built.with_file_name(program), object)?;
+            for (built, object) in built.iter().zip(&objects) {
+                install(built, object)?;
             }
             fs::write(&stamp, told_of(&inputs, &objects)).with_context(|| format!("cannot write {}", stamp.display()))?;
-            let [fast, ..] = objects;
-            Ok(Ok(fast))
+            Ok(Ok(objects))
         }
         Err(reason) => {
             for object in &objects {
@@ -89,11 +87,11 @@ pub fn linker() -> Result<Result<PathBuf, NotBuilt>> {
 }
 
 impl Build<'_> {
-    /// Builds; gives the path of the fast path's object, beside which the others are.
+    /// Builds; gives the objects, in the order of [`objects`].
     ///
     /// # Errors
-    /// Why there is none.
-    pub fn run(&self) -> Result<PathBuf, NotBuilt> {
+    /// Why there are none.
+    pub fn run(&self) -> Result<[PathBuf; 2], NotBuilt> {
         let directory = self.root.join("ebpf/prog");
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "-Zbuild-std=core", "--target-dir"]);
@@ -108,7 +106,7 @@ impl Build<'_> {
             let told = format!("the programs do not build: cargo in {} ended with {status}", directory.display());
             return Err(NotBuilt::Broken(told));
         }
-        Ok(self.target.join(TARGET).join("release").join(PROGRAMS[0]))
+        Ok(PROGRAMS.map(|program| self.target.join(TARGET).join("release").join(program)))
     }
 
     /// Every path that could get into the object is mapped to the same name on all machines.

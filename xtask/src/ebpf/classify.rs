@@ -53,8 +53,8 @@ pub fn prepare() -> Result<Result<Classify, NotBuilt>> {
     if let Some(lack) = setup::prepare(setup::FOR_LIBBPF)?.into_iter().next() {
         return Ok(Err(NotBuilt::Lacks(lack)));
     }
-    let object = match build::object()? {
-        Ok(object) => object,
+    let object = match build::objects()? {
+        Ok([fast, ..]) => fast,
         Err(reason) => return Ok(Err(reason)),
     };
     let target = cargo::metadata()?.target_directory;

@@ -1,4 +1,4 @@
-//! `cargo xtask ebpf`: the programs of the fast path, built, loaded and compared with what is known of them.
+//! `cargo xtask ebpf`: the programs of the fast path and of the trace, built, loaded and compared with what is known of them.
 //!
 //! Owns the order and what counts as one result. Must not know how an object is built ([`build`]) or read ([`object`]).
 
@@ -10,6 +10,7 @@ mod verifier;
 
 use crate::tally::Tally;
 use anyhow::Result;
+use object::Object;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -33,18 +34,18 @@ pub enum NotBuilt {
     Broken(String),
 }
 
-/// Builds the object, prints the sizes of its programs, has the kernel verify them, and runs them beside the host.
+/// Builds the objects, prints the sizes of their programs, has the kernel verify them, and runs those of the fast path beside the host.
 ///
 /// # Errors
 /// Cargo cannot be started, or the golden file cannot be written.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let mut tally = Tally::default();
-    if let Some(object) = built(&mut tally)? {
-        for program in &object.programs {
+    if let Some(objects) = built(&mut tally)? {
+        for program in objects.iter().flat_map(|object| &object.programs) {
             println!("{}: {} instructions", program.name, program.instructions);
         }
         if options.again {
-            reproduce::check(&mut tally, &object)?;
+            reproduce::check(&mut tally, &objects)?;
         }
         verifier::check(&mut tally, options.bless)?;
         classify::check(&mut tally)?;
@@ -52,33 +53,33 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(tally.finish())
 }
 
-/// Adds the four results of the fast path: that it builds, that the build repeats, what the verifier says, and that it judges as the
-/// host does.
+/// Adds four results: that the objects build, that the build repeats, what the verifier says, and that the fast path judges as the host
+/// does.
 ///
 /// # Errors
 /// Cargo cannot be started.
 pub fn check(tally: &mut Tally) -> Result<()> {
-    let Some(object) = built(tally)? else { return Ok(()) };
-    reproduce::check(tally, &object)?;
+    let Some(objects) = built(tally)? else { return Ok(()) };
+    reproduce::check(tally, &objects)?;
     verifier::check(tally, false)?;
     classify::check(tally)
 }
 
-/// Builds the object for the agents that are built next; if that fails, says why they will be without, and gives the reason.
+/// Builds the objects for the agents that are built next; if that fails, says why they will be without, and gives the reason.
 ///
 /// # Errors
 /// Cargo cannot be started.
 pub fn provide() -> Result<Option<String>> {
-    let reason = build::object()?.err().map(|reason| reason.to_string());
+    let reason = build::objects()?.err().map(|reason| reason.to_string());
     if let Some(reason) = &reason {
         eprintln!("ebpf: agents are built without the fast path: {reason}");
     }
     Ok(reason)
 }
 
-fn built(tally: &mut Tally) -> Result<Option<object::Object>> {
-    let path = match build::object()? {
-        Ok(path) => path,
+fn built(tally: &mut Tally) -> Result<Option<[Object; 2]>> {
+    let [fast, trace] = match build::objects()? {
+        Ok(paths) => paths,
         Err(NotBuilt::Lacks(reason)) => {
             tally.skip("ebpf: build", &reason);
             return Ok(None);
@@ -88,9 +89,9 @@ fn built(tally: &mut Tally) -> Result<Option<object::Object>> {
             return Ok(None);
         }
     };
-    let object = object::Object::read(&path)?;
+    let objects = [Object::read(&fast)?, Object::read(&trace)?];
     tally.add("ebpf: build", &[]);
-    Ok(Some(object))
+    Ok(Some(objects))
 }
 
 impl fmt::Display for NotBuilt {

@@ -18,14 +18,21 @@ const DIRECTORY: &str = "ebpf-again";
 ///
 /// # Errors
 /// Cargo cannot be started, or the copy cannot be made.
-pub fn check(tally: &mut Tally, first: &Object) -> Result<()> {
+pub fn check(tally: &mut Tally, first: &[Object; 2]) -> Result<()> {
     let directory = cargo::metadata()?.target_directory.join(DIRECTORY);
     let (root, target) = (directory.join("sources"), directory.join("target"));
     // New files, so that cargo builds our crates anew; those of others it may keep.
     copy_sources(&root)?;
     let built = build::linker()?.and_then(|linker| Build { root: &root, target: &target, linker: &linker }.run());
     match built {
-        Ok(path) => tally.add(NAME, &differences(first, &Object::read(&path)?)),
+        Ok(paths) => {
+            let mut found = Vec::new();
+            for (first, path) in first.iter().zip(&paths) {
+                let program = path.file_name().unwrap_or_default().to_string_lossy();
+                found.extend(differences(first, &Object::read(path)?).iter().map(|told| format!("{program}: {told}")));
+            }
+            tally.add(NAME, &found);
+        }
         Err(NotBuilt::Lacks(reason)) => tally.skip(NAME, &reason),
         Err(NotBuilt::Broken(reason)) => tally.fail(NAME, &reason),
     }

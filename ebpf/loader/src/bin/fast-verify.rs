@@ -1,4 +1,4 @@
-//! Loads every program of the fast path once and prints what the verifier counted: for `cargo xtask ebpf`.
+//! Loads every program of the fast path and of the trace once and prints what the verifier counted: for `cargo xtask ebpf`.
 //!
 //! Owns the output: name, instructions walked, instructions as loaded; exit code 2 if this process may not load. Must not
 //! attach anything.

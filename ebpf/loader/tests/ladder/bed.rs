@@ -38,12 +38,36 @@ pub struct Bed {
 impl Bed {
     /// Makes them and starts a responder there; none, told on stderr, if this machine or user cannot.
     pub fn make(test: &str, mtu: u32) -> Option<Self> {
+        Self::make_with_queues(test, mtu, 1)
+    }
+
+    /// The same with so many queues at each end.
+    pub fn make_with_queues(test: &str, mtu: u32, queues: u32) -> Option<Self> {
         let mut bed = Self::claim(test)?;
-        let (here, there, mtu) = (bed.namespace(Side::Here), bed.namespace(Side::There), mtu.to_string());
-        let peer = ["peer", "name", "eth0", "mtu", &mtu, "netns", &there];
-        ip(&[&["-n", &here, "link", "add", "eth0", "mtu", &mtu, "type", "veth"][..], &peer].concat());
+        let (here, there) = (bed.namespace(Side::Here), bed.namespace(Side::There));
+        let (mtu, queues) = (mtu.to_string(), queues.to_string());
+        let end = ["mtu", &mtu, "numtxqueues", &queues, "numrxqueues", &queues];
+        let (first, second) = (["-n", &here, "link", "add", "eth0"], ["type", "veth", "peer", "name", "eth0"]);
+        ip(&[&first[..], &end, &second, &end, &["netns", &there]].concat());
         bed.finish();
         Some(bed)
+    }
+
+    /// Makes the first processor there send by this queue, and so the frames come here by the same.
+    pub fn send_by_queue(&self, queue: u32) {
+        let there = self.namespace(Side::There);
+        // In a namespace of mounts of its own, where /sys is that of the network namespace.
+        let clear = "cd /sys/class/net/eth0/queues && for file in tx-*/xps_cpus; do echo 0 > $file; done";
+        ip(&["netns", "exec", &there, "sh", "-c", &format!("{clear}; echo 1 > tx-{queue}/xps_cpus")]);
+        // It counts by queues.
+        run("tc", &["-n", &there, "qdisc", "replace", "dev", "eth0", "root", "handle", "1:", "mq"]);
+    }
+
+    /// Whether frames were sent by this queue since [`Bed::send_by_queue`].
+    pub fn has_sent_by(&self, queue: u32) -> bool {
+        let told = run("tc", &["-n", &self.namespace(Side::There), "-s", "class", "show", "dev", "eth0"]);
+        let of_queue = told.split("class mq ").find(|text| text.starts_with(&format!("1:{:x} ", queue + 1)));
+        of_queue.is_some_and(|text| !text.contains("Sent 0 bytes"))
     }
 
     /// The same with a bridge between the two, as local hosts of the project have it.
@@ -176,6 +200,11 @@ fn lack() -> Option<&'static str> {
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

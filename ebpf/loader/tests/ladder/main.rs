@@ -5,16 +5,20 @@
 
 mod bed;
 
+use aya::maps::PerCpuArray;
 use aya::programs::{SchedClassifier, TcAttachType};
 use bed::{Bed, PORT_HERE, Side, interface};
-use dsm_bpf::{Attached, FastPath, Rung, Wanted, XDP_PROGRAM};
+use dsm_bpf::{Attached, FastPath, Rung, SMALL_MAPS, Wanted, XDP_PROGRAM};
 use dsm_fast::{PROBE_ELEMENTS, PROBE_NONCE, ProbeProgram};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+const QUEUES: u32 = 4;
 const MTUS: [u32; 2] = [1500, 9000];
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Set for the process that is to be killed: its namespace.
@@ -25,6 +29,13 @@ fn climb(path: &mut FastPath, wanted: Wanted, bed: &Bed) -> Attached {
     let attached = path.attach(&interface(), wanted, &[bed.peer()]);
     println!("{wanted:?}: {} {:?} {:?}", attached.rung(), attached.round_trip(), attached.reasons());
     attached
+}
+
+/// Keeps this thread, and those it starts, on a processor.
+fn pin(processor: u32) -> bool {
+    let mut set = CpuSet::new();
+    set.set(processor as usize).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &set).is_ok()
 }
 
 fn tcx_programs() -> usize {
@@ -107,6 +118,73 @@ fn each_rung_by_itself() {
         });
         assert_nothing_attached(&bed);
     }
+}
+
+#[test]
+fn counts_of_all_processors_are_summed() {
+    const EACH: u64 = 10;
+    let Some(mut bed) = Bed::make("counts_of_all_processors_are_summed", 1500) else { return };
+    let mut path = FastPath::load(&[]).unwrap();
+    let attached = bed.on(Side::Here, || climb(&mut path, Wanted::Tc, &bed));
+    assert_eq!(attached.rung(), Rung::Tc, "{:?}", attached.reasons());
+    let before = path.count("PROBE_ANSWERS", ProbeProgram::Tc as u32).unwrap();
+    let mut processors = 0;
+    // Not all may be ours to use.
+    for _ in aya::util::online_cpus().unwrap().into_iter().filter(|processor| pin(*processor)) {
+        // On veth a program runs where the frame is sent: on the responder's processor, which is this thread's.
+        bed.fall_silent();
+        bed.respond();
+        bed.on(Side::Here, || {
+            for _ in 0..EACH {
+                path.probe(interface().address, &[bed.peer()], ProbeProgram::Tc).unwrap();
+            }
+        });
+        processors += 1;
+    }
+    assert_eq!(path.count("PROBE_ANSWERS", ProbeProgram::Tc as u32).unwrap(), before + EACH * processors);
+    let map = PerCpuArray::<_, u64>::try_from(path.map_mut("PROBE_ANSWERS").unwrap()).unwrap();
+    let each = map.get(&(ProbeProgram::Tc as u32), 0).unwrap();
+    assert_eq!(each.iter().filter(|count| **count >= EACH).count() as u64, processors, "{each:?}");
+    drop(attached);
+    assert_nothing_attached(&bed);
+}
+
+#[test]
+fn several_queues_are_one_interface() {
+    for mtu in MTUS {
+        let Some(mut bed) = Bed::make_with_queues("several_queues_are_one_interface", mtu, QUEUES) else { return };
+        let mut path = FastPath::load(&[]).unwrap();
+        let passing = bed.on(Side::There, || FastPath::load(&[]).unwrap().attach_pass(interface().index, true).unwrap());
+        let attached = bed.on(Side::Here, || climb(&mut path, Wanted::Auto, &bed));
+        assert_eq!(attached.rung(), Rung::Native, "{:?}", attached.reasons());
+        assert!(pin(0));
+        bed.fall_silent();
+        bed.respond();
+        for queue in 0..QUEUES {
+            bed.send_by_queue(queue);
+            bed.on(Side::Here, || {
+                for program in [ProbeProgram::Xdp, ProbeProgram::Tc] {
+                    path.probe(interface().address, &[bed.peer()], program).unwrap();
+                }
+            });
+            assert!(bed.has_sent_by(queue), "queue {queue}");
+        }
+        drop((attached, passing));
+        assert_nothing_attached(&bed);
+    }
+}
+
+#[test]
+fn a_program_may_be_left_on_an_interface() {
+    let Some(bed) = Bed::make("a_program_may_be_left_on_an_interface", 9000) else { return };
+    bed.on(Side::There, || FastPath::load(&SMALL_MAPS).unwrap().leave_pass("eth0").unwrap());
+    let mut path = FastPath::load(&[]).unwrap();
+    bed.on(Side::Here, || assert_eq!(climb(&mut path, Wanted::Auto, &bed).rung(), Rung::Native));
+    bed.on(Side::There, || {
+        let told = interface().strangers().unwrap();
+        assert!(told.as_deref().is_some_and(|text| text.starts_with("name `dvm_pass`, id ")), "{told:?}");
+        assert!(FastPath::load(&SMALL_MAPS).unwrap().leave_pass("eth1").is_err());
+    });
 }
 
 #[test]
@@ -233,9 +311,12 @@ fn our_own_program_left_without_a_link_is_replaced() {
     bed.on(Side::Here, || {
         FastPath::load(&[]).unwrap().leave_behind(interface().index).unwrap();
         assert!(bed.link_text().contains("xdp"), "{}", bed.link_text());
+        let told = interface().strangers().unwrap();
+        assert!(told.as_deref().is_some_and(|text| text.starts_with("name `dvm_xdp`, id ")), "{told:?}");
         let attached = climb(&mut path, Wanted::Generic, &bed);
         assert_eq!(attached.rung(), Rung::Generic);
         assert_eq!(attached.reasons(), [format!("took off `{XDP_PROGRAM}`, left behind without a link")]);
+        assert_eq!(interface().strangers().unwrap(), None);
     });
     assert_nothing_attached(&bed);
 }

@@ -4,10 +4,12 @@
 mod common;
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 
 use common::{FIRST, allow, next_faults, pattern, pattern_word, run, space};
 use dsm_wire::{PAGE_BYTES, PageRange};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use uffd_dsm::{Access, PageSource, PagerError, Refreshed, View, ViewError, whole_space};
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -380,4 +382,36 @@ fn resident_pages_are_those_of_the_kernel() {
     check(pager, 60);
     assert_eq!(pager.refresh(FIRST.offset(21), true).unwrap(), Refreshed::Woken);
     check(pager, 60);
+}
+
+/// Pages of a file take memory once they are read, and none after they are dropped, read or not.
+#[test]
+fn resident_pages_of_a_source_are_those_read() {
+    let Some(mut space) = space("resident_pages_of_a_source_are_those_read") else { return };
+    let pager = &mut space.pager;
+    allow(&space.view, FIRST, 200, Access::READ_WRITE);
+    let mut file = File::from(memfd_create("source", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.write_all(&[7; 200 * PAGE_BYTES]).unwrap();
+    pager.add_source(PageRange::new(FIRST, 200), file.into(), 0).unwrap();
+    let mut bytes = [0; PAGE_BYTES];
+    let check = |pager: &mut uffd_dsm::Pager, pages: u64| {
+        let counted = pager.resident().unwrap();
+        assert_eq!((counted, pager.backing().resident_bytes().unwrap() / PAGE), (pages, pages));
+    };
+    check(pager, 0);
+    pager.read_source(PageRange::new(FIRST, 100)).unwrap();
+    check(pager, 100);
+    pager.take(FIRST.offset(150), &mut bytes).unwrap();
+    assert_eq!(bytes, [7; PAGE_BYTES]);
+    check(pager, 100);
+    pager.read(FIRST.offset(120), &mut bytes).unwrap();
+    check(pager, 101);
+    pager.drop_pages(PageRange::new(FIRST.offset(160), 1)).unwrap();
+    check(pager, 101);
+    pager.drop_pages(PageRange::new(FIRST.offset(5), 1)).unwrap();
+    check(pager, 100);
+    assert_eq!(pager.refresh(FIRST.offset(5), true).unwrap(), Refreshed::Woken);
+    check(pager, 101);
+    pager.read_source(PageRange::new(FIRST.offset(90), 40)).unwrap();
+    check(pager, 130);
 }

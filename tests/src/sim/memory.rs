@@ -2,6 +2,7 @@
 //!
 //! Owns the marks and the checker. Must not know which pages go.
 
+use super::pager::Pager;
 use super::plan::MemoryPlan;
 use super::world::World;
 use dsm_proto::{Memory, PageOp};
@@ -46,15 +47,13 @@ impl World {
 }
 
 /// Pages an operation adds.
-pub(super) fn coming_by(work: &PageOp) -> u64 {
+pub(super) fn coming_by(work: &PageOp, pager: &Pager) -> u64 {
     match work {
-        PageOp::InstallZero { .. } | PageOp::Install { .. } => work.range().count,
-        PageOp::Unprotect { .. }
+        PageOp::InstallZero { .. }
+        | PageOp::Install { .. }
         | PageOp::ProtectRead { .. }
         | PageOp::Read { .. }
-        | PageOp::Take { .. }
-        | PageOp::Drop { .. }
-        | PageOp::Refresh { .. }
-        | PageOp::Poison { .. } => 0,
+        | PageOp::Refresh { .. } => pager.absent(work.range()),
+        PageOp::Unprotect { .. } | PageOp::Take { .. } | PageOp::Drop { .. } | PageOp::Poison { .. } => 0,
     }
 }

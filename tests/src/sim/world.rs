@@ -7,7 +7,7 @@ use super::fast::Fast;
 use super::host::{Host, Thread};
 use super::kernel::Arrival;
 use super::memory::coming_by;
-use super::pager::{AHEAD_PAGES, Stamp};
+use super::pager::Stamp;
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use super::verdicts::{Count, Verdicts};
@@ -442,7 +442,7 @@ impl World {
         let weather = self.weather();
         let rng = &mut self.hosts[host].rng;
         let slow = if rng.chance(weather.slow_operations) { rng.below(20_000_000) } else { 0 };
-        self.hosts[host].coming += coming_by(&work);
+        self.hosts[host].coming += coming_by(&work, &self.hosts[host].pager);
         let rng = &mut self.hosts[host].rng;
         let begin_ns = rng.below(weather.operation_ns_max) + slow;
         let rest_ns = rng.below(weather.operation_ns_max);
@@ -450,11 +450,10 @@ impl World {
     }
 
     fn effect(&mut self, host: usize, op: OpId, work: &PageOp, rest_ns: u64) -> Result<(), String> {
+        self.hosts[host].coming -= coming_by(work, &self.hosts[host].pager);
         let (result, woken) = self.hosts[host].pager.carry_out(work).map_err(|reason| format!("host {host}: {reason}"))?;
-        self.hosts[host].coming -= coming_by(work);
         self.check_memory(host)?;
-        let ahead = if let PageOp::Refresh { .. } = work { AHEAD_PAGES } else { 0 };
-        for page in PageRange::new(work.range().first, work.range().count + ahead).pages() {
+        for page in work.range().pages() {
             self.check_page(page)?;
         }
         if let Some(range) = woken {

@@ -2,6 +2,7 @@
 //!
 //! Owns the hand that chooses, the offers to other hosts, the pages taken on from them, and the faults that wait. Must not move a
 //! page that others need: a copy that nobody relies on is dropped, any other page leaves by the transaction of the host that takes it.
+//! A sourced page that was never read takes no memory and stays, but a fault on it waits for room like one on an absent page.
 //!
 //! ```text
 //!   used   0 ------------- low ----- high ----- limit
@@ -27,7 +28,7 @@ use dsm_wire::{ExtentNumber, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber
 
 /// First touch takes at most this part of the free pages at once.
 const FIRST_TOUCH_SHARE: u64 = 64;
-/// Reading ahead asks for at most this part of the free pages at once.
+/// Reading ahead, from others or from a source, takes at most this part of the free pages at once.
 const AHEAD_SHARE: u64 = 8;
 
 /// Pages another host was asked to take.
@@ -102,9 +103,14 @@ impl Evictor {
         (self.memory.free / FIRST_TOUCH_SHARE).max(1).ilog2() as u8
     }
 
-    /// Pages that a read may ask for at once.
+    /// Pages that a read may bring at once.
     pub fn window_max(&self) -> u64 {
         (self.memory.free / AHEAD_SHARE).max(1)
+    }
+
+    /// Whether as many pages may still come.
+    pub fn has_room_for(&self, count: u64) -> bool {
+        self.memory.free >= count
     }
 
     /// These pages are about to come.
@@ -167,7 +173,7 @@ impl Node {
         true
     }
 
-    /// Whether `page` is absent, and there is no room for it.
+    /// Whether `page` is absent, or was never read, and there is no room for it.
     pub(crate) fn lacks_room(&self, page: PageNumber) -> bool {
         self.evictor.memory.free == 0
             && !self.extents.get(&page.extent()).is_some_and(|extent| extent.has(page.index_in_extent()))
@@ -428,10 +434,11 @@ impl Extent {
 
     /// Whether page `index` takes memory here.
     pub fn has(&self, index: usize) -> bool {
-        match &self.form {
+        let is_here = match &self.form {
             Form::Whole(whole) => whole.present.contains(index),
             Form::Split(words, _) | Form::Remote(_, words) => words.local(index).state != LocalState::Invalid,
             Form::Unknown | Form::Lost => false,
-        }
+        };
+        is_here && !self.unread.contains(index)
     }
 }

@@ -184,11 +184,13 @@ pub struct Extent {
     pub inbox: VecDeque<Frame>,
     /// Pages that came since the evictor last passed.
     pub young: PageSet,
+    /// Sourced pages that are here and take no memory yet: nothing has read them since they became this node's.
+    pub unread: PageSet,
 }
 
 impl Extent {
     pub const fn unknown() -> Self {
-        Self { form: Form::Unknown, inbox: VecDeque::new(), young: PageSet([0; WORDS]) }
+        Self { form: Form::Unknown, inbox: VecDeque::new(), young: PageSet([0; WORDS]), unread: PageSet([0; WORDS]) }
     }
 
     /// Makes `home` the home; only from Unknown.

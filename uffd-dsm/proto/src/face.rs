@@ -209,11 +209,12 @@ pub enum PageOp {
         /// Pages; any number within one extent.
         range: PageRange,
     },
-    /// The page is here, and a fault says it cannot be seen: map it again with these rights if it is not mapped, and wake who waits there.
+    /// The first page is here, and a fault says it cannot be seen: map it again with these rights if it is not mapped, and wake who
+    /// waits there. Those after it, if any, are here too, and were never read: read them from their source with it.
     Refresh {
-        /// The page.
-        page: PageNumber,
-        /// Rights it has.
+        /// Pages of one extent; more than one only if the first was never read, too.
+        range: PageRange,
+        /// Rights they have.
         writable: bool,
     },
     /// The page's content is lost: make every access to it fail, and wake who waits there.
@@ -228,13 +229,13 @@ impl PageOp {
     #[must_use]
     pub const fn range(&self) -> PageRange {
         match *self {
-            PageOp::InstallZero { range } | PageOp::ProtectRead { range } | PageOp::Read { range } | PageOp::Drop { range } => {
-                range
-            }
+            PageOp::InstallZero { range }
+            | PageOp::ProtectRead { range }
+            | PageOp::Read { range }
+            | PageOp::Drop { range }
+            | PageOp::Refresh { range, .. } => range,
             PageOp::Install { first, contents, .. } => PageRange::new(first, contents.len() as u64),
-            PageOp::Unprotect { page } | PageOp::Take { page } | PageOp::Refresh { page, .. } | PageOp::Poison { page } => {
-                PageRange::new(page, 1)
-            }
+            PageOp::Unprotect { page } | PageOp::Take { page } | PageOp::Poison { page } => PageRange::new(page, 1),
         }
     }
 }

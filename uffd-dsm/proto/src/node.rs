@@ -386,6 +386,7 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self, op: PageOp, follow: Follow) {
+        self.note_read(op.range());
         let id = self.operations.start(op.range(), follow);
         self.ops.push_back((id, op));
     }

@@ -59,7 +59,7 @@ impl Node {
         let follow = Follow::FirstTouch { page, fault };
         if whole.present.contains(index) {
             self.counters.faults_refreshed += 1;
-            self.start(PageOp::Refresh { page, writable: true }, follow);
+            self.refresh(page, true, follow);
             return;
         }
         let (mut first, mut count) = whole.first_touch_run(index, self.evictor.ramp_max());
@@ -107,19 +107,19 @@ impl Node {
         let state = self.local(page).state;
         match (state, want.fault.kind) {
             (LocalState::Poisoned, _) => self.poison(page),
+            (LocalState::Invalid | LocalState::Modified, _) if self.waits_for_room(page) => {}
             (LocalState::Modified, _) | (LocalState::Shared, FaultKind::Read) => {
                 self.counters.faults_refreshed += 1;
                 if is(Plant::LostWakeUp) {
                     self.take_want(page);
                     return;
                 }
-                self.start(PageOp::Refresh { page, writable: state == LocalState::Modified }, Follow::Refresh);
+                self.refresh(page, state == LocalState::Modified, Follow::Refresh);
             }
             (LocalState::Shared, FaultKind::Write) => {
                 self.habits.on_upgrade(page);
                 self.ask(page, home);
             }
-            (LocalState::Invalid, _) if self.waits_for_room(page) => {}
             (LocalState::Invalid, _) => self.ask(page, home),
         }
     }

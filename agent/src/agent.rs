@@ -10,6 +10,7 @@ use crate::job::part::ShardMaker;
 use crate::job::{Job, JobNote, Role, member};
 use crate::limits::{HANDSHAKE_DEADLINE, JOBS_MAX, SPACE_COUNTER_BITS};
 use crate::log::say;
+use crate::memory::Ledger;
 use crate::net::link::{Handler, Link};
 use crate::net::peers::{self, Peer};
 use crate::net::session::{Secret, Session};
@@ -25,6 +26,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::time::timeout;
 
@@ -51,6 +53,8 @@ pub struct Agent {
     pub make_shard: ShardMaker,
     /// This host's fast path.
     pub fast: fastpath::Host,
+    /// Memory that pages may take here.
+    pub memory: Arc<Ledger>,
     /// When this agent started.
     pub started: Instant,
     peers: Vec<Peer>,
@@ -75,6 +79,7 @@ impl Agent {
         };
         let incarnation = random().map(u64::from_le_bytes).map_err(|error| Failure::new(Exit::Kernel, error))?;
         let fast = fastpath::Host::load(node.fast_path, address);
+        let memory = Ledger::open(node.memory);
         let peers = cluster.nodes.iter().map(|_| Peer::default()).collect();
         let agent = Rc::new(Self {
             me,
@@ -86,6 +91,7 @@ impl Agent {
             past: RefCell::default(),
             make_shard,
             fast,
+            memory,
             started: Instant::now(),
             peers,
             jobs: RefCell::default(),

@@ -6,7 +6,7 @@ use crate::config::NodeConfig;
 use crate::exit::{Exit, Failure};
 use crate::fastpath::FastPathStatus;
 use crate::figures::HistogramRow;
-use crate::status::{HistogramReport, Status};
+use crate::status::{HistogramReport, MemoryStatus, Status};
 use anyhow::{Context, anyhow};
 use dvm_api::local::{Query, ToAgent, ToHusk};
 use dvm_api::socket::{receive, send};
@@ -141,10 +141,16 @@ fn status_table(status: &Status) -> String {
             ),
         );
     }
+    memory(&mut text, status.memory);
     fast_path(&mut text, &status.fast_path);
     counters(&mut text, "counter", &status.counters);
     counters(&mut text, "shard counter", &status.shards);
     text
+}
+
+fn memory(text: &mut String, memory: MemoryStatus) {
+    let MemoryStatus { limit_bytes, used_bytes } = memory;
+    *text += &format!("memory {} MiB of {} MiB\n", used_bytes >> 20, limit_bytes >> 20);
 }
 
 fn fast_path(text: &mut String, path: &FastPathStatus) {

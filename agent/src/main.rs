@@ -17,6 +17,7 @@ mod job;
 mod limits;
 mod local;
 mod log;
+mod memory;
 mod net;
 mod passing;
 mod run;

@@ -34,12 +34,23 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Jobs this host takes part in.
     pub jobs: Vec<JobStatus>,
+    /// Memory that pages take here.
+    pub memory: MemoryStatus,
     /// The fast path.
     pub fast_path: FastPathStatus,
     /// Counters of the control plane.
     pub counters: BTreeMap<String, u64>,
     /// Counters of all shards since the start, ended ones included.
     pub shards: BTreeMap<String, u64>,
+}
+
+/// Memory that pages take.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Most that all jobs may take here, in bytes.
+    pub limit_bytes: u64,
+    /// What they take.
+    pub used_bytes: u64,
 }
 
 /// Another node.
@@ -108,6 +119,7 @@ pub async fn status(agent: &Agent) -> Status {
         uptime_s: agent.started.elapsed().as_secs_f64(),
         peers: peers(agent),
         jobs,
+        memory: MemoryStatus { limit_bytes: agent.memory.limit_bytes(), used_bytes: agent.memory.used_bytes() },
         fast_path: agent.fast.status(),
         counters: agent.counters.list().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         shards: total.counters().clone(),

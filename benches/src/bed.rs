@@ -59,6 +59,7 @@ impl Bed {
             hosts: 3,
             links: Links::of_mtu(MTU),
             fast_paths,
+            memory: None,
             cpus: processors(),
             binaries: Binaries::in_directory(&binaries),
         })?;

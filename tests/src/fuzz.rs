@@ -4,7 +4,7 @@
 //! pages, no buffer lost or freed twice. Must not expect sense of any frame.
 
 use crate::sim::pager::Pager;
-use dsm_proto::{Config, Contents, Event, FaultKind, Frame, Nanos, Node, OpId, PageContent, PageOp};
+use dsm_proto::{Config, Contents, Event, FaultKind, Frame, Memory, Nanos, Node, OpId, PageContent, PageOp};
 use dsm_wire::{
     Epoch, Era, ExtentNumber, GrantContent, Header, Kind, Line, Message, NodeId, PageNumber, PageRange, RequestId, Rights,
     SpaceId, VERSION,
@@ -94,6 +94,11 @@ impl Life<'_> {
                 let members: Vec<NodeId> = (0..MEMBERS).map(NodeId).filter(|node| *node != dead || *node == ME).collect();
                 self.node.handle_membership(now, self.epoch, &members);
             }
+            5 if action & 0xf0 == 0xe0 => {
+                let memory =
+                    Memory { free: self.byte() % 8, spare: self.byte() % 32, excess: self.byte() % 16, is_high: action & 1 == 1 };
+                self.node.handle_memory(now, memory);
+            }
             5 | 6 => self.carry_out_one()?,
             7 => self.raw_frame()?,
             _ => {
@@ -144,7 +149,9 @@ impl Life<'_> {
             _ => GrantContent::Bytes,
         };
         let extent = ExtentNumber(page.0 / 512);
-        match self.byte() % 12 {
+        // The last bytes are of the kinds that came last: the committed lives keep their meaning.
+        let kind = self.byte();
+        match if kind >= 252 { 12 + kind % 2 } else { kind % 12 } {
             0 => Message::Request {
                 request,
                 page,
@@ -163,7 +170,9 @@ impl Life<'_> {
             8 => Message::Located { request, extent, home },
             9 => Message::Discard { request: RequestId(request.0 | 1 << 47), range: PageRange::new(page, bits * 5 + 1) },
             10 => Message::DiscardDone { request: RequestId(request.0 | 1 << 47) },
-            _ => Message::Lost { request, page, era },
+            11 => Message::Lost { request, page, era },
+            12 => Message::Offload { request, page, count: (bits >> 4) as u16 + 1 },
+            _ => Message::Declined { request, page },
         }
     }
 
@@ -199,6 +208,7 @@ impl Life<'_> {
                 Event::FaultResolved { .. }
                 | Event::DiscardDone { .. }
                 | Event::PageLost { .. }
+                | Event::MemoryExhausted
                 | Event::DirectoryOpened(_)
                 | Event::DirectoryClosed(_) => {}
             }

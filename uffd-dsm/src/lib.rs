@@ -11,6 +11,7 @@
 //! Needs Linux 5.19 (shmem write-protect markers); [`Pager::poison`] needs 6.6.
 
 mod backing;
+mod census;
 mod content;
 mod copy;
 mod deferred;

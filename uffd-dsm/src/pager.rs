@@ -23,13 +23,13 @@ use dsm_wire::{PAGE_BYTES, PageNumber, PageRange};
 use nix::errno::Errno;
 
 use crate::backing::Backing;
+use crate::census::Census;
 use crate::content::{PageBytes, ZERO_PAGE, is_zero_page};
 use crate::error::PagerError;
 use crate::fault::{Drained, Fault, MESSAGE_BYTES, decode};
 use crate::layout::{is_inside, whole_space};
 use crate::limits::{
     BUSY_RETRIES_MAX, FAULTS_PER_DRAIN_MAX, INSTALL_PAGES_MAX, MESSAGES_PER_READ_MAX, POISONED_PAGES_MAX, REPLACE_RETRIES_MAX,
-    SOURCE_PAGES_MIN,
 };
 use crate::ranged::{Step, Walk};
 use crate::source::Sources;
@@ -46,9 +46,8 @@ pub struct Pager {
     zero_install: ZeroInstall,
     staging: Box<[u8]>,
     poisoned: BTreeSet<PageNumber>,
+    census: Census,
     sources: Sources,
-    /// Where the last read of a source ended, and how many pages the next one takes if it goes on there.
-    ahead: (PageNumber, usize),
     stats: PagerStats,
 }
 
@@ -123,8 +122,8 @@ impl Pager {
             zero_install: ZeroInstall::default(),
             staging: vec![0; INSTALL_PAGES_MAX * PAGE_BYTES].into_boxed_slice(),
             poisoned: BTreeSet::new(),
+            census: Census::default(),
             sources: Sources::default(),
-            ahead: (PageNumber(0), SOURCE_PAGES_MIN),
             stats: PagerStats::default(),
         }
     }
@@ -175,6 +174,14 @@ impl Pager {
     #[must_use]
     pub const fn backing(&self) -> &Backing {
         &self.backing
+    }
+
+    /// Pages that take memory: counted as they come and go, and by the kernel now and then.
+    ///
+    /// # Errors
+    /// When the kernel refuses `fstat`.
+    pub fn resident(&mut self) -> Result<u64, PagerError> {
+        self.census.resident(&self.backing)
     }
 
     /// Counters since the pager was made.
@@ -238,6 +245,8 @@ impl Pager {
         check_inside(range)?;
         self.stats.zero_pages += range.count;
         let Some(uffd) = &self.uffd else { return Ok(()) };
+        let count = self.census.begin();
+        let mut fresh = range.count;
         match self.zero_install {
             ZeroInstall::ZeroPage | ZeroInstall::Copy => {}
             ZeroInstall::AllocateContinue => self.backing.allocate(range)?,
@@ -257,10 +266,17 @@ impl Pager {
                 Step::Go => {}
                 Step::Present(page) => {
                     self.stats.present_pages += 1;
+                    fresh -= 1;
                     map_again(uffd, page, true)?;
                 }
-                Step::Unmapped(_) => self.stats.unwatched_pages += 1,
+                Step::Unmapped(_) => {
+                    self.stats.unwatched_pages += 1;
+                    fresh -= 1;
+                }
             }
+        }
+        if self.zero_install != ZeroInstall::AllocateContinue {
+            self.census.add(count, fresh);
         }
         self.forget_poison(range);
         Ok(())
@@ -277,7 +293,9 @@ impl Pager {
         if sources.len() > INSTALL_PAGES_MAX {
             return Err(PagerError::TooManyPages { count: sources.len(), max: INSTALL_PAGES_MAX });
         }
+        let count = self.census.begin();
         let Some(uffd) = &self.uffd else { return self.install_unwatched(range, sources) };
+        let mut irregular = 0;
         let bytes: &[u8] = match sources {
             [PageSource::Zero] => &ZERO_PAGE,
             [PageSource::Bytes(bytes)] => *bytes,
@@ -291,13 +309,18 @@ impl Pager {
                 Step::Go => {}
                 Step::Present(page) => {
                     self.stats.present_pages += 1;
+                    irregular += 1;
                     replace(&self.backing, uffd, page, page_of(bytes, page.0 - first.0), writable)?;
                 }
                 Step::Unmapped(page) => {
                     self.stats.unwatched_pages += 1;
+                    irregular += 1;
                     self.backing.write(page, page_of(bytes, page.0 - first.0))?;
                 }
             }
+        }
+        if irregular == 0 {
+            self.census.add(count, range.count);
         }
         self.stats.copied_pages += range.count;
         self.forget_poison(range);
@@ -355,7 +378,9 @@ impl Pager {
     pub fn take(&mut self, page: PageNumber, bytes: &mut PageBytes) -> Result<bool, PagerError> {
         self.protect(page)?;
         let is_zero = self.read(page, bytes)?;
+        let count = self.census.begin();
         self.backing.punch(PageRange::new(page, 1))?;
+        self.census.remove_one(count);
         Ok(is_zero)
     }
 
@@ -365,7 +390,12 @@ impl Pager {
     /// Any refusal of the kernel.
     pub fn drop_pages(&mut self, range: PageRange) -> Result<(), PagerError> {
         check_inside(range)?;
+        let count = self.census.begin();
         self.backing.punch(range)?;
+        // One that has a source may be a hole.
+        if range.count == 1 && self.sources.end_of(range.first).is_none() {
+            self.census.remove_one(count);
+        }
         // Emptying a page leaves the poison in the page table; only a fill takes it away.
         let poisoned: Vec<_> = self.poisoned.range(range.first..range.end()).copied().collect();
         for page in poisoned {
@@ -380,15 +410,35 @@ impl Pager {
     /// # Errors
     /// [`PagerError::Busy`], or any refusal of the kernel.
     pub fn refresh(&mut self, page: PageNumber, writable: bool) -> Result<Refreshed, PagerError> {
-        one(page)?;
-        self.load_ahead(page)?;
+        self.read_source(one(page)?)?;
         let Some(uffd) = &self.uffd else { return Ok(Refreshed::Unwatched) };
         let refreshed = map_again(uffd, page, writable)?;
         self.poisoned.remove(&page);
         if refreshed == Refreshed::Filled {
             self.stats.refreshed_holes += 1;
+            self.census.begin();
         }
         Ok(refreshed)
+    }
+
+    /// Maps the holes of `range`, up to its first page without a source, with the bytes of their sources, and wakes who waits.
+    ///
+    /// # Errors
+    /// [`PagerError::SourceRead`], or any refusal of the kernel.
+    pub fn read_source(&mut self, range: PageRange) -> Result<(), PagerError> {
+        check_inside(range)?;
+        let mut page = range.first;
+        while page < range.end() {
+            let Some(end) = self.sources.end_of(page) else { return Ok(()) };
+            if self.backing.is_present(page)? {
+                page = page.offset(1);
+                continue;
+            }
+            let count = (end.min(range.end()).0 - page.0).min(INSTALL_PAGES_MAX as u64);
+            self.map_source(PageRange::new(page, count))?;
+            page = page.offset(count);
+        }
+        Ok(())
     }
 
     /// Makes every touch of `page` a SIGBUS, because its bytes are lost; wakes who waits. Undone by an install or a drop.
@@ -397,6 +447,7 @@ impl Pager {
     /// [`PagerError::PoisonUnsupported`] before linux 6.6, or any refusal of the kernel.
     pub fn poison(&mut self, page: PageNumber) -> Result<(), PagerError> {
         let range = one(page)?;
+        self.census.begin();
         for _ in 0..REPLACE_RETRIES_MAX {
             self.backing.punch(range)?;
             let Some(uffd) = &self.uffd else { return Ok(()) };
@@ -439,35 +490,38 @@ impl Pager {
             if self.sources.end_of(page).is_none() || self.backing.is_present(page)? {
                 continue;
             }
-            self.sources.take_unread(page, 1);
+            let count = self.census.begin();
             self.sources.read(page, &mut self.staging[..PAGE_BYTES])?;
             self.backing.write(page, page_of(&self.staging, 0))?;
+            self.census.add(count, 1);
             self.stats.source_pages += 1;
         }
         Ok(())
     }
 
-    /// If `page` is a hole with a source, maps it, and those after it that were never read: nobody else has those.
-    fn load_ahead(&mut self, page: PageNumber) -> Result<(), PagerError> {
-        if self.sources.end_of(page).is_none() || self.backing.is_present(page)? {
-            return Ok(());
-        }
-        let window = if self.ahead.0 == page { (self.ahead.1 * 2).min(INSTALL_PAGES_MAX) } else { SOURCE_PAGES_MIN };
-        let count = self.sources.take_unread(page, window);
-        let bytes = &mut self.staging[..count * PAGE_BYTES];
-        self.sources.read(page, bytes)?;
-        let range = PageRange::new(page, count as u64);
-        self.ahead = (range.end(), window);
-        self.stats.source_pages += range.count;
+    /// Maps the holes of `range`, all of one source, with its bytes.
+    fn map_source(&mut self, range: PageRange) -> Result<(), PagerError> {
         let Some(uffd) = &self.uffd else { return Ok(()) };
+        let count = self.census.begin();
+        let bytes = &mut self.staging[..range.count as usize * PAGE_BYTES];
+        self.sources.read(range.first, bytes)?;
+        self.stats.source_pages += range.count;
+        let mut irregular = 0;
         let mut walk = Walk::new("UFFDIO_COPY", range);
         while let Some(part) = walk.part() {
-            let at = (part.first.0 - page.0) as usize * PAGE_BYTES;
-            let result = uffd.copy(part.first, &self.staging[at..at + part.count as usize * PAGE_BYTES], false);
+            let at = (part.first.0 - range.first.0) as usize * PAGE_BYTES;
+            let result = uffd.copy(part.first, &bytes[at..at + part.count as usize * PAGE_BYTES], false);
             match walk.advance(result)? {
-                Step::Go | Step::Present(_) => {}
-                Step::Unmapped(page) => self.backing.write(page, page_of(&self.staging, page.0 - range.first.0))?,
+                Step::Go => {}
+                Step::Present(_) => irregular += 1,
+                Step::Unmapped(page) => {
+                    irregular += 1;
+                    self.backing.write(page, page_of(bytes, page.0 - range.first.0))?;
+                }
             }
+        }
+        if irregular == 0 {
+            self.census.add(count, range.count);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use dsm_wire::{ExtentNumber, PAGE_BYTES, PAGES_PER_EXTENT, PageNumber, PageRange};
+use dsm_wire::{PAGE_BYTES, PageNumber, PageRange};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
@@ -16,8 +16,6 @@ use nix::sys::uio::pread;
 
 use crate::error::PagerError;
 use crate::limits::SOURCE_FILES_MAX;
-
-const WORDS: usize = PAGES_PER_EXTENT as usize / 64;
 
 /// A run of pages of one file.
 #[derive(Clone, Debug)]
@@ -33,8 +31,6 @@ struct Run {
 pub(crate) struct Sources {
     runs: BTreeMap<PageNumber, Run>,
     files: Vec<(u64, u64, Arc<File>)>,
-    /// One bit a page that was read and may be with another host now, by extent: also after its drop here.
-    read: BTreeMap<ExtentNumber, [u64; WORDS]>,
 }
 
 impl Sources {
@@ -65,36 +61,6 @@ impl Sources {
             }
         }
         self.files.retain(|(.., file)| Arc::strong_count(file) > 1);
-        self.forget_read(range);
-    }
-
-    fn forget_read(&mut self, range: PageRange) {
-        let last = PageNumber(range.end().0.saturating_sub(1)).extent();
-        self.read.retain(|extent, words| {
-            if (range.first.extent()..=last).contains(extent) {
-                let is_in = |index: usize| range.contains(extent.page(index));
-                (0..PAGES_PER_EXTENT as usize)
-                    .filter(|index| is_in(*index))
-                    .for_each(|index| words[index / 64] &= !(1 << (index % 64)));
-            }
-            words.iter().any(|word| *word != 0)
-        });
-    }
-
-    /// The pages from `page` on, `count` at most, of one run, of which all but the first were never read. Counts them as read.
-    pub(crate) fn take_unread(&mut self, page: PageNumber, count: usize) -> usize {
-        let Some(end) = self.end_of(page) else { return 0 };
-        let count = count.min((end.0 - page.0) as usize);
-        for index in 0..count {
-            let next = page.offset(index as u64);
-            let bit = 1 << (next.index_in_extent() % 64);
-            let word = &mut self.read.entry(next.extent()).or_default()[next.index_in_extent() / 64];
-            if index > 0 && *word & bit != 0 {
-                return index;
-            }
-            *word |= bit;
-        }
-        count
     }
 
     /// The end of the run that `page` is in, if it has a source.
@@ -168,18 +134,6 @@ mod tests {
         assert_eq!((read[0], &read[1..PAGE_BYTES]), (9, &[0; PAGE_BYTES - 1][..]), "zero after the end");
         sources.remove(PageRange::new(PageNumber(0), 1000));
         assert!(sources.files.is_empty());
-    }
-
-    #[test]
-    fn what_was_read_is_not_read_ahead() {
-        let file = File::from(memfd_create("source", MFdFlags::MFD_CLOEXEC).unwrap());
-        let mut sources = Sources::default();
-        sources.add(PageRange::new(PageNumber(500), 30), file.into(), 0).unwrap();
-        assert_eq!(sources.take_unread(PageNumber(515), 1), 1);
-        assert_eq!(sources.take_unread(PageNumber(505), 64), 10);
-        assert_eq!(sources.take_unread(PageNumber(515), 64), 15, "the first one may come back");
-        sources.forget_read(PageRange::new(PageNumber(512), 2));
-        assert_eq!(sources.take_unread(PageNumber(512), 64), 2);
     }
 
     #[test]

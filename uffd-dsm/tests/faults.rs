@@ -4,10 +4,12 @@
 mod common;
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 
 use common::{FIRST, allow, next_faults, pattern, pattern_word, run, space};
 use dsm_wire::{PAGE_BYTES, PageRange};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use uffd_dsm::{Access, PageSource, PagerError, Refreshed, View, ViewError, whole_space};
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -347,4 +349,69 @@ fn status_kib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What the pager counts is what the kernel has given out, whatever course an operation takes.
+#[test]
+fn resident_pages_are_those_of_the_kernel() {
+    let Some(mut space) = space("resident_pages_are_those_of_the_kernel") else { return };
+    let pager = &mut space.pager;
+    allow(&space.view, FIRST, 99, Access::READ_WRITE);
+    let mut bytes = [0; PAGE_BYTES];
+    let full = pattern(3);
+    let check = |pager: &mut uffd_dsm::Pager, pages: u64| {
+        let counted = pager.resident().unwrap();
+        assert_eq!((counted, pager.backing().resident_bytes().unwrap() / PAGE), (pages, pages));
+    };
+    check(pager, 0);
+    pager.install_zero(PageRange::new(FIRST, 64)).unwrap();
+    check(pager, 64);
+    pager.install(FIRST.offset(64), &[PageSource::Bytes(&full), PageSource::Zero], false).unwrap();
+    check(pager, 66);
+    pager.install_zero(PageRange::new(FIRST.offset(60), 10)).unwrap();
+    check(pager, 70);
+    pager.install(FIRST.offset(69), &[PageSource::Bytes(&full), PageSource::Bytes(&full)], true).unwrap();
+    check(pager, 71);
+    pager.take(FIRST, &mut bytes).unwrap();
+    check(pager, 70);
+    pager.drop_pages(PageRange::new(FIRST.offset(1), 1)).unwrap();
+    check(pager, 69);
+    pager.drop_pages(PageRange::new(FIRST, 10)).unwrap();
+    check(pager, 61);
+    pager.poison(FIRST.offset(20)).unwrap();
+    check(pager, 60);
+    assert_eq!(pager.refresh(FIRST.offset(21), true).unwrap(), Refreshed::Woken);
+    check(pager, 60);
+}
+
+/// Pages of a file take memory once they are read, and none after they are dropped, read or not.
+#[test]
+fn resident_pages_of_a_source_are_those_read() {
+    let Some(mut space) = space("resident_pages_of_a_source_are_those_read") else { return };
+    let pager = &mut space.pager;
+    allow(&space.view, FIRST, 200, Access::READ_WRITE);
+    let mut file = File::from(memfd_create("source", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.write_all(&[7; 200 * PAGE_BYTES]).unwrap();
+    pager.add_source(PageRange::new(FIRST, 200), file.into(), 0).unwrap();
+    let mut bytes = [0; PAGE_BYTES];
+    let check = |pager: &mut uffd_dsm::Pager, pages: u64| {
+        let counted = pager.resident().unwrap();
+        assert_eq!((counted, pager.backing().resident_bytes().unwrap() / PAGE), (pages, pages));
+    };
+    check(pager, 0);
+    pager.read_source(PageRange::new(FIRST, 100)).unwrap();
+    check(pager, 100);
+    pager.take(FIRST.offset(150), &mut bytes).unwrap();
+    assert_eq!(bytes, [7; PAGE_BYTES]);
+    check(pager, 100);
+    pager.read(FIRST.offset(120), &mut bytes).unwrap();
+    check(pager, 101);
+    pager.drop_pages(PageRange::new(FIRST.offset(160), 1)).unwrap();
+    check(pager, 101);
+    pager.drop_pages(PageRange::new(FIRST.offset(5), 1)).unwrap();
+    check(pager, 100);
+    assert_eq!(pager.refresh(FIRST.offset(5), true).unwrap(), Refreshed::Woken);
+    check(pager, 101);
+    pager.read_source(PageRange::new(FIRST.offset(90), 40)).unwrap();
+    check(pager, 130);
 }

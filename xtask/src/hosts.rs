@@ -78,6 +78,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
                 links: Links { mtu: *mtu, queues: *queues, has_native_xdp: *native_xdp },
                 cpus: cpus.unwrap_or_else(processors),
                 fast_paths: fast_path.clone(),
+                memory: None,
                 binaries: Binaries::in_directory(&directory),
             })
         }

@@ -3,6 +3,7 @@
 //! Owns its keys and their checks. Must not know the cluster beyond the check that the node is in it.
 
 use super::{ClusterConfig, ConfigError, NAME_RULE, Source, is_name};
+use crate::memory::LIMIT_MIN;
 use dsm_bpf::Wanted;
 use dsm_wire::NodeId;
 use serde::Deserialize;
@@ -23,6 +24,8 @@ pub struct NodeConfig {
     pub exec: PathBuf,
     /// Bytes of the largest IP packet to peers; none: as the interface says.
     pub mtu: Option<u16>,
+    /// Bytes that pages may take here; none: a part of what is free at the start.
+    pub memory: Option<u64>,
     /// How far up the fast path may be attached.
     pub fast_path: Wanted,
     file: PathBuf,
@@ -35,6 +38,7 @@ struct NodeFile {
     socket: Option<Spanned<PathBuf>>,
     exec: Option<Spanned<PathBuf>>,
     mtu: Option<Spanned<u16>>,
+    memory: Option<Spanned<String>>,
     fast_path: Option<Spanned<String>>,
 }
 
@@ -82,9 +86,38 @@ fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
             text.get_ref().parse().map_err(wrong)?
         }
     };
+    let memory = match &file.memory {
+        None => None,
+        Some(text) => {
+            let wrong = |reason| source.invalid(&text.span(), format!("memory = {:?}: {reason}", text.get_ref()));
+            Some(bytes(text.get_ref()).map_err(wrong)?)
+        }
+    };
     let socket = file.socket.map_or_else(|| PathBuf::from(format!("/run/dvm/{name}.sock")), Spanned::into_inner);
     let exec = file.exec.map_or_else(beside_agent, Spanned::into_inner);
-    Ok(NodeConfig { name, socket, exec, mtu: file.mtu.map(Spanned::into_inner), fast_path, file: source.path.to_path_buf() })
+    Ok(NodeConfig {
+        name,
+        socket,
+        exec,
+        mtu: file.mtu.map(Spanned::into_inner),
+        memory,
+        fast_path,
+        file: source.path.to_path_buf(),
+    })
+}
+
+/// `text` as bytes: a number, and K, M, G or T for powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.trim_end_matches(['K', 'M', 'G', 'T']) {
+        digits if digits.len() + 1 < text.len() => (text, 0),
+        digits => (digits, text.chars().last().and_then(|last| "KMGT".find(last)).map_or(0, |place| 10 * (place as u32 + 1))),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if bytes >= LIMIT_MIN => Ok(bytes),
+        Some(_) => Err(format!("write at least {}M", LIMIT_MIN >> 20)),
+        None => Err("write a number of bytes, or one with K, M, G or T".to_owned()),
+    }
 }
 
 fn beside_agent() -> PathBuf {
@@ -105,7 +138,15 @@ mod tests {
         let node = check_text("name = \"a\"\n").unwrap();
         assert_eq!(node.socket, Path::new("/run/dvm/a.sock"));
         assert!(node.exec.ends_with("dvm-exec"));
-        assert_eq!(node.mtu, None);
+        assert_eq!((node.mtu, node.memory), (None, None));
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        for (text, bytes) in [("64M", 64 << 20), ("2G", 2 << 30), ("1T", 1 << 40), ("20480K", 20 << 20), ("16777216", 16 << 20)] {
+            let node = check_text(&format!("name = \"a\"\nmemory = \"{text}\"\n")).unwrap();
+            assert_eq!(node.memory, Some(bytes), "{text}");
+        }
     }
 
     #[test]
@@ -118,7 +159,10 @@ mod tests {
             ("name = \"a\"\nmtu = 100", "n.toml:2: mtu = 100: write at least 1280"),
             ("name = \"a\"\nmtu = \"big\"", "n.toml:2: mtu: invalid type"),
             ("name = \"a\"\nfast_path = \"yes\"", "n.toml:2: fast_path = \"yes\": write auto, native, generic, tc or off"),
-            ("name = \"a\"\nmemory = 1", "n.toml:2: unknown field `memory`"),
+            ("name = \"a\"\nmemory = 1", "n.toml:2: memory: invalid type"),
+            ("name = \"a\"\nmemory = \"1M\"", "n.toml:2: memory = \"1M\": write at least 16M"),
+            ("name = \"a\"\nmemory = \"2GM\"", "n.toml:2: memory = \"2GM\": write a number of bytes"),
+            ("name = \"a\"\nthreads = 1", "n.toml:2: unknown field `threads`"),
         ] {
             let error = check_text(text).unwrap_err();
             assert!(error.starts_with(start), "{error:?} should start with {start:?}");

@@ -13,6 +13,7 @@ use dvm_api::peer::SpaceMember;
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -95,6 +96,7 @@ impl Part {
             address: agent.address(),
             mtu: agent.mtu,
             fast: agent.fast.seats(),
+            memory: Arc::clone(&agent.memory),
         };
         let (shard, mut events) = (agent.make_shard)(config)?;
         let notes = job.notes.clone();
@@ -241,7 +243,7 @@ impl Part {
                 News::None
             }
             ShardEvent::PeerLost { node, reason } => News::Lost(node, reason),
-            ShardEvent::Failed { reason } => News::Lost(self.agent.me, reason),
+            ShardEvent::Failed { reason } | ShardEvent::MemoryExhausted { reason } => News::Lost(self.agent.me, reason),
         }
     }
 

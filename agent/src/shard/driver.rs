@@ -9,6 +9,7 @@ use super::stages::{Stages, Watch};
 use super::sys::{dvm_mark_fault_read, dvm_mark_grant_in, dvm_mark_installed, dvm_mark_request_out};
 use super::{ShardCommand, ShardEvent};
 use crate::clock::monotonic_ns;
+use crate::memory::Share;
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
 use dsm_wire::{Epoch, GrantContent, Message, NodeId, PAGE_BYTES, PageRange, Rights};
@@ -31,6 +32,7 @@ pub(super) struct Driver {
     pub(super) clock: Clock,
     pub(super) node: Node,
     pub(super) pages: Pages,
+    pub(super) share: Share,
     pub(super) endpoint: Endpoint,
     pub(super) fast: Fast,
     pub(super) commands: Receiver<ShardCommand>,
@@ -244,11 +246,12 @@ impl Driver {
         while let Some((id, op)) = self.pages.retry(now) {
             self.operate(id, op)?;
         }
+        let mut is_weighed = false;
         loop {
             let mut is_idle = true;
             self.wanted.extend(std::iter::from_fn(|| self.node.poll_page_op()));
             while let Some((id, op)) = self.wanted.pop_front() {
-                is_idle = false;
+                (is_idle, is_weighed) = (false, false);
                 if self.install_run(id, &op)? {
                     continue;
                 }
@@ -262,8 +265,13 @@ impl Driver {
                 is_idle = false;
                 self.on_event(now, event);
             }
-            if is_idle {
+            if is_idle && is_weighed {
                 break;
+            }
+            if is_idle {
+                let room = self.share.note(self.pages.resident()?, self.clock.origin_ns + now.0);
+                self.node.handle_memory(now, room);
+                is_weighed = true;
             }
         }
         if self.pages.take_view_lost() {
@@ -363,6 +371,13 @@ impl Driver {
                     self.figures.record(Span::Discard, now.since(begun).0);
                 }
                 self.report(ShardEvent::Completed { tag: token });
+            }
+            ProtocolEvent::MemoryExhausted => {
+                let limit = self.share.limit_bytes() >> 20;
+                let reason = format!(
+                    "memory limit of {limit} MiB reached and no host of the job has room; raise `memory` in node.toml or add hosts"
+                );
+                self.report(ShardEvent::MemoryExhausted { reason });
             }
             ProtocolEvent::PageLost { .. } => {} // Counted by the protocol; the thread gets SIGBUS.
             ProtocolEvent::FreeBuffer(buffer) => self.pages.free(buffer),

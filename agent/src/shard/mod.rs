@@ -13,6 +13,7 @@ mod sys;
 
 use crate::clock::monotonic_ns;
 use crate::fastpath::Seats;
+use crate::memory::Ledger;
 use anyhow::Context;
 use driver::{Clock, Driver, Tally};
 use dsm_proto::{Config, Node};
@@ -60,6 +61,8 @@ pub struct ShardConfig {
     pub mtu: u16,
     /// The host's fast path, if it has one.
     pub fast: Option<Seats>,
+    /// The host's memory.
+    pub memory: Arc<Ledger>,
 }
 
 /// Orders to a shard.
@@ -134,6 +137,11 @@ pub enum ShardEvent {
         /// What was seen.
         reason: String,
     },
+    /// Threads wait for memory, and there is none on any host of the job.
+    MemoryExhausted {
+        /// Which limit, and what to do.
+        reason: String,
+    },
     /// The shard cannot go on; its space is dead on this host.
     Failed {
         /// What failed, on what, and what to do.
@@ -189,6 +197,7 @@ impl ShardHandle {
             clock: Clock::start(),
             node,
             pages: Pages::new(Pager::new(backing)),
+            share: config.memory.share(Arc::clone(&wake)),
             endpoint,
             fast,
             commands: receiver,

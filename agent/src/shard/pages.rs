@@ -59,6 +59,11 @@ impl Pages {
         self.pager.stats()
     }
 
+    /// Pages that take memory here.
+    pub(super) fn resident(&mut self) -> Result<u64, PagerError> {
+        self.pager.resident()
+    }
+
     /// Buffers in use.
     pub(super) fn buffers_taken(&self) -> usize {
         self.pool.taken_count()
@@ -185,7 +190,10 @@ impl Pages {
                 return self.fill(take).map(|taken| taken.map(|content| OpResult::Contents(Contents::one(content))));
             }
             PageOp::Drop { range } => self.pager.drop_pages(range)?,
-            PageOp::Refresh { page, writable } => self.pager.refresh(page, writable).map(drop)?,
+            PageOp::Refresh { range, writable } => {
+                self.pager.read_source(range)?;
+                self.pager.refresh(range.first, writable).map(drop)?;
+            }
             PageOp::Poison { page } => self.pager.poison(page)?,
         }
         Ok(Some(OpResult::Done))

@@ -44,13 +44,14 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 15] = [
+const SOURCES: [Source; 16] = [
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
     source!("openmp", "openmp.c", "gcc" "-O2" "-fopenmp"),
     source!("threads", "threads.rs", "rustc" "--edition=2024" "-O"),
     source!("endless", "endless.c", "gcc" "-O2" "-pthread"),
+    source!("fill", "fill.c", "gcc" "-O2" "-pthread"),
     source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
     source!("children", "children.c", "gcc" "-O2" "-pthread"),
     source!("memory", "memory.c", "gcc" "-O2" "-pthread"),

@@ -28,6 +28,8 @@ pub struct Case {
     pub links: Links,
     /// `fast_path` of its hosts, if it matters to the case.
     pub fast_path: Option<&'static str>,
+    /// `memory` of its hosts, if it matters to the case.
+    pub memory: Option<&'static str>,
     /// The case; says in a few words what it saw.
     pub run: Run,
 }
@@ -65,6 +67,7 @@ impl Case {
             harms: false,
             links: Links::of_mtu(MTU),
             fast_path: None,
+            memory: None,
             run: Box::new(run),
         }
     }
@@ -115,6 +118,13 @@ impl Case {
     #[must_use]
     pub fn with_fast_path(mut self, fast_path: &'static str) -> Self {
         self.fast_path = Some(fast_path);
+        self
+    }
+
+    /// Sets `memory` of its hosts.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &'static str) -> Self {
+        self.memory = Some(memory);
         self
     }
 

@@ -19,6 +19,7 @@ pub mod linearize;
 pub mod links;
 pub mod litmus;
 pub mod memory;
+pub mod memory_limit;
 pub mod memory_model;
 pub mod process;
 pub mod programs;
@@ -48,6 +49,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         fastpath::cases(),
+        memory_limit::cases(),
         links::cases(),
         view::cases(),
         process::cases(),

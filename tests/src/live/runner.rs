@@ -99,8 +99,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     workshop: Workshop,
     hosts: Option<LocalHosts>,
-    /// How those hosts were made: `fast_path`s and links.
-    made: Option<(Vec<String>, Links)>,
+    /// How those hosts were made: `fast_path`s, links and `memory`.
+    made: Option<(Vec<String>, Links, Option<&'static str>)>,
     host_failures: usize,
     totals: Totals,
 }
@@ -157,7 +157,7 @@ impl Runner<'_> {
     fn prepare(&mut self, case: &Case) -> Result<()> {
         let count = case.hosts;
         let fast_paths = case.fast_path.map_or_else(|| self.plan.fast_paths.clone(), |fast_path| vec![fast_path.to_owned()]);
-        let wanted = Some((fast_paths.clone(), case.links));
+        let wanted = Some((fast_paths.clone(), case.links, case.memory));
         if self.hosts.as_ref().is_some_and(|hosts| hosts.hosts().len() == count) && self.made == wanted {
             return Ok(());
         }
@@ -171,6 +171,7 @@ impl Runner<'_> {
             hosts: count,
             links: case.links,
             fast_paths,
+            memory: case.memory.map(str::to_owned),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             binaries: Binaries::in_directory(&self.plan.binaries),
         };

@@ -48,6 +48,8 @@ pub struct Host {
     pub rng: Rng,
     /// What it shares with its kernel programs, if it has any.
     pub fast: Option<Fast>,
+    /// Pages of installs under way.
+    pub coming: u64,
     /// Frames sent to each host.
     pub sequences: BTreeMap<usize, u64>,
 }
@@ -68,6 +70,7 @@ impl Host {
             timer: None,
             rng,
             fast: None,
+            coming: 0,
             sequences: BTreeMap::new(),
         }
     }

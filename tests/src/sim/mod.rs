@@ -7,6 +7,7 @@ pub mod checker;
 mod fast;
 pub mod host;
 mod kernel;
+mod memory;
 mod network;
 pub mod pager;
 pub mod plan;

@@ -5,13 +5,10 @@
 
 use dsm_proto::{BufferId, Contents, FaultKind, OpResult, PageContent, PageOp};
 use dsm_wire::{PageNumber, PageRange};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Names one write of the whole run; 0 is the zero page.
 pub type Stamp = u64;
-
-/// Pages read ahead of a page with a source.
-pub const AHEAD_PAGES: u64 = 5;
 
 /// What a host may do with a page it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,10 +49,8 @@ pub struct Pager {
     pages: BTreeMap<PageNumber, Mapping>,
     buffers: BTreeMap<BufferId, Stamp>,
     buffer_last: u32,
-    /// What pages hold that the node believes here and that are not.
+    /// What pages hold that the node believes here and that are not; 0: their source was taken away, and they are not dropped yet.
     sources: BTreeMap<PageNumber, Stamp>,
-    /// Pages of these that were read.
-    read: BTreeSet<PageNumber>,
     /// Threads that wait, and for what.
     pub parked: Vec<(usize, PageNumber, FaultKind)>,
 }
@@ -70,30 +65,27 @@ impl Pager {
     /// From now on the pages of `range` hold `stamp_of` them at first; or nothing.
     pub fn set_source(&mut self, range: PageRange, stamp_of: Option<fn(PageNumber) -> Stamp>) {
         for page in range.pages() {
-            self.read.remove(&page);
-            match stamp_of {
-                Some(stamp_of) => self.sources.insert(page, stamp_of(page)),
-                None => self.sources.remove(&page),
-            };
+            let old = self.sources.remove(&page);
+            let is_hole = old.is_some() && !self.pages.contains_key(&page);
+            if let Some(stamp) = stamp_of.map(|stamp_of| stamp_of(page)).or(is_hole.then_some(0)) {
+                self.sources.insert(page, stamp);
+            }
         }
     }
 
     /// Brings a page from its source, if it has one and is not here.
     fn load(&mut self, page: PageNumber) {
         if let (Some(stamp), false) = (self.sources.get(&page).copied(), self.pages.contains_key(&page)) {
-            self.read.insert(page);
             self.pages.insert(page, Mapping { stamp, rights: Rights::Write, is_hidden: false });
+            self.forget_holes(PageRange::new(page, 1));
         }
     }
 
-    /// Brings those after `page` that were never read, too.
-    fn load_ahead(&mut self, page: PageNumber) {
-        self.load(page);
-        for next in (1..=AHEAD_PAGES).map(|offset| page.offset(offset)) {
-            if self.read.contains(&next) {
-                return;
-            }
-            self.load(next);
+    /// The pages of `range` are no holes of a source that was taken away any more.
+    fn forget_holes(&mut self, range: PageRange) {
+        while let Some(page) = self.sources.range(range.first..range.end()).find(|(_, stamp)| **stamp == 0).map(|(page, _)| *page)
+        {
+            self.sources.remove(&page);
         }
     }
 
@@ -140,6 +132,18 @@ impl Pager {
         self.buffers.remove(&buffer).map(|_| ()).ok_or_else(|| format!("buffer {} is freed twice", buffer.0))
     }
 
+    /// Pages that take memory.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages.values().filter(|mapping| mapping.rights != Rights::Poison).count() as u64
+    }
+
+    /// Pages of `range` that are not here.
+    #[must_use]
+    pub fn absent(&self, range: PageRange) -> u64 {
+        range.count - self.pages.range(range.first..range.end()).count() as u64
+    }
+
     /// Buffers in use.
     #[must_use]
     pub fn buffers_in_use(&self) -> usize {
@@ -154,7 +158,7 @@ impl Pager {
         match *op {
             PageOp::InstallZero { range } => {
                 for page in range.pages() {
-                    if self.sources.contains_key(&page) {
+                    if self.sources.get(&page).is_some_and(|stamp| *stamp != 0) {
                         return Err(format!("page {page} has a source and is filled with zeros"));
                     }
                     self.map(page, 0, Rights::Write)?;
@@ -197,19 +201,23 @@ impl Pager {
                 for page in gone {
                     self.pages.remove(&page);
                 }
-
+                self.forget_holes(range);
                 Ok((OpResult::Done, None))
             }
-            PageOp::Refresh { page, writable } => {
-                if !self.pages.contains_key(&page) {
-                    self.load_ahead(page);
+            PageOp::Refresh { range, writable } => {
+                let page = range.first;
+                for next in range.pages().skip(1) {
+                    if let Some(mapping) = self.pages.get(&next) {
+                        return Err(format!("page {next} is read ahead and was here: {mapping:?}"));
+                    }
+                    self.load(next);
                 }
                 let mapping = self.mapped(page, op)?;
                 mapping.is_hidden = false;
                 if writable != (mapping.rights == Rights::Write) {
                     return Err(format!("page {page} has other rights than {op:?} says"));
                 }
-                Ok((OpResult::Done, Some(op.range())))
+                Ok((OpResult::Done, Some(range)))
             }
             PageOp::Poison { page } => {
                 self.pages.insert(page, Mapping { stamp: 0, rights: Rights::Poison, is_hidden: false });
@@ -219,6 +227,7 @@ impl Pager {
     }
 
     fn map(&mut self, page: PageNumber, stamp: Stamp, rights: Rights) -> Result<(), String> {
+        self.forget_holes(PageRange::new(page, 1));
         match self.pages.insert(page, Mapping { stamp, rights, is_hidden: false }) {
             None => Ok(()),
             Some(old) => Err(format!("page {page} is installed over {old:?}")),

@@ -40,6 +40,19 @@ pub struct Plan {
     pub crash: Option<Crash>,
     /// The kernel's part.
     pub fast: FastPlan,
+    /// How little memory the hosts have; none: enough.
+    pub memory: Option<MemoryPlan>,
+}
+
+/// How little memory the hosts have.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryPlan {
+    /// Pages of each host.
+    pub pages: u64,
+    /// A host that has more, and how much.
+    pub roomy: Option<(usize, u64)>,
+    /// All together may have too little.
+    pub is_tight: bool,
 }
 
 /// Which hosts have a fast path.
@@ -127,7 +140,7 @@ impl Plan {
             lease_ns: rng.between(5, 60) * MS,
             restart_after_ns: if rng.chance(600_000) { rng.between(1, 100) * MS } else { 0 },
         });
-        Self {
+        let mut plan = Self {
             seed,
             nodes,
             stride: if seed % 8 == 5 { 63 } else { 1 },
@@ -145,7 +158,10 @@ impl Plan {
             heal_ns,
             crash,
             fast: FastPlan::of(seed),
-        }
+            memory: None,
+        };
+        plan.memory = MemoryPlan::of(&plan);
+        plan
     }
 
     /// The same with the fast path on all hosts, or on none.
@@ -176,6 +192,7 @@ impl Plan {
             weather: Weather::fine(),
             heal_ns: 0,
             crash: None,
+            memory: None,
             ..Self::of(0x5ca1e, Some(nodes))
         }
         .with_fast(FastMode::Off)
@@ -191,6 +208,35 @@ impl Plan {
     #[must_use]
     pub const fn host_of(&self, node: NodeId) -> usize {
         (node.0 as u64 / self.stride) as usize
+    }
+}
+
+impl MemoryPlan {
+    /// Pages a scan may touch.
+    const SCANNED: u64 = 150;
+    /// Pages of the smallest host.
+    const PAGES_MIN: u64 = 8;
+
+    /// Draws from a stream of its own, as [`FastPlan::of`].
+    fn of(plan: &Plan) -> Option<Self> {
+        let mut rng = Rng::new(plan.seed ^ 0xe71c);
+        let used = plan.extents * plan.pages + if plan.scans > 0 { Self::SCANNED } else { 0 };
+        let living = plan.nodes - u64::from(plan.crash.is_some());
+        let fair = (used * 3 / 2).div_ceil(living.max(1)) + 4;
+        let roomy = (0..plan.nodes as usize).find(|host| plan.crash.is_none_or(|crash| crash.host != *host));
+        let (pages, roomy, is_tight) = match rng.below(10) {
+            0 | 1 => (fair, None, false),
+            2 => (Self::PAGES_MIN, roomy.map(|host| (host, used * 3 / 2 + 8)), false),
+            3 => (used / 2 / plan.nodes, None, true),
+            _ => return None,
+        };
+        Some(Self { pages: pages.max(Self::PAGES_MIN), roomy, is_tight })
+    }
+
+    /// Pages of `host`.
+    #[must_use]
+    pub fn limit_of(&self, host: usize) -> u64 {
+        self.roomy.filter(|(roomy, _)| *roomy == host).map_or(self.pages, |(_, pages)| pages)
     }
 }
 

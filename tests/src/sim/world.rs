@@ -6,7 +6,8 @@ use super::checker::{Truth, check_single_writer};
 use super::fast::Fast;
 use super::host::{Host, Thread};
 use super::kernel::Arrival;
-use super::pager::{AHEAD_PAGES, Stamp};
+use super::memory::coming_by;
+use super::pager::Stamp;
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use super::verdicts::{Count, Verdicts};
@@ -100,6 +101,8 @@ pub struct Outcome {
     pub extents: u64,
     /// What the kernel programs did.
     pub verdicts: Verdicts,
+    /// The hosts together had too little memory, and one of them said so.
+    pub is_exhausted: bool,
 }
 
 /// Why a run failed.
@@ -260,6 +263,10 @@ impl World {
             }
             self.note(&due.what);
             self.happen(due.what)?;
+            if self.outcome.is_exhausted {
+                self.add_up();
+                return Ok(());
+            }
         }
         self.add_up();
         self.check_rest()
@@ -374,6 +381,19 @@ impl World {
 
     /// Carries out everything the node of `host` wants done, as a driver does.
     pub(super) fn drain(&mut self, host: usize) -> Result<(), String> {
+        self.drain_once(host)?;
+        if let Some(plan) = self.plan.memory {
+            self.tell_memory(host, plan)?;
+            self.drain_once(host)?;
+        }
+        if let Some(fast) = &self.hosts[host].fast {
+            fast.live(self.now);
+        }
+        self.set_timer(host);
+        self.check_tables(host)
+    }
+
+    pub(super) fn drain_once(&mut self, host: usize) -> Result<(), String> {
         while let Some((op, work)) = self.hosts[host].node.poll_page_op() {
             self.begin(host, op, work);
         }
@@ -401,14 +421,12 @@ impl World {
                         fast.close(extent);
                     }
                 }
+                Event::MemoryExhausted if self.is_short() => self.outcome.is_exhausted = true,
+                Event::MemoryExhausted => return Err(format!("host {host} finds no room, though there is some")),
                 Event::FaultResolved { .. } | Event::PageLost { .. } => {}
             }
         }
-        if let Some(fast) = &self.hosts[host].fast {
-            fast.live(self.now);
-        }
-        self.set_timer(host);
-        self.check_tables(host)
+        Ok(())
     }
 
     fn set_timer(&mut self, host: usize) {
@@ -424,15 +442,18 @@ impl World {
         let weather = self.weather();
         let rng = &mut self.hosts[host].rng;
         let slow = if rng.chance(weather.slow_operations) { rng.below(20_000_000) } else { 0 };
+        self.hosts[host].coming += coming_by(&work, &self.hosts[host].pager);
+        let rng = &mut self.hosts[host].rng;
         let begin_ns = rng.below(weather.operation_ns_max) + slow;
         let rest_ns = rng.below(weather.operation_ns_max);
         self.plan_at(self.now + begin_ns, host, Happening::Effect { host, op, work, rest_ns });
     }
 
     fn effect(&mut self, host: usize, op: OpId, work: &PageOp, rest_ns: u64) -> Result<(), String> {
+        self.hosts[host].coming -= coming_by(work, &self.hosts[host].pager);
         let (result, woken) = self.hosts[host].pager.carry_out(work).map_err(|reason| format!("host {host}: {reason}"))?;
-        let ahead = if let PageOp::Refresh { .. } = work { AHEAD_PAGES } else { 0 };
-        for page in PageRange::new(work.range().first, work.range().count + ahead).pages() {
+        self.check_memory(host)?;
+        for page in work.range().pages() {
             self.check_page(page)?;
         }
         if let Some(range) = woken {
@@ -535,7 +556,8 @@ impl World {
                 return Err(format!("host {index} hangs at {:?}, parked {:?}", thread.access, host.pager.parked));
             }
             let tables = host.node.tables();
-            let in_flight = tables.transients + tables.operations + tables.searches + tables.discards + tables.jobs;
+            let in_flight =
+                tables.transients + tables.operations + tables.searches + tables.discards + tables.jobs + tables.evictions;
             if in_flight > 0 || host.pager.buffers_in_use() > 0 {
                 return Err(format!("host {index} is not at rest: {tables:?}, {} buffers", host.pager.buffers_in_use()));
             }

@@ -142,7 +142,8 @@ impl Node {
         if want.ask.is_some() || want.fault.kind == FaultKind::Write {
             return 1;
         }
-        let window = u64::from(self.streams.on_read_fault(page)).min(PAGES_PER_EXTENT - page.index_in_extent() as u64);
+        let room = self.evictor.window_max().min(PAGES_PER_EXTENT - page.index_in_extent() as u64);
+        let window = u64::from(self.streams.on_read_fault(page)).min(room);
         let is_wanted = |offset: &u64| {
             let next = page.offset(*offset);
             self.local(next).state == LocalState::Invalid && !self.transients.contains_key(&next) && !self.operations.is_on(next)

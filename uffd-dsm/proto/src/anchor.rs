@@ -112,6 +112,7 @@ impl Node {
             }
             if let Form::Whole(whole) = &mut record.form {
                 self.sources.add_to(&mut whole.present, whole_extent(extent));
+                record.unread = whole.present;
             }
             self.counters.extents_homed += u64::from(home == Some(me));
         }

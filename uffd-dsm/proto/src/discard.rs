@@ -307,6 +307,9 @@ impl Node {
             self.sources.add_to(&mut whole.present, here);
             let range = PageRange::new(number.page(low), span as u64);
             self.start(PageOp::Drop { range }, Follow::Forget { job: request });
+            if let Some(extent) = self.extents.get_mut(&number) {
+                self.sources.add_to(&mut extent.unread, here);
+            }
         }
         self.advance_cursor(request, here.end(), usize::from(span.is_some()));
         false

@@ -90,9 +90,9 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// The absent pages to install around `index`: an aligned window of 2^ramp, cut to the absent run.
-    pub fn first_touch_run(&self, index: usize) -> (usize, usize) {
-        let window = 1 << self.ramp.min(RAMP_MAX);
+    /// The absent pages to install around `index`: an aligned window of 2^ramp, and at most 2^`ramp_max`, cut to the absent run.
+    pub fn first_touch_run(&self, index: usize, ramp_max: u8) -> (usize, usize) {
+        let window = 1 << self.ramp.min(ramp_max).min(RAMP_MAX);
         let start = index & !(window - 1);
         let low = (start..index).rev().find(|page| self.present.contains(*page)).map_or(start, |page| page + 1);
         let end = start + window;
@@ -105,6 +105,8 @@ impl Whole {
 #[derive(Debug)]
 pub struct Words {
     locals: [Local; PAGES],
+    /// Shared pages that were Modified in their era: readers may be sent here.
+    pub provides: PageSet,
 }
 
 impl Words {
@@ -180,11 +182,15 @@ pub struct Extent {
     pub form: Form,
     /// Frames that wait for an operation on the whole extent.
     pub inbox: VecDeque<Frame>,
+    /// Pages that came since the evictor last passed.
+    pub young: PageSet,
+    /// Sourced pages that are here and take no memory yet: nothing has read them since they became this node's.
+    pub unread: PageSet,
 }
 
 impl Extent {
     pub const fn unknown() -> Self {
-        Self { form: Form::Unknown, inbox: VecDeque::new() }
+        Self { form: Form::Unknown, inbox: VecDeque::new(), young: PageSet([0; WORDS]), unread: PageSet([0; WORDS]) }
     }
 
     /// Makes `home` the home; only from Unknown.
@@ -193,7 +199,7 @@ impl Extent {
         self.form = if home == me {
             Form::Whole(Box::new(Whole { ramp, ..Whole::default() }))
         } else {
-            Form::Remote(home, Box::new(Words { locals: [Local::default(); PAGES] }))
+            Form::Remote(home, Box::new(Words { locals: [Local::default(); PAGES], provides: PageSet::default() }))
         };
     }
 
@@ -213,7 +219,7 @@ impl Extent {
             let word = if is_present { Word::owned(me, era, is_wide) } else { Word::fresh(era, is_wide) };
             AtomicU64::new(if index < PAGES { word.0 } else { 0 })
         };
-        let words = Box::new(Words { locals: core::array::from_fn(local_of) });
+        let words = Box::new(Words { locals: core::array::from_fn(local_of), provides: PageSet::default() });
         self.form = Form::Split(words, DirectoryMemory::Own(Box::new(core::array::from_fn(word_of))));
     }
 
@@ -266,16 +272,17 @@ mod tests {
         let mut whole = Whole { ramp: 4, ..Whole::default() };
         whole.present.insert_run(3, 2);
         whole.present.insert_run(12, 1);
-        assert_eq!(whole.first_touch_run(8), (5, 7));
-        assert_eq!(whole.first_touch_run(0), (0, 3));
-        assert_eq!(whole.first_touch_run(15), (13, 3));
-        assert_eq!(whole.first_touch_run(17), (16, 16));
+        assert_eq!(whole.first_touch_run(8, RAMP_MAX), (5, 7));
+        assert_eq!(whole.first_touch_run(0, RAMP_MAX), (0, 3));
+        assert_eq!(whole.first_touch_run(15, RAMP_MAX), (13, 3));
+        assert_eq!(whole.first_touch_run(17, RAMP_MAX), (16, 16));
     }
 
     #[test]
     fn the_ramp_ends_with_the_extent() {
         let whole = Whole { ramp: RAMP_MAX, ..Whole::default() };
-        assert_eq!(whole.first_touch_run(511), (0, 512));
+        assert_eq!(whole.first_touch_run(511, u8::MAX), (0, 512));
+        assert_eq!(whole.first_touch_run(511, 2), (508, 4));
     }
 
     #[test]

@@ -209,11 +209,12 @@ pub enum PageOp {
         /// Pages; any number within one extent.
         range: PageRange,
     },
-    /// The page is here, and a fault says it cannot be seen: map it again with these rights if it is not mapped, and wake who waits there.
+    /// The first page is here, and a fault says it cannot be seen: map it again with these rights if it is not mapped, and wake who
+    /// waits there. Those after it, if any, are here too, and were never read: read them from their source with it.
     Refresh {
-        /// The page.
-        page: PageNumber,
-        /// Rights it has.
+        /// Pages of one extent; more than one only if the first was never read, too.
+        range: PageRange,
+        /// Rights they have.
         writable: bool,
     },
     /// The page's content is lost: make every access to it fail, and wake who waits there.
@@ -228,13 +229,13 @@ impl PageOp {
     #[must_use]
     pub const fn range(&self) -> PageRange {
         match *self {
-            PageOp::InstallZero { range } | PageOp::ProtectRead { range } | PageOp::Read { range } | PageOp::Drop { range } => {
-                range
-            }
+            PageOp::InstallZero { range }
+            | PageOp::ProtectRead { range }
+            | PageOp::Read { range }
+            | PageOp::Drop { range }
+            | PageOp::Refresh { range, .. } => range,
             PageOp::Install { first, contents, .. } => PageRange::new(first, contents.len() as u64),
-            PageOp::Unprotect { page } | PageOp::Take { page } | PageOp::Refresh { page, .. } | PageOp::Poison { page } => {
-                PageRange::new(page, 1)
-            }
+            PageOp::Unprotect { page } | PageOp::Take { page } | PageOp::Poison { page } => PageRange::new(page, 1),
         }
     }
 }
@@ -287,6 +288,26 @@ pub struct FaultStages {
     pub retries: u32,
 }
 
+/// How much room there is on this host, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// May still come.
+    pub free: u64,
+    /// May be taken on from hosts that have no room.
+    pub spare: u64,
+    /// Are more than are kept while others have none; 0 if `spare` is not.
+    pub excess: u64,
+    /// The excess is to go.
+    pub is_high: bool,
+}
+
+impl Default for Memory {
+    /// As much as anybody could want.
+    fn default() -> Self {
+        Self { free: u64::MAX, spare: u64::MAX, excess: 0, is_high: false }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -309,6 +330,8 @@ pub enum Event {
         /// Page.
         page: PageNumber,
     },
+    /// Threads here wait for room, no page has left this host for a while, and no other host takes one.
+    MemoryExhausted,
     /// The driver may reuse this buffer.
     FreeBuffer(BufferId),
     /// This node keeps directory entries of the extent from now on; they may move to memory that the kernel programs share, by

@@ -92,7 +92,10 @@ impl Node {
             return;
         }
         match op.follow {
-            Follow::FirstTouch { page, fault } => self.report(page, &fault),
+            Follow::FirstTouch { page, fault } => {
+                self.note_come(op.range);
+                self.report(page, &fault);
+            }
             Follow::Refresh => self.on_refreshed(page),
             Follow::AcceptWrite { request, era, grantor } => self.on_write_accepted(page, request, era, grantor),
             Follow::AcceptRead { era } => self.on_read_accepted(op.range, era),
@@ -102,6 +105,7 @@ impl Node {
             Follow::Invalidate { request, era, home } => self.on_invalidated(page, request, era, home),
             Follow::Forget { job } => self.on_page_forgotten(job),
             Follow::ForgetOwn { job } => self.on_own_forgotten(op.range, job),
+            Follow::Evict => self.on_evicted(op.range),
             Follow::DropLost => {}
             Follow::Poison => self.on_poisoned(page),
         }
@@ -110,6 +114,7 @@ impl Node {
     fn on_read_for_forward(&mut self, page: PageNumber, request: RequestId, era: Era, contents: Contents) {
         if self.local(page).state == LocalState::Modified {
             self.note_departure(page);
+            self.note_provider(page);
         }
         self.set_local(page, Local { state: LocalState::Shared, era });
         self.grant_read(request, page, era, contents);
@@ -130,6 +135,7 @@ impl Node {
         self.set_local(page, Local { state: LocalState::Invalid, era });
         self.counters.pages_taken += 1;
         self.note_departure(page);
+        self.note_gone(page);
         let content = match contents.as_slice().first() {
             Some(PageContent::Buffer(_)) => GrantContent::Bytes,
             Some(PageContent::Zero) | None => GrantContent::Zero,
@@ -140,6 +146,7 @@ impl Node {
     fn on_invalidated(&mut self, page: PageNumber, request: RequestId, era: Era, home: NodeId) {
         self.set_local(page, Local { state: LocalState::Invalid, era });
         self.counters.copies_dropped += 1;
+        self.note_gone(page);
         if !is(Plant::AckBeforeDrop) {
             self.send(home, Message::InvalidateAck { request, page, era });
         }

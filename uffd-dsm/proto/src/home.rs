@@ -132,6 +132,9 @@ impl Node {
             let Asked { request, rights, count, copy, line } = asked;
             let message = Message::Request { request, page, rights, count, copy, line };
             self.defer(page, Frame { from: reader, epoch: self.epoch, message, contents: Contents::EMPTY });
+        } else if is_here && reader != self.me && self.is_unread(page) && !self.evictor.has_room_for(1) {
+            // It passes through, and takes no memory here.
+            self.serve_write(page, Asked { rights: Rights::Write, ..asked });
         } else if is_here && reader != self.me {
             self.read_batch(page, asked);
         } else if word.owner() == reader {
@@ -152,18 +155,22 @@ impl Node {
         let room = PAGES_PER_EXTENT - page.index_in_extent() as u64;
         let count = u64::from(asked.count.clamp(1, PAGES_PER_OP_MAX)).min(room);
         let mut taken = 0;
+        let mut coming = 0;
         let mut has_modified = false;
         while taken < count {
             let next = page.offset(taken);
-            if taken > 0 && !self.is_easily_read(next, era, reader) {
+            let is_coming = self.is_unread(next);
+            if taken > 0 && (!self.is_easily_read(next, era, reader) || is_coming && !self.evictor.has_room_for(coming + 1)) {
                 break;
             }
+            coming += u64::from(is_coming);
             if self.entry(next).word.state() == State::Owned {
                 self.change(next, Step::Joined(self.me));
             }
             has_modified |= self.local(next).state == LocalState::Modified;
             taken += 1;
         }
+        self.evictor.spend(coming);
         let range = PageRange::new(page, taken);
         let op = if has_modified { PageOp::ProtectRead { range } } else { PageOp::Read { range } };
         self.start(op, Follow::ServeBatch { request: asked.request, era });
@@ -191,6 +198,7 @@ impl Node {
         for page in range.pages() {
             if self.local(page).state == LocalState::Modified {
                 self.note_departure(page);
+                self.note_provider(page);
             }
             let local = crate::extent::Local { state: LocalState::Shared, era };
             self.set_local(page, local);

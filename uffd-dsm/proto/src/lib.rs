@@ -14,6 +14,7 @@ mod adopt;
 mod ahead;
 mod anchor;
 mod discard;
+mod evict;
 mod extent;
 mod face;
 mod hold;
@@ -35,7 +36,8 @@ mod transient;
 
 pub use extent::DirectoryWords;
 pub use face::{
-    BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Nanos, OpId, OpResult, PageContent, PageOp, Transmit,
+    BufferId, Class, Config, Contents, Event, FaultKind, FaultStages, Frame, Memory, Nanos, OpId, OpResult, PageContent, PageOp,
+    Transmit,
 };
 pub use node::Node;
 pub use stats::{Counters, Tables};

@@ -30,6 +30,21 @@ pub const DISCARD_PAGES_IN_FLIGHT_MAX: usize = 128;
 /// Page operations not yet reported done.
 pub const OPS_MAX: usize = 1 << 16;
 
+/// Offers to hosts with room that are not settled.
+pub const OFFERS_MAX: usize = 8;
+/// Pages of other hosts that one is taking on.
+pub const ADOPTED_MAX: usize = 1 << 10;
+/// Extents one search for pages to evict looks at.
+pub const EVICTION_EXTENTS_MAX: usize = 1 << 10;
+/// Time between two searches, the first of which found too little; one looks at every page here.
+pub const EVICTION_PAUSE: Nanos = Nanos::from_millis(20);
+/// How long a host that has no room is not asked again.
+pub const FULL_PAUSE: Nanos = Nanos::from_millis(20);
+/// How long an offer is waited for before its pages are offered again.
+pub const OFFER_PATIENCE: Nanos = Nanos::from_millis(50);
+/// How long threads wait for room while no page leaves.
+pub const MEMORY_PATIENCE: Nanos = Nanos::from_millis(3000);
+
 /// Retransmission timeout before the first sample.
 pub const RTO_INITIAL: Nanos = Nanos::from_millis(20);
 /// Smallest retransmission timeout.
@@ -69,4 +84,5 @@ const _: () = assert!(RTO_MIN.0 > HOLD_WINDOW_FALSE_MAX.0, "a held page must not
 const _: () = assert!(HOLD_QUICK_MAX.0 > HOLD_WINDOW_FALSE_MAX.0, "a held page still counts as bounced");
 const _: () = assert!(DISCARDS_ACTIVE_MAX <= 64, "the replay window of discards is one word");
 const _: () = assert!(DISCARD_PAGES_IN_FLIGHT_MAX < TRANSIENTS_MAX);
+const _: () = assert!(MEMORY_PATIENCE.0 > 2 * RTO_MAX.0, "loss is no lack of memory");
 const _: () = assert!(PART_PATIENCE.0 < RTO_MIN.0, "a missing part is cheaper to ask for than to wait for");

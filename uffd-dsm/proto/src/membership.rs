@@ -160,6 +160,7 @@ impl Node {
             | Follow::Forget { .. }
             | Follow::ForgetOwn { .. }
             | Follow::Take { .. } => {}
+            Follow::Evict => self.on_evicted(op.range),
             Follow::Poison => self.on_poisoned(op.range.first),
             Follow::FirstTouch { .. }
             | Follow::Refresh

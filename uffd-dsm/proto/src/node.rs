@@ -5,7 +5,7 @@
 
 use crate::discard::{Discards, Jobs};
 use crate::extent::{DirectoryWords, Extent, Form, Local};
-use crate::face::{Class, Config, Contents, Event, FaultKind, Frame, Nanos, OpId, OpResult, PageOp, Transmit};
+use crate::face::{Class, Config, Contents, Event, FaultKind, Frame, Memory, Nanos, OpId, OpResult, PageOp, Transmit};
 use crate::limits::{INBOX_PER_EXTENT_MAX, INBOX_PER_PAGE_MAX, MEMBERS_MAX, PAGES_MAX};
 use crate::operation::{Follow, Operations};
 use crate::stats::{Counters, Tables};
@@ -39,6 +39,7 @@ pub struct Node {
     pub(crate) batches: crate::ahead::Batches,
     pub(crate) stays: crate::hold::Stays,
     pub(crate) habits: crate::migratory::Habits,
+    pub(crate) evictor: crate::evict::Evictor,
     pub(crate) acks: Option<Acks>,
     pub(crate) rooted_from: ExtentNumber,
     pub(crate) sources: crate::source::Sources,
@@ -79,6 +80,7 @@ impl Node {
             batches: crate::ahead::Batches::default(),
             stays: crate::hold::Stays::default(),
             habits: crate::migratory::Habits::default(),
+            evictor: crate::evict::Evictor::default(),
             acks: None,
             rooted_from: config.rooted_from,
             sources: crate::source::Sources::default(),
@@ -147,6 +149,13 @@ impl Node {
         self.run();
     }
 
+    /// There is this much room from now on. Pages go, and faults wait, as it says; at first there is room for everything.
+    pub fn handle_memory(&mut self, now: Nanos, memory: Memory) {
+        self.now = now;
+        self.on_memory(memory);
+        self.run();
+    }
+
     /// The time of `poll_timeout` has come, or passed.
     pub fn handle_timeout(&mut self, now: Nanos) {
         self.now = now;
@@ -155,6 +164,7 @@ impl Node {
                 TimerKey::Page(page) => self.on_page_due(page),
                 TimerKey::Extent(extent) => self.on_search_due(extent),
                 TimerKey::Discard(number) => self.on_discard_due(number),
+                TimerKey::Memory => self.on_memory_due(),
             }
             self.run();
         }
@@ -208,6 +218,7 @@ impl Node {
             searches: self.searches.len(),
             discards: self.discards.len(),
             jobs: self.jobs.len(),
+            evictions: self.evictor.waiting() + self.evictor.adopted(),
             extents: self.extents.len(),
             extents_split: split.count(),
             anchored: self.anchored.len(),
@@ -266,6 +277,8 @@ impl Node {
             Message::Discard { request, range } => self.on_discard(from, request, range),
             Message::DiscardDone { request } => self.on_discard_done(from, request),
             Message::Lost { request, page, era } => self.on_lost(from, request, page, era),
+            Message::Offload { request, page, count } => self.on_offload(from, request, page, count),
+            Message::Declined { request, .. } => self.on_declined(from, request),
         }
     }
 
@@ -287,7 +300,9 @@ impl Node {
             | Message::Located { .. }
             | Message::Discard { .. }
             | Message::DiscardDone { .. }
-            | Message::Lost { .. } => unreachable!("dispatch sends only these three here"),
+            | Message::Lost { .. }
+            | Message::Offload { .. }
+            | Message::Declined { .. } => unreachable!("dispatch sends only these three here"),
         }
         self.settle(page);
     }
@@ -371,6 +386,7 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self, op: PageOp, follow: Follow) {
+        self.note_read(op.range());
         let id = self.operations.start(op.range(), follow);
         self.ops.push_back((id, op));
     }

@@ -30,6 +30,8 @@ pub enum Follow {
     Forget { job: RequestId },
     /// Pages that home alone has are dropped for a discard.
     ForgetOwn { job: RequestId },
+    /// A clean copy is dropped for want of room.
+    Evict,
     /// Pages of a lost extent are dropped.
     DropLost,
     /// The page is poisoned.

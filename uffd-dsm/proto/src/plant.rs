@@ -34,6 +34,8 @@ pub enum Plant {
     AckCountedTwice,
     /// Whom to tell to drop a page is looked up before the page is busy: who is entered until then is forgotten.
     SharersBeforeLock,
+    /// A copy that readers may be sent to is dropped for want of room.
+    ProviderEvicted,
     /// A transaction that a kernel program has begun is not taken over.
     TransactionNotAdopted,
     /// Who keeps its copy is taken from the request that comes again, not from the one that the program has seen.
@@ -44,7 +46,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 16] = [
+    pub const ALL: [Plant; 17] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -58,6 +60,7 @@ impl Plant {
         Plant::DiscardTwice,
         Plant::AckCountedTwice,
         Plant::SharersBeforeLock,
+        Plant::ProviderEvicted,
         Plant::TransactionNotAdopted,
         Plant::SparedByRetry,
         Plant::SourceNotRegained,

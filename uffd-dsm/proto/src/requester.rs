@@ -25,7 +25,8 @@ impl Node {
             self.counters.dropped_nonsense += 1;
             return;
         }
-        if self.is_whole(page.extent()) && !self.operations.is_on(page) && !self.transients.contains_key(&page) {
+        let is_free = !self.operations.is_on(page) && !self.transients.contains_key(&page);
+        if is_free && self.is_whole(page.extent()) && !self.lacks_room(page) {
             self.first_touch(page, fault);
             return;
         }
@@ -58,15 +59,16 @@ impl Node {
         let follow = Follow::FirstTouch { page, fault };
         if whole.present.contains(index) {
             self.counters.faults_refreshed += 1;
-            self.start(PageOp::Refresh { page, writable: true }, follow);
+            self.refresh(page, true, follow);
             return;
         }
-        let (mut first, mut count) = whole.first_touch_run(index);
+        let (mut first, mut count) = whole.first_touch_run(index, self.evictor.ramp_max());
         if self.operations.overlapping(PageRange::new(number.page(first), count as u64)).is_some() {
             (first, count) = (index, 1);
         }
         whole.present.insert_run(first, count);
         whole.ramp = (whole.ramp + 1).min(RAMP_MAX);
+        self.evictor.spend(count as u64);
         self.counters.pages_first_touched += count as u64;
         self.start(PageOp::InstallZero { range: PageRange::new(number.page(first), count as u64) }, follow);
     }
@@ -91,8 +93,10 @@ impl Node {
             None | Some(Form::Unknown) => self.search(page),
             Some(Form::Lost) => self.poison(page),
             Some(Form::Whole(_)) => {
-                self.take_want(page);
-                self.first_touch(page, want.fault);
+                if !self.waits_for_room(page) {
+                    self.take_want(page);
+                    self.first_touch(page, want.fault);
+                }
             }
             Some(Form::Remote(home, _)) => self.pursue_words(page, want, *home),
             Some(Form::Split(..)) => self.pursue_words(page, want, self.me),
@@ -103,13 +107,14 @@ impl Node {
         let state = self.local(page).state;
         match (state, want.fault.kind) {
             (LocalState::Poisoned, _) => self.poison(page),
+            (LocalState::Invalid | LocalState::Modified, _) if self.waits_for_room(page) => {}
             (LocalState::Modified, _) | (LocalState::Shared, FaultKind::Read) => {
                 self.counters.faults_refreshed += 1;
                 if is(Plant::LostWakeUp) {
                     self.take_want(page);
                     return;
                 }
-                self.start(PageOp::Refresh { page, writable: state == LocalState::Modified }, Follow::Refresh);
+                self.refresh(page, state == LocalState::Modified, Follow::Refresh);
             }
             (LocalState::Shared, FaultKind::Write) => {
                 self.habits.on_upgrade(page);
@@ -154,6 +159,7 @@ impl Node {
             self.counters.retries += 1;
         } else {
             want.count = count;
+            self.evictor.spend(u64::from(count));
             if count > 1 {
                 self.batches.note(request, page, count, self.now);
             }
@@ -335,6 +341,7 @@ impl Node {
     pub(crate) fn on_write_accepted(&mut self, page: PageNumber, request: RequestId, era: Era, grantor: NodeId) {
         self.set_local(page, Local { state: LocalState::Modified, era });
         self.free_held_before(page, era);
+        self.note_come(PageRange::new(page, 1));
         self.confirm(grantor, request, page, era);
         let line = self.transients.get(&page).and_then(|transient| transient.want).map(|want| want.fault.line);
         self.resolve(page, FaultKind::Write);
@@ -342,6 +349,7 @@ impl Node {
     }
 
     pub(crate) fn on_read_accepted(&mut self, range: PageRange, era: Era) {
+        self.note_come(range);
         for page in range.pages() {
             self.set_local(page, Local { state: LocalState::Shared, era });
             self.resolve(page, FaultKind::Read);
@@ -385,6 +393,7 @@ impl Node {
         if let Some(transient) = self.transients.get_mut(&page) {
             transient.want = None;
         }
+        self.evictor.forget(page);
         self.settle(page);
     }
 

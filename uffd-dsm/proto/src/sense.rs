@@ -21,20 +21,25 @@ pub fn is_sane(message: &Message, contents: &Contents) -> bool {
         | Message::Located { .. }
         | Message::Discard { .. }
         | Message::DiscardDone { .. }
-        | Message::Lost { .. } => 0,
+        | Message::Lost { .. }
+        | Message::Offload { .. }
+        | Message::Declined { .. } => 0,
     };
     contents.len() == pages_expected && is_in_range(message)
 }
 
 fn is_in_range(message: &Message) -> bool {
     match *message {
-        Message::Request { page, count, .. } | Message::Grant { page, count, .. } => is_run(page, count),
+        Message::Request { page, count, .. } | Message::Grant { page, count, .. } | Message::Offload { page, count, .. } => {
+            is_run(page, count)
+        }
         Message::Forward { page, .. }
         | Message::Invalidate { page, .. }
         | Message::InvalidateAck { page, .. }
         | Message::Done { page, .. }
         | Message::Retry { page, .. }
-        | Message::Lost { page, .. } => page.0 < PAGES_MAX,
+        | Message::Lost { page, .. }
+        | Message::Declined { page, .. } => page.0 < PAGES_MAX,
         Message::Locate { extent, .. } | Message::Located { extent, .. } => extent.0 < EXTENTS_MAX,
         Message::Discard { range: PageRange { first, count }, .. } => count > 0 && first.0 < PAGES_MAX,
         Message::DiscardDone { .. } => true,

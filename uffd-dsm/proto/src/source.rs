@@ -1,22 +1,32 @@
 //! Sourced pages: their first content is not zero but what the driver has for them, such as the bytes of a file.
 //!
-//! Owns which pages these are, and that a fresh one belongs to its home. Must not know where the content comes from.
+//! Owns which pages these are, that a fresh one belongs to its home, and how many are read ahead. Must not know where the content
+//! comes from.
 //!
 //! Only rooted extents have them, whose home is the first member for ever: it counts as the last writer of every sourced page
-//! that nobody else has touched. So a sourced page is never Fresh there, and never granted without bytes.
+//! that nobody else has touched. So a sourced page is never Fresh there, and never granted without bytes. It takes no memory
+//! there until it is read: by an operation on it, or ahead, with one before it that a thread waits for.
 
 use crate::extent::{Extent, Form, Local, LocalState, PageSet};
-use crate::face::Nanos;
+use crate::face::{Nanos, PageOp};
 use crate::node::{Node, whole_extent};
+use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use alloc::collections::BTreeMap;
 use dsm_fast::{State, Step};
 use dsm_wire::{ExtentNumber, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange};
 
-/// Disjoint runs of pages: first page, end.
+/// Pages read at once at first, and by a sequential reader at last.
+const AHEAD_MIN: u64 = 16;
+const AHEAD_MAX: u64 = 64;
+
+/// Which pages are sourced, and the last of them that were read for a thread.
 #[derive(Debug, Default)]
 pub struct Sources {
+    /// Disjoint: first page, end.
     runs: BTreeMap<PageNumber, PageNumber>,
+    /// Where the last read ended, and how many pages the next one takes at most if it goes on there.
+    ahead: (PageNumber, u64),
 }
 
 impl Sources {
@@ -52,6 +62,11 @@ impl Sources {
             let (first, end) = ((*first).max(range.first), (*end).min(range.end()));
             PageRange::new(first, end.0 - first.0)
         })
+    }
+
+    /// How many pages a read from `page` on takes at most.
+    fn window(&self, page: PageNumber) -> u64 {
+        if self.ahead.0 == page { self.ahead.1 } else { AHEAD_MIN }
     }
 
     /// Those of an extent's pages that lie in `range`.
@@ -112,8 +127,42 @@ impl Node {
         let Some(era) = self.lock_fresh(page) else { return };
         self.change(page, Step::Granted(self.me));
         self.set_local(page, Local { state: LocalState::Modified, era });
+        if let Some(extent) = self.extents.get_mut(&page.extent()) {
+            extent.unread.insert_run(page.index_in_extent(), 1);
+        }
         // What a thread here has asked for, the home has by now.
         self.forget_ask(page);
+    }
+
+    /// Whether `page` is a sourced page here that takes no memory yet.
+    pub(crate) fn is_unread(&self, page: PageNumber) -> bool {
+        self.extents.get(&page.extent()).is_some_and(|extent| extent.unread.contains(page.index_in_extent()))
+    }
+
+    /// An operation on pages of one extent begins: those that were never read take memory from now on, or are gone.
+    pub(crate) fn note_read(&mut self, range: PageRange) {
+        let number = range.first.extent();
+        if self.is_rooted(number)
+            && let Some(extent) = self.extents.get_mut(&number)
+        {
+            extent.unread.remove_run(range.first.index_in_extent(), range.count as usize);
+        }
+    }
+
+    /// Maps `page`, which is here, for a thread; one that was never read comes with those after it.
+    pub(crate) fn refresh(&mut self, page: PageNumber, writable: bool, follow: Follow) {
+        let mut range = PageRange::new(page, 1);
+        if self.is_unread(page) {
+            let window = self.sources.window(page);
+            let room = window.min(self.evictor.window_max()).min(PAGES_PER_EXTENT - page.index_in_extent() as u64);
+            let is_quiet = |page: &PageNumber| !self.operations.is_on(*page) && !self.transients.contains_key(page);
+            let may_come = |page: &PageNumber| self.is_unread(*page) && is_quiet(page);
+            range.count += PageRange::new(page.offset(1), room - 1).pages().take_while(may_come).count() as u64;
+            self.sources.ahead = (range.end(), (window * 2).min(AHEAD_MAX));
+            self.evictor.spend(range.count);
+            self.note_come(range);
+        }
+        self.start(PageOp::Refresh { range, writable }, follow);
     }
 
     /// Whether nobody has or wants any page of `range` in an extent homed here.
@@ -138,10 +187,15 @@ impl Node {
 
     fn claim(&mut self, number: ExtentNumber, range: PageRange) {
         let here = part_of(range, number);
-        match self.extents.get_mut(&number).map(|extent| &mut extent.form) {
-            Some(Form::Whole(whole)) => whole.present.insert_run(here.first.index_in_extent(), here.count as usize),
-            Some(Form::Split(..)) => here.pages().for_each(|page| self.regain(page)),
-            Some(Form::Unknown | Form::Remote(..) | Form::Lost) | None => {}
+        let Some(extent) = self.extents.get_mut(&number) else { return };
+        match &mut extent.form {
+            Form::Whole(whole) => {
+                let (first, count) = (here.first.index_in_extent(), here.count as usize);
+                whole.present.insert_run(first, count);
+                extent.unread.insert_run(first, count);
+            }
+            Form::Split(..) => here.pages().for_each(|page| self.regain(page)),
+            Form::Unknown | Form::Remote(..) | Form::Lost => {}
         }
     }
 }
@@ -157,7 +211,9 @@ fn part_of(range: PageRange, number: ExtentNumber) -> PageRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::face::{Config, FaultKind, Memory, OpResult};
     use alloc::vec::Vec;
+    use dsm_wire::{Epoch, Line, SpaceId};
 
     fn pages(first: u64, count: u64) -> PageRange {
         PageRange::new(PageNumber(first), count)
@@ -175,5 +231,34 @@ mod tests {
         assert!(sources.contains(PageNumber(14)) && !sources.contains(PageNumber(15)) && !sources.contains(PageNumber(105)));
         sources.remove(pages(0, 1000));
         assert_eq!(found(&sources, pages(0, 200)), []);
+    }
+
+    /// Maps the page that a thread reads, and returns what was read with it; nothing if the thread waits.
+    fn touch(node: &mut Node, page: u64) -> Option<PageRange> {
+        node.handle_fault(Nanos(1), PageNumber(page), FaultKind::Read, Line::default());
+        let (id, op) = node.poll_page_op()?;
+        assert!(matches!(op, PageOp::Refresh { .. }), "{op:?}");
+        node.handle_page_done(Nanos(2), id, OpResult::Done);
+        Some(op.range())
+    }
+
+    #[test]
+    fn what_was_never_read_is_read_ahead_while_there_is_room() {
+        let me = NodeId(0);
+        let rooted_from = ExtentNumber(1);
+        let mut node = Node::new(Config { me, space: SpaceId(1), members: Vec::from([me]), epoch: Epoch(1), rooted_from });
+        assert!(node.handle_source(Nanos(0), pages(512, 300)));
+        assert_eq!(touch(&mut node, 530), Some(pages(530, 16)));
+        assert_eq!(touch(&mut node, 546), Some(pages(546, 32)), "it reads on");
+        assert_eq!(touch(&mut node, 546), Some(pages(546, 1)), "it is here");
+        assert_eq!(touch(&mut node, 520), Some(pages(520, 10)), "up to what was read");
+        assert_eq!(touch(&mut node, 811), Some(pages(811, 1)), "the last one");
+        node.handle_memory(Nanos(3), Memory { free: 32, ..Memory::default() });
+        assert_eq!(touch(&mut node, 600), Some(pages(600, 4)));
+        node.handle_memory(Nanos(3), Memory { free: 0, ..Memory::default() });
+        assert_eq!(touch(&mut node, 603), Some(pages(603, 1)), "what takes memory already needs no room");
+        assert_eq!(touch(&mut node, 604), None);
+        node.handle_memory(Nanos(4), Memory { free: 1, ..Memory::default() });
+        assert_eq!(node.poll_page_op().map(|(_, op)| op.range()), Some(pages(604, 1)));
     }
 }

@@ -64,6 +64,18 @@ counters! {
     pages_taken,
     /// Copies dropped on order.
     copies_dropped,
+    /// Read copies dropped for want of room.
+    pages_evicted_clean,
+    /// Pages that left for a host with room.
+    pages_evicted_away,
+    /// Pages offered to hosts with room.
+    pages_offered,
+    /// Offers of other hosts declined for want of room.
+    offloads_declined,
+    /// Pages asked for to relieve another host.
+    pages_adopted,
+    /// Faults that had to wait for room.
+    faults_without_room,
     /// Hand-offs delayed by the hold window.
     holds,
     /// Nanoseconds of those delays.
@@ -103,6 +115,8 @@ pub struct Tables {
     pub discards: usize,
     /// Discards under way at this home.
     pub jobs: usize,
+    /// Faults that wait for room, and pages being taken on from others.
+    pub evictions: usize,
     /// Extents this node knows.
     pub extents: usize,
     /// Extents split into words here.

@@ -16,6 +16,8 @@ pub enum TimerKey {
     Extent(ExtentNumber),
     /// A discard this node started, by number.
     Discard(u64),
+    /// Offers, and faults that wait for room.
+    Memory,
 }
 
 /// At most one deadline for each key.

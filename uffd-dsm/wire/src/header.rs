@@ -50,6 +50,8 @@ pub enum Kind {
     InvalidateAck = 5,
     /// Requester to grantor and home: the exclusive grant is installed.
     Done = 6,
+    /// Holder without room to any host: ask for these pages, to write, if you have room.
+    Offload = 7,
     /// Anyone to requester: ask again, nothing was done.
     Retry = 8,
     /// Requester to anchor: who is home of this extent; me, if nobody.
@@ -62,6 +64,8 @@ pub enum Kind {
     DiscardDone = 12,
     /// Home to requester: the page's only copy is lost.
     Lost = 13,
+    /// Answer to an Offload: no room here either.
+    Declined = 14,
     /// Heartbeat.
     Ping = 32,
     /// Answer to a heartbeat.
@@ -78,19 +82,21 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Request,
         Kind::Grant,
         Kind::Forward,
         Kind::Invalidate,
         Kind::InvalidateAck,
         Kind::Done,
+        Kind::Offload,
         Kind::Retry,
         Kind::Locate,
         Kind::Located,
         Kind::Discard,
         Kind::DiscardDone,
         Kind::Lost,
+        Kind::Declined,
         Kind::Ping,
         Kind::Pong,
         Kind::Credit,

@@ -140,6 +140,22 @@ pub enum Message {
         /// Era in which it is lost; a discard begins a later one.
         era: Era,
     },
+    /// Says that the sender has no room for `count` pages from `page`, which it holds: who has room asks for them, to write.
+    Offload {
+        /// The offer; comes back in [`Message::Declined`].
+        request: RequestId,
+        /// First offered page.
+        page: PageNumber,
+        /// Pages offered, 1 to 16.
+        count: u16,
+    },
+    /// Says that the receiver of an Offload has no room either.
+    Declined {
+        /// The offer this answers.
+        request: RequestId,
+        /// First offered page.
+        page: PageNumber,
+    },
 }
 
 /// Where the bytes of a grant are.
@@ -185,6 +201,8 @@ impl Message {
             Message::Discard { .. } => Kind::Discard,
             Message::DiscardDone { .. } => Kind::DiscardDone,
             Message::Lost { .. } => Kind::Lost,
+            Message::Offload { .. } => Kind::Offload,
+            Message::Declined { .. } => Kind::Declined,
         }
     }
 
@@ -231,6 +249,8 @@ impl Message {
             Kind::Located => Message::Located { request, extent: ExtentNumber(page.0), home: home(header)? },
             Kind::DiscardDone => Message::DiscardDone { request },
             Kind::Lost => Message::Lost { request, page, era },
+            Kind::Offload => Message::Offload { request, page, count: header.count() },
+            Kind::Declined => Message::Declined { request, page },
             Kind::Discard
             | Kind::Ping
             | Kind::Pong
@@ -273,6 +293,8 @@ impl Message {
                 Fields::of(request, range.first.0 | (count >> 32) << PAGE_BITS, (count & u64::from(u32::MAX)) as u32)
             }
             Message::DiscardDone { request } => Fields::of(request, 0, 0),
+            Message::Offload { request, page, count } => Fields { count, ..Fields::of(request, page.0, 0) },
+            Message::Declined { request, page } => Fields::of(request, page.0, 0),
         }
     }
 }

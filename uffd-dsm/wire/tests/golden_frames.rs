@@ -47,6 +47,8 @@ fn examples() -> Vec<(&'static str, Message)> {
         ("discard", Message::Discard { request, range: PageRange::new(PageNumber(0x1_2345), 0x0543_2109_8765) }),
         ("discard done", Message::DiscardDone { request }),
         ("lost", Message::Lost { request, page, era }),
+        ("offload, 16 pages", Message::Offload { request, page, count: 16 }),
+        ("declined", Message::Declined { request, page }),
     ]
 }
 

@@ -22,7 +22,7 @@ fn page() -> impl Strategy<Value = PageNumber> {
 fn message() -> impl Strategy<Value = Message> {
     let ids = (any::<u64>().prop_map(RequestId), page(), any::<u32>().prop_map(Era));
     let node = proptest::option::of(any::<u16>().prop_map(NodeId));
-    let kind = 0..12u8;
+    let kind = 0..14u8;
     (ids, rights(), any::<bool>(), 0..3u8, node, 1u64..1 << 40, kind).prop_map(
         |((request, page, era), (rights, count), has_copy, content, home, pages, kind)| {
             let extent = ExtentNumber(page.0);
@@ -45,6 +45,8 @@ fn message() -> impl Strategy<Value = Message> {
                 8 => Message::Located { request, extent, home },
                 9 => Message::Discard { request, range },
                 10 => Message::DiscardDone { request },
+                11 => Message::Offload { request, page, count },
+                12 => Message::Declined { request, page },
                 _ => Message::Lost { request, page, era },
             }
         },
@@ -80,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn a_decoded_message_encodes_to_what_it_was_read_from(bytes in any::<[u8; 32]>(), kind in 1..14u8) {
+    fn a_decoded_message_encodes_to_what_it_was_read_from(bytes in any::<[u8; 32]>(), kind in 1..15u8) {
         let mut whole = [0u8; HEADER_BYTES];
         whole[..32].copy_from_slice(&bytes);
         whole[..2].copy_from_slice(&[VERSION, kind]);

@@ -56,7 +56,7 @@ impl Binaries {
 
 /// Writes key, cluster and node files of every host.
 pub(crate) fn configure(hosts: &[Host], exec: &Path, config: &Config) -> Result<()> {
-    let Config { instance, links, cpus, fast_paths, .. } = config;
+    let Config { instance, links, cpus, fast_paths, memory, .. } = config;
     let mtu = links.mtu;
     let key = files::random_key()?;
     let mut nodes = String::new();
@@ -82,6 +82,9 @@ pub(crate) fn configure(hosts: &[Host], exec: &Path, config: &Config) -> Result<
         );
         if let Some(fast_path) = fast_paths.iter().cycle().nth(index) {
             writeln!(node, "fast_path = \"{fast_path}\"").expect("writing to a String cannot fail");
+        }
+        if let Some(memory) = memory {
+            writeln!(node, "memory = \"{memory}\"").expect("writing to a String cannot fail");
         }
         files::write(&host.directory.join("node.toml"), &node)?;
     }

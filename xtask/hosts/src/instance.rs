@@ -38,6 +38,8 @@ pub struct Config {
     pub cpus: usize,
     /// `fast_path` of node.toml, host by host and over again; none: as the agent pleases.
     pub fast_paths: Vec<String>,
+    /// `memory` of node.toml; none: as the agent pleases.
+    pub memory: Option<String>,
     /// The programs to run.
     pub binaries: Binaries,
 }

@@ -78,6 +78,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         links: Links::of_mtu(options.mtu),
         cpus: hosts::processors(),
         fast_paths: Vec::new(),
+        memory: None,
         binaries,
     };
     let hosts = LocalHosts::claim(&config)?;

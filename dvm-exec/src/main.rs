@@ -39,6 +39,9 @@ struct CommandLine {
     /// switch of a thread then writes a record. They are shown by --stat and --stat-json.
     #[arg(long)]
     stages: bool,
+    /// Name at the end the N pages that travel most between hosts: what they are, which threads want them, what would help.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hot_pages: usize,
     /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
     #[arg(long)]
     socket: Option<PathBuf>,
@@ -80,6 +83,7 @@ fn run(line: CommandLine) -> Failure {
         stat: line.stat,
         stat_json: line.stat_json,
         has_stages: line.stages,
+        hot_pages: line.hot_pages,
         socket: line.socket,
         is_local_test: line.local_test,
         stack_limit,

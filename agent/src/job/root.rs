@@ -109,6 +109,7 @@ fn prepare(
         uid: caller.credentials.uid,
         program: request.program.chars().take(PROGRAM_BYTES_MAX).collect(),
         has_stages: request.has_stages,
+        has_sketch: request.has_sketch,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -217,6 +218,7 @@ impl RootJob {
             cpu: request.cpu,
             job_key: self.key,
             has_stages: self.job.has_stages,
+            has_sketch: self.job.has_sketch,
         };
         let mut opening = JoinSet::new();
         for link in self.links.iter().map(Rc::clone) {
@@ -531,7 +533,12 @@ async fn peer_figures(agent: Rc<Agent>, link: Rc<Link>, space: u32) -> HostStati
 
 /// What stands for a host that gave no figures.
 fn unanswered(host: &str) -> HostStatistics {
-    HostStatistics { host: host.to_owned(), counters: vec![("unanswered".to_owned(), 1)], histograms: Vec::new() }
+    HostStatistics {
+        host: host.to_owned(),
+        counters: vec![("unanswered".to_owned(), 1)],
+        histograms: Vec::new(),
+        pages: Vec::new(),
+    }
 }
 
 async fn send_figures(channel: &Channel, tag: u32, mut hosts: Vec<HostStatistics>) {
@@ -542,6 +549,7 @@ async fn send_figures(channel: &Channel, tag: u32, mut hosts: Vec<HostStatistics
     // Too long with many hosts: the counters alone always fit.
     for host in &mut hosts {
         host.histograms.clear();
+        host.pages.clear();
     }
     // If the husk is gone, its own note ends the job.
     drop(channel.send(&ToHusk::JobStatistics { tag, hosts }, &[]).await);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 2;
+pub const API_VERSION: u32 = 3;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -124,6 +124,8 @@ pub struct JobRequest {
     pub cpu: CpuFeatures,
     /// Whether the kernel's part in the stages of faults is measured, too: every fault and switch then leaves a record.
     pub has_stages: bool,
+    /// Whether the pages that threads fetch from other hosts are counted by thread.
+    pub has_sketch: bool,
 }
 
 /// Instruction-set features a program may use, as CPUID leaves 1, 7.0, 7.1, 0x8000_0001 and XCR0 give them.
@@ -187,6 +189,39 @@ pub struct HostStatistics {
     pub counters: Vec<(String, u64)>,
     /// Latency histograms by stable name, HdrHistogram V2 serialization, nanoseconds.
     pub histograms: Vec<(String, Vec<u8>)>,
+    /// The pages fetched most from other hosts, in all and since the last time they were asked for; empty unless the job
+    /// asked for it.
+    pub pages: Vec<PageUse>,
+}
+
+/// What a host's threads did to one page, counted since the job began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageUse {
+    /// Number of the page.
+    pub page: u64,
+    /// Who fetched it from another host.
+    pub threads: Vec<ThreadUse>,
+}
+
+/// How often one thread fetched a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadUse {
+    /// The kernel's number of the thread on its host.
+    pub thread: u32,
+    /// To read it.
+    pub reads: u32,
+    /// To write it.
+    pub writes: u32,
+    /// The lines it wanted, bit by bit.
+    pub lines: u64,
+}
+
+impl ThreadUse {
+    /// Reads and writes.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        u64::from(self.reads) + u64::from(self.writes)
+    }
 }
 
 /// What a tool wants to know.

@@ -114,6 +114,7 @@ impl Birth {
         if self.request.has(libc::CLONE_CHILD_SETTID) {
             user::store_u32(self.request.child_tid, tid as u32).unwrap_or(());
         }
+        self.root.sites.note_thread(tid, self.host, self.request.stack_top);
         self.root.tasks.add(&task);
         self.root.figures.count_thread(self.host);
         if sender.send(tid).is_err() {

@@ -9,10 +9,11 @@ use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
 use super::placement::Placement;
 use super::service::Member;
 use super::signals::{self, Actions};
+use super::sites::Sites;
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
-use super::{descriptors, say};
+use super::{descriptors, hotpages, say};
 use crate::exit::Failure;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
@@ -41,6 +42,8 @@ pub struct Options {
     pub stat_json: Option<PathBuf>,
     /// Measure the kernel's part in the stages of faults, too.
     pub has_stages: bool,
+    /// So many pages that travel most are named at the end; 0: none.
+    pub hot_pages: usize,
     /// The agent's socket.
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
@@ -90,6 +93,8 @@ pub struct Root {
     pub stack_limit: (u64, u64),
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
+    /// Who made which memory, for `--hot-pages`.
+    pub sites: Sites,
     /// Husks of the other hosts, once connected.
     pub members: Arc<OnceLock<Vec<Arc<Member>>>>,
     agent: Option<Arc<Agent>>,
@@ -228,6 +233,7 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         executable: program.path.as_os_str().as_bytes().to_vec(),
         stack_limit: options.stack_limit,
         last_exit: AtomicI32::new(0),
+        sites: Sites::new(options.hot_pages > 0),
         placed: AtomicU64::new(1),
         is_ending: AtomicBool::new(false),
         is_told: AtomicBool::new(false),
@@ -252,6 +258,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         program: program.path.display().to_string(),
         cpu: CpuFeatures::of_this_host(),
         has_stages: options.has_stages,
+        has_sketch: options.hot_pages > 0,
     };
     let Opened { job, space, device } = agent.open_job(request)?;
     let (view, userfaultfd) = map_view(&space, &device)?;
@@ -391,6 +398,9 @@ impl Root {
             {
                 say::line(&format!("cannot write {}: {error}", path.display()));
             }
+        }
+        if let (Some(agent), 1..) = (&self.agent, self.options.hot_pages) {
+            say::raw(&hotpages::report(self, agent, self.options.hot_pages));
         }
         self.end_job(status);
     }

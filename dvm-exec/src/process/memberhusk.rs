@@ -267,6 +267,8 @@ impl MemberHusk {
         let mut state = self.lock();
         state.carriers.insert(tid, carrier);
         state.threads += 1;
+        drop(state);
+        self.tell(&Message::Carrier { tid, carrier });
     }
 
     /// It has ended. Its number may already name the next thread on another carrier.

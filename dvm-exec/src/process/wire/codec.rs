@@ -34,6 +34,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
             }
             &mut writer
         }
+        Message::Carrier { tid, carrier } => writer.kind(40).u32(*tid as u32).u32(*carrier as u32),
     };
 }
 
@@ -63,6 +64,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         13 => Message::Exit { status: reader.u32()? as i32 },
         14 => Message::ClockOffset { correction_ns: reader.u64()? as i64 },
         15 => reader.figures()?,
+        40 => Message::Carrier { tid: reader.u32()? as i32, carrier: reader.u32()? as i32 },
         _ => return Err(WireError::Malformed("unknown kind")),
     })
 }

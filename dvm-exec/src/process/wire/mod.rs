@@ -189,6 +189,13 @@ pub enum Message {
         /// Nanoseconds to add.
         correction_ns: i64,
     },
+    /// Member, service: a thread of the program runs on this kernel thread from now on.
+    Carrier {
+        /// Thread id, as the program sees it.
+        tid: i32,
+        /// Kernel thread there.
+        carrier: i32,
+    },
     /// Member, service: figures of this husk at the end.
     Figures {
         /// User time of the program's threads.

@@ -162,6 +162,7 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), range(), rights()).prop_map(|(tag, range, protection)| Message::Protect { tag, range, protection }),
         any::<u64>().prop_map(|tag| Message::ProtectDone { tag }),
+        any::<[i32; 2]>().prop_map(|[tid, carrier]| Message::Carrier { tid, carrier }),
         (any::<i32>(), signal()).prop_map(|(tid, signal)| Message::Kick { tid, signal }),
         any::<i32>().prop_map(|status| Message::Exit { status }),
         any::<i64>().prop_map(|correction_ns| Message::ClockOffset { correction_ns }),

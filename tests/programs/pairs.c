@@ -1,0 +1,82 @@
+// Threads that share in pairs: 2k and 2k+1 add to counters of one page, all pairs are independent. With "alone" each thread has a
+// page to itself. Prints the sum, which is the same on any number of hosts, and on stderr the nanoseconds of all turns.
+//
+// pairs THREADS TURNS [alone|calls]: with "calls" each thread makes a system call now and then, takes a mutex around its turn,
+// and keeps values in floating-point registers and in thread-local storage.
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { THREADS_MAX = 64, PAGE = 4096, WORK = 200 };
+
+struct page {
+    alignas(PAGE) _Atomic uint64_t counters[PAGE / 8];
+};
+
+static struct page pages[THREADS_MAX];
+static struct {
+    alignas(PAGE) pthread_mutex_t mutex;
+} locks[THREADS_MAX];
+static __thread uint64_t local_count;
+static long turns;
+static int is_alone, has_calls;
+static atomic_int failures;
+
+static void *work(void *argument) {
+    long index = (long)argument;
+    struct page *page = &pages[is_alone ? index : index / 2];
+    pthread_mutex_t *mutex = &locks[is_alone ? index : index / 2].mutex;
+    _Atomic uint64_t *counter = &page->counters[(index % 2) * 64];
+    double exact = 0.5;
+    for (long turn = 0; turn < turns; turn++) {
+        if (has_calls)
+            pthread_mutex_lock(mutex);
+        atomic_fetch_add(counter, 1);
+        for (volatile int spin = 0; spin < WORK; spin++)
+            ;
+        if (has_calls) {
+            pthread_mutex_unlock(mutex);
+            exact += 1.0;
+            // The compiler keeps `exact` in a register over the raw call.
+            long number = 39, result;
+            __asm__ volatile("syscall" : "=a"(result), "+x"(exact) : "a"(number) : "rcx", "r11", "memory");
+            local_count++;
+        }
+    }
+    if (has_calls && (exact != 0.5 + (double)turns || local_count != (uint64_t)turns))
+        atomic_fetch_add(&failures, 1);
+    return NULL;
+}
+
+int main(int count, char **arguments) {
+    long threads = count > 1 ? atol(arguments[1]) : 4;
+    turns = count > 2 ? atol(arguments[2]) : 100000;
+    is_alone = count > 3 && strcmp(arguments[3], "alone") == 0;
+    has_calls = count > 3 && strcmp(arguments[3], "calls") == 0;
+    pthread_t thread[THREADS_MAX];
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (long index = 0; index < threads; index++) {
+        pthread_mutex_init(&locks[index].mutex, NULL);
+    }
+    for (long index = 0; index < threads; index++)
+        if (pthread_create(&thread[index], NULL, work, (void *)index) != 0)
+            abort();
+    for (long index = 0; index < threads; index++)
+        pthread_join(thread[index], NULL);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    uint64_t sum = 0;
+    for (long index = 0; index < threads; index++)
+        for (int at = 0; at < PAGE / 8; at++)
+            sum += pages[index].counters[at];
+    printf("sum %lu failures %d\n", (unsigned long)sum, failures);
+    fprintf(stderr, "all %lld\n", (end.tv_sec - start.tv_sec) * 1000000000LL + end.tv_nsec - start.tv_nsec);
+    return sum != (uint64_t)(threads * turns) || failures != 0;
+}

@@ -1,10 +1,11 @@
-// Threads that share in pairs: 2k and 2k+1 add to counters of one page, all pairs are independent. With "alone" each thread has a
+// Threads that share in pairs: 2k and 2k+1 add in turn to counters of one page, all pairs are independent. With "alone" each thread has a
 // page to itself. Prints the sum, which is the same on any number of hosts, and on stderr the nanoseconds of all turns.
 //
 // pairs THREADS TURNS [alone|calls]: with "calls" each thread makes a system call now and then, takes a mutex around its turn,
 // and keeps values in floating-point registers and in thread-local storage.
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, PAGE = 4096, WORK = 200 };
+enum { THREADS_MAX = 64, PAGE = 4096, WORK = 200, SPINS = 1000, TURN = 256 };
 
 struct page {
     alignas(PAGE) _Atomic uint64_t counters[PAGE / 8];
@@ -38,9 +39,15 @@ static void *work(void *argument) {
     for (long turn = 0; turn < turns; turn++) {
         if (has_calls)
             pthread_mutex_lock(mutex);
+        else if (!is_alone)
+            for (long spins = 1; page->counters[TURN] % 2 != (uint64_t)index % 2; spins++)
+                if (spins % SPINS == 0)
+                    sched_yield();
         atomic_fetch_add(counter, 1);
         for (volatile int spin = 0; spin < WORK; spin++)
             ;
+        if (!has_calls && !is_alone)
+            atomic_fetch_add(&page->counters[TURN], 1);
         if (has_calls) {
             pthread_mutex_unlock(mutex);
             exact += 1.0;
@@ -74,8 +81,7 @@ int main(int count, char **arguments) {
     clock_gettime(CLOCK_MONOTONIC, &end);
     uint64_t sum = 0;
     for (long index = 0; index < threads; index++)
-        for (int at = 0; at < PAGE / 8; at++)
-            sum += pages[index].counters[at];
+        sum += pages[index].counters[0] + pages[index].counters[64];
     printf("sum %lu failures %d\n", (unsigned long)sum, failures);
     fprintf(stderr, "all %lld\n", (end.tv_sec - start.tv_sec) * 1000000000LL + end.tv_nsec - start.tv_nsec);
     return sum != (uint64_t)(threads * turns) || failures != 0;

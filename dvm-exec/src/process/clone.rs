@@ -3,15 +3,17 @@
 //! Owns the birth and death of the program's threads at the root. Must not know how a remote thread is carried.
 
 use super::husk::Root;
+use super::moving;
 use super::say;
 use super::shadow;
 use super::sigframe::ThreadState;
 use super::thread::{Side, Task, Thread, set_current};
+use super::wire::ThreadStart;
 use crate::sys::context::Block;
 use crate::sys::signal::replace_mask;
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,6 +108,7 @@ impl Birth {
     fn run(self, sender: &Sender<i32>) {
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
+        let mut start = ThreadStart { state: self.state, mask: self.mask, tid, pid: self.root.pid, ..ThreadStart::default() };
         let task = Task::new(tid, self.host, clear_tid);
         // A bad address is the program's mistake; the kernel ignores it here as well.
         if self.request.has(libc::CLONE_PARENT_SETTID) {
@@ -120,34 +123,45 @@ impl Birth {
         if sender.send(tid).is_err() {
             return;
         }
-        if self.host == 0 {
-            carry(self.root, &task, &self.state, self.mask);
-        } else {
-            shadow::serve(self.root, &task, &self.state, self.mask);
+        let mut host = self.host;
+        loop {
+            let left = if host == 0 { carry(self.root, &task, &start) } else { shadow::serve(self.root, &task, &start) };
+            let Some(left) = left else { break };
+            let former = std::mem::replace(&mut host, task.depart());
+            start = *left;
+            if host != former {
+                self.root.autoplace.note(tid, host);
+                self.root.figures.count_thread(host);
+            }
         }
         bury(self.root, &task);
     }
 }
 
-/// Runs program code on the calling thread, at the root, until the program's thread ends.
-pub fn carry(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u64) {
+/// Runs program code on the calling thread, at the root, until the program's thread ends, or leaves: then it gives what the
+/// thread goes on with.
+pub fn carry(root: &'static Root, task: &Arc<Task>, start: &ThreadStart) -> Option<Box<ThreadStart>> {
     let block = match Block::install(true) {
         Ok(block) => block,
         Err(error) => root.fail(&format!("alternate stack for thread {}: {error}", task.tid)),
     };
-    set_current(Rc::new(Thread {
+    let thread = Rc::new(Thread {
         tid: task.tid,
         pid: root.pid,
-        mask: Cell::new(mask),
-        alternate: Cell::default(),
+        mask: Cell::new(start.mask),
+        alternate: Cell::new(start.altstack),
+        luggage: Cell::new(start.luggage.clone()),
+        departing: RefCell::default(),
         side: Side::Root(Arc::clone(task)),
-    }));
-    replace_mask(mask);
-    let ran = block.run(state);
+    });
+    set_current(Rc::clone(&thread));
+    replace_mask(if start.luggage.is_some() { moving::mask_of_arrival(start.mask) } else { start.mask });
+    let ran = block.run(&start.state);
     replace_mask(u64::MAX);
     if let Err(error) = ran {
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
+    thread.departing.take()
 }
 
 /// What the kernel does at the end of a thread, done by us: the robust list, the word to clear, the last one out.

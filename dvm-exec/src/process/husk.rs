@@ -3,6 +3,7 @@
 //! Owns the job's state at the root and the end of the job. Must not know how a call is executed.
 
 use super::agent::{self, Agent, Opened};
+use super::autoplace::{self, AutoPlace};
 use super::clone;
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
@@ -13,6 +14,7 @@ use super::sites::Sites;
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
+use super::wire::ThreadStart;
 use super::{descriptors, hotpages, say};
 use crate::exit::Failure;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
@@ -21,9 +23,13 @@ use crate::sys::{call, cpu, mapping, user};
 use dvm_api::local::{CpuFeatures, JobRequest, ToAgent, ToHusk};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
+/// The library of `--page-allocator`.
+const ALLOCATOR: &str = "libdvm_alloc.so";
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ pub struct Options {
     pub has_stages: bool,
     /// So many pages that travel most are named at the end; 0: none.
     pub hot_pages: usize,
+    /// The program gets the allocator that gives each thread pages of its own.
+    pub has_page_allocator: bool,
     /// The agent's socket.
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
@@ -93,6 +101,8 @@ pub struct Root {
     pub stack_limit: (u64, u64),
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
+    /// What `--place auto` has done.
+    pub autoplace: AutoPlace,
     /// Who made which memory, for `--hot-pages`.
     pub sites: Sites,
     /// Husks of the other hosts, once connected.
@@ -178,19 +188,23 @@ fn start(options: Options) -> Result<Failure, Failure> {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
     let program = Program::find(&options.command[0], options.command.clone())?;
+    let allocator = options.has_page_allocator.then(|| page_allocator(&program)).transpose()?;
     let root = open_job(options, &program)?;
     let vdso = map_vdso()?;
-    let environment = environment(root.hosts.len());
+    let environment = environment(root.hosts.len(), allocator.as_deref());
     let state = program.load(&root.space, &environment, vdso)?;
     name_process(&program);
     root.actions.inherit();
-    signals::install(true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
+    signals::install(true, root.options.placement == Placement::Auto)
+        .map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
     drop(program);
     let task = Task::new(root.pid, 0, 0);
     root.tasks.add(&task);
     root.figures.count_thread(0);
     let mask = replace_mask(u64::MAX);
-    clone::carry(root, &task, &state, mask);
+    let start = ThreadStart { state, mask, tid: root.pid, pid: root.pid, ..ThreadStart::default() };
+    // The first thread is never asked to leave.
+    clone::carry(root, &task, &start);
     clone::bury(root, &task);
     loop {
         call::raw(libc::SYS_pause, &[0; 6]);
@@ -199,13 +213,38 @@ fn start(options: Options) -> Result<Failure, Failure> {
 
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
 /// pages back and forth. What the user has set stays.
-fn environment(hosts: usize) -> Vec<Vec<u8>> {
+fn environment(hosts: usize, allocator: Option<&Path>) -> Vec<Vec<u8>> {
     const CALM: [(&str, &str); 2] = [("GOMP_SPINCOUNT", "0"), ("OMP_WAIT_POLICY", "passive")];
     let added = CALM.into_iter().filter(|(name, _)| hosts > 1 && std::env::var_os(name).is_none());
-    let own = std::env::vars_os().filter(|(name, _)| name != LIMIT_VARIABLE);
+    let preload = allocator.map(|path| {
+        let others = std::env::var_os(PRELOAD_VARIABLE).unwrap_or_default();
+        [PRELOAD_VARIABLE.as_bytes(), b"=", path.as_os_str().as_bytes(), b" ", others.as_bytes()].concat()
+    });
+    let is_kept = |name: &std::ffi::OsString| name != LIMIT_VARIABLE && (preload.is_none() || name != PRELOAD_VARIABLE);
+    let own = std::env::vars_os().filter(|(name, _)| is_kept(name));
     own.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
         .chain(added.map(|(name, value)| format!("{name}={value}").into_bytes()))
+        .chain(preload.clone())
         .collect()
+}
+
+/// The library of `--page-allocator`, beside this program; refused where nothing would load it.
+fn page_allocator(program: &Program) -> Result<PathBuf, Failure> {
+    if program.is_static() {
+        let path = program.path.display();
+        return Err(Failure::NotRunnable(format!(
+            "{path} is linked statically, so that --page-allocator cannot replace its malloc: leave the option out"
+        )));
+    }
+    let own = std::env::current_exe().map_err(|error| Failure::Internal(format!("cannot find this program's file: {error}")))?;
+    let path = own.with_file_name(ALLOCATOR);
+    if !path.exists() {
+        return Err(Failure::NotRunnable(format!(
+            "--page-allocator needs {}, which does not exist: install it there",
+            path.display()
+        )));
+    }
+    Ok(path)
 }
 
 struct Job {
@@ -233,6 +272,7 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         executable: program.path.as_os_str().as_bytes().to_vec(),
         stack_limit: options.stack_limit,
         last_exit: AtomicI32::new(0),
+        autoplace: AutoPlace::default(),
         sites: Sites::new(options.hot_pages > 0),
         placed: AtomicU64::new(1),
         is_ending: AtomicBool::new(false),
@@ -258,7 +298,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         program: program.path.display().to_string(),
         cpu: CpuFeatures::of_this_host(),
         has_stages: options.has_stages,
-        has_sketch: options.hot_pages > 0,
+        has_sketch: options.hot_pages > 0 || options.placement == Placement::Auto,
     };
     let Opened { job, space, device } = agent.open_job(request)?;
     let (view, userfaultfd) = map_view(&space, &device)?;
@@ -300,7 +340,20 @@ fn connect(root: &'static Root, job_key: &[u8; 16]) -> Result<(), Failure> {
     replace_mask(former);
     let members = connected?;
     root.members.get_or_init(|| members);
+    watch_placement(root, agent)?;
     Ok(())
+}
+
+/// Starts the thread of `--place auto`, if the job wants it and has hosts to choose from.
+fn watch_placement(root: &'static Root, agent: &Arc<Agent>) -> Result<(), Failure> {
+    if root.options.placement != Placement::Auto || root.hosts.len() < 2 {
+        return Ok(());
+    }
+    let agent = Arc::clone(agent);
+    let former = replace_mask(u64::MAX);
+    let spawned = std::thread::Builder::new().name("placement".to_owned()).spawn(move || autoplace::watch(root, &agent));
+    replace_mask(former);
+    spawned.map(drop).map_err(|error| Failure::Internal(format!("cannot start a thread: {error}")))
 }
 
 fn name_process(program: &Program) {
@@ -398,6 +451,9 @@ impl Root {
             {
                 say::line(&format!("cannot write {}: {error}", path.display()));
             }
+        }
+        if self.options.placement == Placement::Auto {
+            say::raw(&self.autoplace.report(self));
         }
         if let (Some(agent), 1..) = (&self.agent, self.options.hot_pages) {
             say::raw(&hotpages::report(self, agent, self.options.hot_pages));

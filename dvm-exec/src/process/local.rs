@@ -108,8 +108,17 @@ fn sleep(context: &Context, number: i64, arguments: &[u64; 6]) -> Result<i64, Ba
         time = [total.div_euclid(SECOND_NS) as u64, total.rem_euclid(SECOND_NS) as u64];
     }
     let mut left = [0_u64; 2];
-    let raw = [clock, flags, time.as_ptr() as u64, left.as_mut_ptr() as u64, 0, 0];
-    let result = call::raw_unless(context.flag(), libc::SYS_clock_nanosleep, &raw);
+    let result = loop {
+        let raw = [clock, flags, time.as_ptr() as u64, left.as_mut_ptr() as u64, 0, 0];
+        let result = call::raw_unless(context.flag(), libc::SYS_clock_nanosleep, &raw);
+        if result != -i64::from(libc::EINTR) || context.is_signalled() {
+            break result;
+        }
+        // What broke the sleep off was not for the program: a wish that the thread moves.
+        if !is_absolute {
+            time = left;
+        }
+    };
     if result == -i64::from(libc::EINTR) && !is_absolute && rest != 0 {
         // A sleep that was broken off before it began has everything left.
         let left = if left == [0; 2] { time } else { left };

@@ -75,6 +75,8 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
         pid: start.pid,
         mask: Cell::new(start.mask),
         alternate: Cell::new(start.altstack),
+        luggage: Cell::new(start.luggage.clone()),
+        departing: RefCell::default(),
         side: Side::Member(RefCell::new(Link { connection: Some(connection), told: start.mask, kept: VecDeque::new() })),
     });
     set_current(Rc::clone(&thread));
@@ -185,6 +187,31 @@ pub fn end_call(thread: &Thread, context: &Context, frame: Frame, call: Option<(
             return;
         }
     }
+}
+
+/// Whether some thread here shall go to another host; takes no lock.
+pub fn may_anybody_move() -> bool {
+    member().may_anybody_move()
+}
+
+/// Whether thread `tid` shall go to another host.
+pub fn shall_move(tid: i32) -> bool {
+    member().shall_move(tid)
+}
+
+/// Sends a thread away that has left its stack; false if signals hold it here.
+pub fn send_departure(link: &mut Link, start: ThreadStart) -> bool {
+    if !link.kept.is_empty() {
+        return false;
+    }
+    let sent = link.connection().sender.send(&Message::Depart(Box::new(start)));
+    member().check(sent);
+    true
+}
+
+/// Ends this husk because it cannot go on.
+pub fn fail(reason: &str) -> ! {
+    member().fail(reason)
 }
 
 struct Guarded;

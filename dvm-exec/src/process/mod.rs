@@ -2,7 +2,9 @@
 //!
 //! Owns the parts below and how they meet. Must not know frames or pages' owners.
 
+pub mod affinity;
 pub mod agent;
+pub mod autoplace;
 pub mod calls;
 pub mod clone;
 pub mod connection;
@@ -17,6 +19,7 @@ pub mod local;
 pub mod member;
 pub mod memberhusk;
 pub mod memory;
+pub mod moving;
 pub mod placement;
 pub mod say;
 pub mod service;

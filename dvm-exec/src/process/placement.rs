@@ -16,6 +16,8 @@ pub enum Placement {
     Block(u64),
     /// All at the root.
     Local,
+    /// As round robin, then those that share pages are brought together.
+    Auto,
 }
 
 impl FromStr for Placement {
@@ -26,9 +28,10 @@ impl FromStr for Placement {
             "rr" => Ok(Self::RoundRobin),
             "fill" => Ok(Self::Fill),
             "local" => Ok(Self::Local),
+            "auto" => Ok(Self::Auto),
             _ => match text.strip_prefix("block=").map(str::parse) {
                 Some(Ok(count)) if count > 0 => Ok(Self::Block(count)),
-                _ => Err(format!("{text:?} is no placement: use rr, fill, block=N (N from 1) or local")),
+                _ => Err(format!("{text:?} is no placement: use rr, fill, block=N (N from 1), local or auto")),
             },
         }
     }
@@ -42,7 +45,7 @@ impl Placement {
         let hosts = living.len() as u64;
         match self {
             Self::Local => 0,
-            Self::RoundRobin => {
+            Self::RoundRobin | Self::Auto => {
                 let first = (number % hosts) as usize;
                 let order = (0..living.len()).map(|step| (first + step) % living.len());
                 order.into_iter().find(|host| living[*host] < room[*host]).unwrap_or(first)

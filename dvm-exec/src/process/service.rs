@@ -214,6 +214,11 @@ impl Member {
         self.send(&Message::Kick { tid, signal });
     }
 
+    /// Has thread `tid` there leave for another host.
+    pub fn ask_to_move(&self, tid: i32) {
+        self.send(&Message::Move { tid });
+    }
+
     /// The thread of the program that ran last on kernel thread `carrier` there.
     pub fn thread_of(&self, carrier: i32) -> Option<i32> {
         self.lock().threads.get(&carrier).copied()

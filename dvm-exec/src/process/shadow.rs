@@ -8,7 +8,7 @@ use super::connection::{Connection, ConnectionError};
 use super::execute::execute;
 use super::husk::{Ending, Root};
 use super::service::{self, Member};
-use super::sigframe::{AltStack, SignalInfo, ThreadState};
+use super::sigframe::{SignalInfo, ThreadState};
 use super::signals::bit;
 use super::thread::Task;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
@@ -29,16 +29,16 @@ struct Shadow<'a> {
     connection: Connection,
 }
 
-/// Starts the thread on its host and serves its calls until it ends.
-pub fn serve(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u64) {
-    let Some(member) = service::of_host(root, task.host) else {
-        root.fail(&format!("thread {} was placed on host {}, which does not exist", task.tid, task.host));
+/// Starts the thread on its host and serves its calls until it ends, or leaves: then it gives what the thread goes on with.
+pub fn serve(root: &'static Root, task: &Arc<Task>, start: &ThreadStart) -> Option<Box<ThreadStart>> {
+    let Some(member) = service::of_host(root, task.host()) else {
+        root.fail(&format!("thread {} was placed on host {}, which does not exist", task.tid, task.host()));
     };
     let connection = match member.connection() {
         Ok(connection) => connection,
         Err(reason) => {
             root.lose_husk(&member.name, &reason);
-            return;
+            return None;
         }
     };
     let block = match Block::install(false) {
@@ -46,26 +46,28 @@ pub fn serve(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u
         Err(error) => root.fail(&format!("alternate stack for thread {}: {error}", task.tid)),
     };
     let mut shadow = Shadow { root, task, member, block, connection };
-    replace_mask(mask);
-    let served = shadow.run(state, mask);
+    replace_mask(start.mask);
+    let served = shadow.run(start);
     replace_mask(u64::MAX);
     match served {
-        Ok(()) => member.give_back(shadow.connection),
-        Err(error) => root.lose_husk(&member.name, &format!("connection of thread {}: {error}", task.tid)),
+        Ok(left) => {
+            // Signals that came after it left find it where it goes on.
+            while let Some(info) = shadow.block.context().take_blocked(u64::MAX) {
+                shadow.give_back_signal(&info);
+            }
+            member.give_back(shadow.connection);
+            left
+        }
+        Err(error) => {
+            root.lose_husk(&member.name, &format!("connection of thread {}: {error}", task.tid));
+            None
+        }
     }
 }
 
 impl Shadow<'_> {
-    fn run(&mut self, state: &ThreadState, mask: u64) -> Result<(), ConnectionError> {
-        let start = ThreadStart {
-            state: *state,
-            mask,
-            tid: self.task.tid,
-            pid: self.root.pid,
-            clear_tid: 0,
-            altstack: AltStack::default(),
-        };
-        self.connection.sender.send(&Message::Start(Box::new(start)))?;
+    fn run(&mut self, start: &ThreadStart) -> Result<Option<Box<ThreadStart>>, ConnectionError> {
+        self.connection.sender.send(&Message::Start(Box::new(start.clone())))?;
         loop {
             let message = match self.connection.receiver.receive(Some(self.block.context().arrival())) {
                 Err(ConnectionError::Interrupted) => {
@@ -83,8 +85,9 @@ impl Shadow<'_> {
                 Message::MapQuery { address } => self.look_up(address),
                 Message::ExitThread { status } => {
                     self.root.note_exit(status);
-                    return Ok(());
+                    return Ok(None);
                 }
+                Message::Depart(start) => return Ok(Some(start)),
                 other => self.root.fail(&format!("host {} sent {other:?}, which is out of place", self.member.name)),
             };
             self.connection.sender.send(&answer)?;

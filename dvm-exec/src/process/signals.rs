@@ -7,7 +7,7 @@ use super::husk::{self, Root};
 use super::member;
 use super::sigframe::{self, Action, Delivery, FaultWords, SignalInfo, UCONTEXT_BYTES};
 use super::thread::{Side, Thread, current};
-use super::{calls, say};
+use super::{calls, moving, say};
 use crate::sys::asm;
 use crate::sys::context::{Context, Phase, Verdict};
 use crate::sys::signal::{Disposition, Frame, Register, SIGSYS_BIT, set_disposition};
@@ -103,7 +103,7 @@ impl Actions {
 
 fn set_native(signal: i32, action: &Action) -> Result<(), std::io::Error> {
     let disposition = match action.handler {
-        _ if signal == libc::SIGSYS => return Ok(()),
+        _ if signal == libc::SIGSYS || signal == moving::MOVE => return Ok(()),
         _ if signal == libc::SIGSEGV || signal == libc::SIGBUS => Disposition::Catch,
         0 => Disposition::Default,
         1 => Disposition::Ignore,
@@ -116,6 +116,9 @@ fn set_native(signal: i32, action: &Action) -> Result<(), std::io::Error> {
 pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: Frame) -> Verdict {
     if is_fault(signal) && info.code() > 0 {
         return handle_fault(context, info, frame);
+    }
+    if moving::is_wish(signal, info.code()) {
+        return handle_wish(context, frame);
     }
     let is_kick = husk::root().is_none();
     if context.phase(&frame) == Phase::Husk {
@@ -139,7 +142,19 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
     }
 }
 
+/// The thread shall go to another host; out of a call it goes at the call's end.
+fn handle_wish(context: &Context, frame: Frame) -> Verdict {
+    if context.phase(&frame) == Phase::Husk {
+        return Verdict::Resume;
+    }
+    let (Some(thread), resumed) = (current(), context.resumed_frame(frame)) else { return Verdict::Resume };
+    moving::depart(&thread, context, resumed).unwrap_or(Verdict::Resume)
+}
+
 fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
+    if context.phase(&frame) == Phase::Program && current().is_some_and(|thread| moving::arrive(&thread, context, frame)) {
+        return Verdict::Resume;
+    }
     let (signal, address) = (info.signal(), info.address());
     let is_program_address = signal == libc::SIGSEGV && address < LINE;
     if is_program_address && husk::root().is_none() && member::resolve(address, frame.get(Register::Error)) {
@@ -342,7 +357,7 @@ pub fn repeat(frame: Frame, number: i64) {
 
 /// The signals that reach a thread natively on a member: kicks and its own faults.
 pub fn native_member_signals() -> u64 {
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK]
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK, moving::MOVE]
         .into_iter()
         .fold(0, |mask, signal| mask | bit(signal))
 }
@@ -351,10 +366,13 @@ pub fn native_member_signals() -> u64 {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn install(is_root: bool) -> Result<(), std::io::Error> {
+pub fn install(is_root: bool, may_move: bool) -> Result<(), std::io::Error> {
     set_disposition(libc::SIGSYS, Disposition::Dispatch)?;
     set_disposition(libc::SIGSEGV, Disposition::Catch)?;
     set_disposition(libc::SIGBUS, Disposition::Catch)?;
+    if may_move {
+        set_disposition(moving::MOVE, Disposition::Catch)?;
+    }
     if !is_root {
         for signal in [libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK] {
             set_disposition(signal, Disposition::Catch)?;

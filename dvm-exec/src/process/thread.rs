@@ -4,20 +4,29 @@
 //! the host where it runs ([`Thread`]). Must not know how calls are executed.
 
 use super::member::Link;
+use super::moving::Luggage;
 use super::sigframe::AltStack;
+use super::wire::ThreadStart;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Stands for no host.
+const NOWHERE: usize = usize::MAX;
 
 /// A thread of the program as the root remembers it; its number is the one the program sees.
 #[derive(Debug)]
 pub struct Task {
     /// Thread number.
     pub tid: i32,
-    /// Host it runs on, an index into the job's members; 0 is the root.
-    pub host: usize,
+    host: AtomicUsize,
+    /// Host it shall go to, if any.
+    wanted: AtomicUsize,
+    /// When that was wished.
+    wished: Mutex<Option<Instant>>,
     /// Word to clear and wake when it ends, 0 for none.
     pub clear_tid: AtomicU64,
     /// Head of the robust futex list, 0 for none.
@@ -27,7 +36,32 @@ pub struct Task {
 impl Task {
     /// A task with no words to clear yet.
     pub fn new(tid: i32, host: usize, clear_tid: u64) -> Arc<Self> {
-        Arc::new(Self { tid, host, clear_tid: AtomicU64::new(clear_tid), robust: AtomicU64::new(0) })
+        Arc::new(Self {
+            tid,
+            host: AtomicUsize::new(host),
+            wanted: AtomicUsize::new(NOWHERE),
+            wished: Mutex::default(),
+            clear_tid: AtomicU64::new(clear_tid),
+            robust: AtomicU64::new(0),
+        })
+    }
+
+    /// Host it runs on, an index into the job's members; 0 is the root.
+    pub fn host(&self) -> usize {
+        self.host.load(Ordering::Relaxed)
+    }
+
+    /// Host it shall go to.
+    pub fn wanted(&self) -> Option<usize> {
+        Some(self.wanted.load(Ordering::Relaxed)).filter(|host| *host != NOWHERE)
+    }
+
+    /// It has left its host: gives the one it goes on at, which is the former if the wish was withdrawn.
+    pub fn depart(&self) -> usize {
+        if let Some(host) = Some(self.wanted.swap(NOWHERE, Ordering::Relaxed)).filter(|host| *host != NOWHERE) {
+            self.host.store(host, Ordering::Relaxed);
+        }
+        self.host()
     }
 }
 
@@ -56,7 +90,35 @@ impl Tasks {
 
     /// How many live on `host`.
     pub fn count_on(&self, host: usize) -> usize {
-        self.lock().values().filter(|task| task.host == host).count()
+        self.lock().values().filter(|task| task.host() == host).count()
+    }
+
+    /// Number and host of each.
+    pub fn places(&self) -> Vec<(i32, usize)> {
+        self.lock().values().map(|task| (task.tid, task.host())).collect()
+    }
+
+    /// Task `tid` shall go to `host`, if it still lives.
+    pub fn wish(&self, tid: i32, host: usize) {
+        if let Some(task) = self.lock().get(&tid) {
+            *task.wished.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            task.wanted.store(host, Ordering::Relaxed);
+        }
+    }
+
+    /// Numbers and present hosts of those who shall go.
+    pub fn wishes(&self) -> Vec<(i32, usize)> {
+        self.lock().values().filter(|task| task.wanted().is_some()).map(|task| (task.tid, task.host())).collect()
+    }
+
+    /// Withdraws the wishes that are older than `latest`.
+    pub fn expire_wishes(&self, latest: Duration) {
+        for task in self.lock().values().filter(|task| task.wanted().is_some()) {
+            let wished = *task.wished.lock().unwrap_or_else(PoisonError::into_inner);
+            if wished.is_some_and(|wished| wished.elapsed() > latest) {
+                task.wanted.store(NOWHERE, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -78,6 +140,10 @@ pub struct Thread {
     pub mask: Cell<u64>,
     /// The program's alternate signal stack.
     pub alternate: Cell<AltStack>,
+    /// What it brought along from another host, until it has arrived.
+    pub luggage: Cell<Luggage>,
+    /// What it leaves with, at the root.
+    pub departing: RefCell<Option<Box<ThreadStart>>>,
     /// Where its calls go.
     pub side: Side,
 }

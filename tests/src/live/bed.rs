@@ -39,7 +39,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 10] = [
+const SOURCES: [Source; 11] = [
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
@@ -49,6 +49,7 @@ const SOURCES: [Source; 10] = [
     source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
     source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
     source!("tcx", "tcx.c", "gcc" "-O2"),
+    source!("pairs", "pairs.c", "gcc" "-O2" "-pthread"),
     source!("history", "history.c", "gcc" "-O2" "-pthread"),
 ];
 const SCENE: &str = include_str!("../../programs/scene.pov");

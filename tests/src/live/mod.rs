@@ -19,6 +19,7 @@ pub mod linearize;
 pub mod links;
 pub mod litmus;
 pub mod memory_model;
+pub mod place;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
@@ -43,6 +44,7 @@ pub fn cases() -> Vec<Case> {
         doctor::cases(),
         fastpath::cases(),
         links::cases(),
+        place::cases(),
     ]
     .into_iter()
     .flatten()

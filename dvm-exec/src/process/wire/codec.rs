@@ -2,10 +2,12 @@
 //!
 //! Owns the layout. Must not know keys, tags or lengths of frames.
 
+use super::super::moving::Luggage;
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
 use super::super::vma::Protection;
 use super::{
-    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, INLINE_BYTES_MAX, Message, Return, Room, SignalOrder, ThreadStart, WireError,
+    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Return, Room, SignalOrder,
+    ThreadStart, WireError,
 };
 
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
@@ -34,6 +36,8 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
             }
             &mut writer
         }
+        Message::Move { tid } => writer.kind(41).u32(*tid as u32),
+        Message::Depart(start) => writer.kind(42).start(start),
         Message::Carrier { tid, carrier } => writer.kind(40).u32(*tid as u32).u32(*carrier as u32),
     };
 }
@@ -64,6 +68,8 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         13 => Message::Exit { status: reader.u32()? as i32 },
         14 => Message::ClockOffset { correction_ns: reader.u64()? as i64 },
         15 => reader.figures()?,
+        41 => Message::Move { tid: reader.u32()? as i32 },
+        42 => Message::Depart(Box::new(reader.start()?)),
         40 => Message::Carrier { tid: reader.u32()? as i32, carrier: reader.u32()? as i32 },
         _ => return Err(WireError::Malformed("unknown kind")),
     })
@@ -134,7 +140,9 @@ impl Writer<'_> {
 
     fn start(&mut self, start: &ThreadStart) -> &mut Self {
         self.state(&start.state).u64(start.mask).u32(start.tid as u32).u32(start.pid as u32).u64(start.clear_tid);
-        self.bytes(&start.altstack.to_bytes())
+        let luggage = &start.luggage;
+        self.bytes(&start.altstack.to_bytes()).bytes(&luggage.registers.to_bytes());
+        self.u32(luggage.floating.len() as u32).bytes(&luggage.floating)
     }
 }
 
@@ -248,7 +256,14 @@ impl<'a> Reader<'a> {
             pid: self.u32()? as i32,
             clear_tid: self.u64()?,
             altstack: AltStack::from_bytes(&self.array()?),
+            luggage: self.luggage()?,
         })
+    }
+
+    fn luggage(&mut self) -> Result<Luggage, WireError> {
+        let registers = Registers::from_bytes(&self.array()?);
+        let count = self.count(FLOATING_BYTES_MAX)?;
+        Ok(Luggage { registers, floating: self.bytes(count)?.to_vec() })
     }
 
     fn figures(&mut self) -> Result<Message, WireError> {

@@ -16,6 +16,7 @@ mod codec;
 #[cfg(test)]
 mod tests;
 
+use super::moving::Luggage;
 use super::sigframe::{Action, AltStack, SignalInfo, ThreadState};
 use super::vma::Protection;
 
@@ -29,6 +30,8 @@ pub const LENGTH_BYTES: usize = 4;
 pub const TAG_BYTES: usize = 8;
 /// Buffers one call may carry.
 pub const BUFFERS_MAX: usize = 6;
+/// Bytes of a floating-point state.
+pub const FLOATING_BYTES_MAX: usize = 16 * 1024;
 /// Kinds of calls in a member's figures.
 pub const FIGURES_CALLS_MAX: usize = 400;
 
@@ -110,6 +113,8 @@ pub struct ThreadStart {
     pub clear_tid: u64,
     /// Alternate stack.
     pub altstack: AltStack,
+    /// What it brings along, if it was on another host before.
+    pub luggage: Luggage,
 }
 
 /// A message. The comment says who sends it, on which connection.
@@ -189,6 +194,13 @@ pub enum Message {
         /// Nanoseconds to add.
         correction_ns: i64,
     },
+    /// Root, service: this thread shall go to another host, when it comes out of its call or its code.
+    Move {
+        /// Thread id, as the program sees it.
+        tid: i32,
+    },
+    /// Member, thread: the thread has left its stack and goes on elsewhere. No answer.
+    Depart(Box<ThreadStart>),
     /// Member, service: a thread of the program runs on this kernel thread from now on.
     Carrier {
         /// Thread id, as the program sees it.

@@ -2,6 +2,7 @@
 //!
 //! Owns the strategies for messages. Must not use sockets.
 
+use super::super::moving::Luggage;
 use super::super::sigframe::{Action, Registers};
 use super::*;
 use proptest::collection::vec;
@@ -140,7 +141,18 @@ fn message() -> impl Strategy<Value = Message> {
     let start = (state(), any::<[u64; 5]>(), any::<[i32; 2]>(), any::<u32>()).prop_map(|(state, words, ids, flags)| {
         let altstack = AltStack { address: words[2], flags, bytes: words[3] };
         let [tid, pid] = ids;
-        Message::Start(Box::new(ThreadStart { state: *state, mask: words[0], tid, pid, clear_tid: words[1], altstack }))
+        Message::Start(Box::new(ThreadStart {
+            state: *state,
+            mask: words[0],
+            tid,
+            pid,
+            clear_tid: words[1],
+            altstack,
+            luggage: Luggage {
+                registers: Registers { rax: words[4], ..Registers::default() },
+                floating: std::vec![7; flags as usize % 99],
+            },
+        }))
     });
     prop_oneof![
         start,
@@ -162,6 +174,7 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), range(), rights()).prop_map(|(tag, range, protection)| Message::Protect { tag, range, protection }),
         any::<u64>().prop_map(|tag| Message::ProtectDone { tag }),
+        any::<i32>().prop_map(|tid| Message::Move { tid }),
         any::<[i32; 2]>().prop_map(|[tid, carrier]| Message::Carrier { tid, carrier }),
         (any::<i32>(), signal()).prop_map(|(tid, signal)| Message::Kick { tid, signal }),
         any::<i32>().prop_map(|status| Message::Exit { status }),

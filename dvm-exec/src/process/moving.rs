@@ -10,6 +10,7 @@ use super::sigframe::{self, Registers, ThreadState};
 use super::signals::{self, bit};
 use super::thread::{Side, Thread};
 use super::wire::ThreadStart;
+use crate::sys::LINE;
 use crate::sys::call;
 use crate::sys::context::{Context, Verdict};
 use crate::sys::signal::{Frame, replace_mask};
@@ -18,6 +19,8 @@ use crate::sys::signal::{Frame, replace_mask};
 const ARRIVAL: u64 = 8;
 /// The native signal that has a thread leave the program's code. Nothing but the husks sends it with this code and value.
 pub const MOVE: i32 = 64;
+/// Bytes below the stack pointer that belong to the function that runs.
+const RED_ZONE_BYTES: u64 = 128;
 const MOVE_CODE: i32 = -77;
 
 /// What a thread takes along beside what every new thread has.
@@ -84,6 +87,12 @@ pub fn arrive(thread: &Thread, context: &Context, frame: Frame) -> bool {
             signals::end_call(husk::expect_root(), thread, context, frame, None);
         }
         Side::Member(_) => {
+            // Signal frames are written while faults are blocked, so the stacks must have their rights here before that.
+            for stack in [luggage.registers.rsp.wrapping_sub(RED_ZONE_BYTES + 1), thread.alternate.get().address] {
+                if stack != 0 && stack < LINE {
+                    member::resolve(stack, 0);
+                }
+            }
             // What came for it while it was under way waits at the root.
             context.raise_flag();
             member::end_call(thread, context, frame, None);

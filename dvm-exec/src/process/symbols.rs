@@ -88,7 +88,7 @@ impl SymbolTable {
 
 fn span(file: &[u8]) -> Option<std::ops::Range<u64>> {
     let (first, count) = (word(file, 32)? as usize, half(file, 56)? as usize);
-    let mut span = u64::MAX..0;
+    let mut span = std::ops::Range { start: u64::MAX, end: 0 };
     for index in 0..count {
         let segment = record(file, first, index, PROGRAM_HEADER_BYTES)?;
         if quarter(segment, 0)? == SEGMENT_LOAD {

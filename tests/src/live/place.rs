@@ -20,6 +20,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("place-auto-pairs", 2, pairs).needs(&gcc),
         Case::new("place-auto-alone", 2, alone).needs(&gcc),
         Case::new("place-auto-calls", 2, calls).needs(&gcc),
+        Case::new("place-auto-signals", 2, signals).needs(&gcc),
         Case::new("place-auto-stress", 2, stress).needs(&gcc),
         Case::new("hot-pages", 2, hot_pages).needs(&gcc),
         Case::new("page-allocator", 2, page_allocator).needs(&gcc),
@@ -56,6 +57,15 @@ fn calls(bed: &mut Bed<'_>) -> Result<String> {
     let finished = auto(bed, "pairs", &["6", CALLING_TURNS, "calls"])?;
     ensure!(finished.output().trim() == "sum 1800000 failures 0", "{}", finished.output());
     Ok(placement(&finished)?.to_owned())
+}
+
+/// Signals are queued to threads that move, out of their own code and with values in vector registers.
+fn signals(bed: &mut Bed<'_>) -> Result<String> {
+    let finished = auto(bed, "pairs", &["4", "4000", "signals"])?;
+    ensure!(finished.output().trim() == "sum 16000 failures 0", "{} {}", finished.output(), shortened(&finished.stderr));
+    let line = placement(&finished)?;
+    ensure!(!line.contains("no thread moved"), "{line}");
+    Ok(line.to_owned())
 }
 
 fn stress(bed: &mut Bed<'_>) -> Result<String> {

@@ -108,6 +108,11 @@ int main(int count, char **arguments) {
         for (long index = 0; index < threads; index++, sent++)
             if (pthread_sigqueue(thread[index], SIGRTMIN, (union sigval){0}) != 0)
                 abort();
+        // Never more than one waits for a thread: a queue has an end.
+        for (long waited = 0; handled < sent && waited < 5000; waited++)
+            usleep(1000);
+        if (handled != sent)
+            break;
         usleep(5000);
     }
     if (has_signals) {

@@ -128,6 +128,7 @@ impl Birth {
             let left = if host == 0 { carry(self.root, &task, &start) } else { shadow::serve(self.root, &task, &start) };
             let Some(left) = left else { break };
             let former = std::mem::replace(&mut host, task.depart());
+            moving::forget_wishes();
             start = *left;
             if host != former {
                 self.root.autoplace.note(tid, host);

@@ -21,6 +21,8 @@ const ARRIVAL: u64 = 8;
 pub const MOVE: i32 = 64;
 /// Bytes below the stack pointer that belong to the function that runs.
 const RED_ZONE_BYTES: u64 = 128;
+/// Wishes that can wait for one thread: one an interval, until they are withdrawn.
+const WISHES_MAX: usize = 16;
 const MOVE_CODE: i32 = -77;
 
 /// What a thread takes along beside what every new thread has.
@@ -134,6 +136,17 @@ pub fn depart(thread: &Thread, context: &Context, frame: Frame) -> Option<Verdic
         }
     }
     Some(Verdict::Leave)
+}
+
+/// Drops the wishes that wait for the calling thread, which has left: they would break off calls of its shadow.
+pub fn forget_wishes() {
+    let (wishes, no_time) = (bit(MOVE), [0_u64; 2]);
+    let arguments = [&raw const wishes as u64, 0, no_time.as_ptr() as u64, 8, 0, 0];
+    for _ in 0..WISHES_MAX {
+        if call::raw(libc::SYS_rt_sigtimedwait, &arguments) != i64::from(MOVE) {
+            return;
+        }
+    }
 }
 
 /// Interrupts kernel thread `carrier` of this process if it is in the program's code. One that is in a call sees at its end

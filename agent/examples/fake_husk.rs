@@ -8,7 +8,7 @@
 
 use anyhow::{Context, Result, bail};
 use dsm_wire::{PageNumber, PageRange};
-use dvm_api::local::{API_VERSION, CpuFeatures, JobOpened, JobRequest, PageSpan, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, JobRequest, PageSpan, Purpose, ToAgent, ToHusk};
 use dvm_api::socket::{inherited, receive, send};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::collections::BTreeMap;
@@ -142,8 +142,7 @@ struct Root {
 fn root(path: &Path, hosts: &[String]) -> Result<()> {
     let control = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     connect(control.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let (program, cpu) = ("fake".to_owned(), CpuFeatures::default());
-    let job = JobRequest { hosts: hosts.to_vec(), program, cpu, has_stages: false, has_sketch: false };
+    let job = JobRequest { hosts: hosts.to_vec(), program: "fake".to_owned(), has_stages: false, has_sketch: false };
     let (job, view) = attach(&control, &ToAgent::OpenJob { version: API_VERSION, job })?;
     let hosts: Vec<String> = job.members.iter().map(|member| format!("{}={}", member.node, member.name)).collect();
     println!("opened {} {}", job.space, hosts.join(" "));
@@ -186,11 +185,11 @@ impl Root {
             ["at", node, rest @ ..] => self.at(node.parse()?, &rest.join(" ")),
             ["discard", page] => {
                 let range = PageSpan { first: (FIRST >> 12) + page.parse::<u64>()?, count: 1 };
-                self.ask(&ToAgent::Discard { tag: 7, range }).map(|answer| format!("{answer:?}"))
+                self.ask(&ToAgent::Discard { tag: 7, range, keeps_source: false }).map(|answer| format!("{answer:?}"))
             }
             ["discard-outside"] => {
                 let range = PageSpan { first: u64::MAX, count: 2 };
-                self.ask(&ToAgent::Discard { tag: 8, range }).map(|answer| format!("{answer:?}"))
+                self.ask(&ToAgent::Discard { tag: 8, range, keeps_source: false }).map(|answer| format!("{answer:?}"))
             }
             ["statistics"] => match self.ask(&ToAgent::Statistics { tag: 9 })? {
                 ToHusk::JobStatistics { hosts, .. } => {

@@ -220,7 +220,9 @@ impl Agent {
         let (space, tag) = match message {
             ToPeer::OpenSpace { tag, space } => return member::open(self, link, tag, space, received_ns),
             ToPeer::StartMember { space, tag, .. } | ToPeer::AskStatistics { space, tag } => (space, Some(tag)),
-            ToPeer::CloseSpace { space, .. } | ToPeer::MemberLost { space, .. } => (space, None),
+            ToPeer::CloseSpace { space, .. } | ToPeer::PauseSpace { space, .. } | ToPeer::MemberLost { space, .. } => {
+                (space, None)
+            }
             ToPeer::SpaceOpened { .. }
             | ToPeer::MemberReady { .. }
             | ToPeer::Refused { .. }

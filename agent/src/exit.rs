@@ -71,8 +71,6 @@ codes! {
         UnknownHost = 80,
         /// a host of the job cannot be reached
         Unreachable = 81,
-        /// a host of the job lacks a CPU feature
-        CpuFeature = 82,
         /// a host of the job refused its part
         MemberRefused = 83,
         /// dvm-exec and dvm-agent are of different releases

@@ -21,8 +21,8 @@ pub const LOCAL_CONNECTIONS_PER_USER_MAX: usize = 64;
 pub const STRANGERS_MAX: usize = 64;
 /// Most husk-to-husk connections one job opens at the same moment.
 pub const CONNECTS_PENDING_MAX: usize = 256;
-/// Most discards of one husk under way; the husk waits for an answer long before.
-pub const DISCARDS_PENDING_MAX: usize = 4096;
+/// Most orders about pages of one husk under way; the husk waits for an answer long before.
+pub const ORDERS_PENDING_MAX: usize = 4096;
 /// Most notes waiting for one job.
 pub const JOB_NOTES_MAX: usize = 1024;
 /// Most messages waiting for one peer.
@@ -46,6 +46,8 @@ pub const CONTROL_BUFFER_BYTES: usize = 1 << 20;
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Silence after which a peer is lost.
 pub const LEASE: Duration = Duration::from_millis(2500);
+/// How often an agent looks whether a root's husk was stopped: the kernel tells only its parent.
+pub const STOP_CHECK: Duration = Duration::from_millis(250);
 /// How often leases are looked at.
 pub const LEASE_CHECK: Duration = Duration::from_millis(250);
 /// For a TCP connection and its handshake, each.

@@ -84,9 +84,17 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// EPERM for another user's process.
 pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    pidfd_signal(pidfd, libc::SIGKILL)
+}
+
+/// Sends `signal` to the process of `pidfd`; a process already gone is fine.
+///
+/// # Errors
+/// EPERM for another user's process.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed; the call reads nothing else of ours.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, null, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) };
     match Errno::result(result) {
         Ok(_) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error),

@@ -49,12 +49,27 @@ struct CommandLine {
     /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
     #[arg(long)]
     socket: Option<PathBuf>,
+    /// Run although a host lacks processor features that cannot be hidden from the program.
+    #[arg(long)]
+    unequal_cpus: bool,
+    /// Run at this host only, without an agent, and list on stderr at the end what would be refused or done otherwise.
+    #[arg(long)]
+    check: bool,
+    /// Show every call that a thread on another host delegates: unix time, host, thread, call, result, time it took.
+    #[arg(long)]
+    strace: bool,
+    /// Write the lines of --strace to this file [default: stderr].
+    #[arg(short, long, requires = "strace")]
+    output: Option<PathBuf>,
     /// Run without an agent, in this process alone.
     #[arg(long, hide = true)]
     local_test: bool,
     /// Be the husk of a job started elsewhere; the agent's socket is descriptor 3.
     #[arg(long, hide = true)]
     husk: bool,
+    /// The program's file, when its name is not where it is found: a program of a job has executed another one.
+    #[arg(long, hide = true)]
+    image: Option<PathBuf>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "husk")]
     command: Vec<OsString>,
@@ -73,9 +88,10 @@ fn run(line: CommandLine) -> Failure {
         Ok(limit) => limit,
         Err(error) => return Failure::Unsupported(format!("cannot set a finite stack limit: {error}")),
     };
-    if let Err(error) = husk::make_room_for_descriptors() {
-        return Failure::Unsupported(format!("cannot raise the limit of open files: {error}"));
-    }
+    let files_limit = match husk::make_room_for_descriptors() {
+        Ok(limit) => limit,
+        Err(error) => return Failure::Unsupported(format!("cannot raise the limit of open files: {error}")),
+    };
     if line.husk {
         return process::memberhusk::run();
     }
@@ -91,6 +107,12 @@ fn run(line: CommandLine) -> Failure {
         has_page_allocator: line.page_allocator,
         socket: line.socket,
         is_local_test: line.local_test,
+        accepts_unequal: line.unequal_cpus,
+        is_check: line.check,
+        has_strace: line.strace,
+        output: line.output,
         stack_limit,
+        files_limit,
+        image: line.image,
     })
 }

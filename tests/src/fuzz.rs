@@ -43,7 +43,7 @@ struct Life<'a> {
 /// What may never happen, if it happened.
 pub fn live(bytes: &[u8]) -> Result<Reached, String> {
     let members = (0..MEMBERS).map(NodeId).collect();
-    let node = Node::new(Config { me: ME, space: SpaceId(1), members, epoch: Epoch(1) });
+    let node = Node::new(Config { me: ME, space: SpaceId(1), members, epoch: Epoch(1), rooted_from: ExtentNumber(u64::MAX) });
     let mut life = Life {
         bytes: bytes.iter(),
         node,

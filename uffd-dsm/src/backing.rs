@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::uio::{pread, pwrite};
-use nix::unistd::ftruncate;
+use nix::unistd::{Whence, ftruncate, lseek};
 
 use crate::content::PageBytes;
 use crate::error::PagerError;
@@ -77,6 +77,15 @@ impl Backing {
             Ok(PAGE_BYTES) => Ok(()),
             Ok(_) => Err(PagerError::of("pwrite", page, Errno::ENOSPC)),
             Err(errno) => Err(PagerError::of("pwrite", page, errno)),
+        }
+    }
+
+    /// Whether `page` is no hole.
+    pub(crate) fn is_present(&self, page: PageNumber) -> Result<bool, PagerError> {
+        match lseek(&self.memfd, page.address() as i64, Whence::SeekData) {
+            Ok(offset) => Ok(offset as u64 == page.address()),
+            Err(Errno::ENXIO) => Ok(false),
+            Err(errno) => Err(PagerError::of("lseek(SEEK_DATA)", page, errno)),
         }
     }
 

@@ -67,6 +67,23 @@ pub enum PagerError {
         /// What it is.
         found: String,
     },
+    /// What was offered as the source of pages is none.
+    #[error("pages cannot come from {found}: read it instead")]
+    NoSource {
+        /// What it is.
+        found: String,
+    },
+    /// The file behind a page cannot be read.
+    #[error("reading the file behind page {page} at {offset} failed ({errno}): check the disk or the server it is on")]
+    SourceRead {
+        /// The page.
+        page: PageNumber,
+        /// Where in the file.
+        offset: u64,
+        /// What the kernel said.
+        #[source]
+        errno: Errno,
+    },
     /// Any other refusal of the kernel.
     #[error("{operation} of page {page} was refused by the kernel ({errno})")]
     Refused {

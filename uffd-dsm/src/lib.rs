@@ -12,6 +12,7 @@
 
 mod backing;
 mod content;
+mod copy;
 mod deferred;
 mod error;
 mod fault;
@@ -20,11 +21,13 @@ pub mod limits;
 mod pager;
 mod pool;
 mod ranged;
+mod source;
 mod sys;
 mod view;
 
 pub use backing::Backing;
 pub use content::{PageBytes, is_zero_page};
+pub use copy::{Copied, CopyError, CopyFaults};
 pub use deferred::Deferred;
 pub use error::PagerError;
 pub use fault::{Drained, Fault};

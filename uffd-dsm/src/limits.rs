@@ -26,10 +26,17 @@ pub const DEFERRED_MAX: usize = 4096;
 /// Poisoned pages that can be healed by a later install or drop. Pages poisoned above it stay poisoned.
 pub const POISONED_PAGES_MAX: usize = 65_536;
 
+/// Pages of a source read at once at first; a sequential reader comes to [`INSTALL_PAGES_MAX`].
+pub const SOURCE_PAGES_MIN: usize = 16;
+
+/// Different files that are sources of one space.
+pub const SOURCE_FILES_MAX: usize = 512;
+
 /// Buffers of a pool are allocated in chunks of this many.
 pub const POOL_CHUNK_PAGES: usize = 64;
 
 const _: () = assert!(FAULTS_PER_DRAIN_MAX.is_multiple_of(MESSAGES_PER_READ_MAX));
 const _: () = assert!(INSTALL_PAGES_MAX as u64 <= IOCTL_PAGES_MAX);
+const _: () = assert!(SOURCE_PAGES_MIN <= INSTALL_PAGES_MAX);
 const _: () = assert!(IOCTL_PAGES_MAX == dsm_wire::PAGES_PER_EXTENT);
 const _: () = assert!(DEFERRED_MAX >= FAULTS_PER_DRAIN_MAX, "a whole drain can be deferred");

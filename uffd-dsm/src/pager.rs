@@ -29,8 +29,10 @@ use crate::fault::{Drained, Fault, MESSAGE_BYTES, decode};
 use crate::layout::{is_inside, whole_space};
 use crate::limits::{
     BUSY_RETRIES_MAX, FAULTS_PER_DRAIN_MAX, INSTALL_PAGES_MAX, MESSAGES_PER_READ_MAX, POISONED_PAGES_MAX, REPLACE_RETRIES_MAX,
+    SOURCE_PAGES_MIN,
 };
 use crate::ranged::{Step, Walk};
+use crate::source::Sources;
 use crate::sys::Uffd;
 
 /// The pager of one space: all page operations, in the one thread that owns the space.
@@ -44,6 +46,9 @@ pub struct Pager {
     zero_install: ZeroInstall,
     staging: Box<[u8]>,
     poisoned: BTreeSet<PageNumber>,
+    sources: Sources,
+    /// Where the last read of a source ended, and how many pages the next one takes if it goes on there.
+    ahead: (PageNumber, usize),
     stats: PagerStats,
 }
 
@@ -100,6 +105,8 @@ pub struct PagerStats {
     pub unwatched_pages: u64,
     /// Pages taken or read out.
     pub read_pages: u64,
+    /// Pages read from the files behind them.
+    pub source_pages: u64,
     /// Holes that the protocol believed mapped and that were filled with zeros.
     pub refreshed_holes: u64,
     /// Poisoned pages above the limit, which can not be healed.
@@ -116,6 +123,8 @@ impl Pager {
             zero_install: ZeroInstall::default(),
             staging: vec![0; INSTALL_PAGES_MAX * PAGE_BYTES].into_boxed_slice(),
             poisoned: BTreeSet::new(),
+            sources: Sources::default(),
+            ahead: (PageNumber(0), SOURCE_PAGES_MIN),
             stats: PagerStats::default(),
         }
     }
@@ -203,6 +212,21 @@ impl Pager {
             }
         }
         Ok(Drained::More)
+    }
+
+    /// From now on a hole of `range` that the protocol believes here has the bytes of `file` from `offset` on, zeros after its
+    /// end. It is read when the page is first mapped, read or taken.
+    ///
+    /// # Errors
+    /// [`PagerError::NoSource`].
+    pub fn add_source(&mut self, range: PageRange, file: OwnedFd, offset: u64) -> Result<(), PagerError> {
+        check_inside(range)?;
+        self.sources.add(range, file, offset)
+    }
+
+    /// Holes of `range` are pages of zeros again.
+    pub fn remove_source(&mut self, range: PageRange) {
+        self.sources.remove(range);
     }
 
     /// Makes the holes of `range` writable pages of zeros and wakes who waits. A page that has bytes keeps them and becomes
@@ -306,6 +330,7 @@ impl Pager {
         if !is_inside(range) {
             return Err(PagerError::outside(range));
         }
+        self.load(range)?;
         let Some(uffd) = &self.uffd else { return Ok(()) };
         settle("UFFDIO_WRITEPROTECT", range.first, || uffd.protect(range))
     }
@@ -315,7 +340,7 @@ impl Pager {
     /// # Errors
     /// Any refusal of the kernel.
     pub fn read(&mut self, page: PageNumber, bytes: &mut PageBytes) -> Result<bool, PagerError> {
-        one(page)?;
+        self.load(one(page)?)?;
         self.backing.read(page, bytes)?;
         self.stats.read_pages += 1;
         Ok(is_zero_page(bytes))
@@ -356,6 +381,7 @@ impl Pager {
     /// [`PagerError::Busy`], or any refusal of the kernel.
     pub fn refresh(&mut self, page: PageNumber, writable: bool) -> Result<Refreshed, PagerError> {
         one(page)?;
+        self.load_ahead(page)?;
         let Some(uffd) = &self.uffd else { return Ok(Refreshed::Unwatched) };
         let refreshed = map_again(uffd, page, writable)?;
         self.poisoned.remove(&page);
@@ -404,6 +430,45 @@ impl Pager {
             }
         }
         self.stats.copied_pages += range.count;
+        Ok(())
+    }
+
+    /// Gives the holes of `range` that have a source their bytes.
+    fn load(&mut self, range: PageRange) -> Result<(), PagerError> {
+        for page in range.pages() {
+            if self.sources.end_of(page).is_none() || self.backing.is_present(page)? {
+                continue;
+            }
+            self.sources.take_unread(page, 1);
+            self.sources.read(page, &mut self.staging[..PAGE_BYTES])?;
+            self.backing.write(page, page_of(&self.staging, 0))?;
+            self.stats.source_pages += 1;
+        }
+        Ok(())
+    }
+
+    /// If `page` is a hole with a source, maps it, and those after it that were never read: nobody else has those.
+    fn load_ahead(&mut self, page: PageNumber) -> Result<(), PagerError> {
+        if self.sources.end_of(page).is_none() || self.backing.is_present(page)? {
+            return Ok(());
+        }
+        let window = if self.ahead.0 == page { (self.ahead.1 * 2).min(INSTALL_PAGES_MAX) } else { SOURCE_PAGES_MIN };
+        let count = self.sources.take_unread(page, window);
+        let bytes = &mut self.staging[..count * PAGE_BYTES];
+        self.sources.read(page, bytes)?;
+        let range = PageRange::new(page, count as u64);
+        self.ahead = (range.end(), window);
+        self.stats.source_pages += range.count;
+        let Some(uffd) = &self.uffd else { return Ok(()) };
+        let mut walk = Walk::new("UFFDIO_COPY", range);
+        while let Some(part) = walk.part() {
+            let at = (part.first.0 - page.0) as usize * PAGE_BYTES;
+            let result = uffd.copy(part.first, &self.staging[at..at + part.count as usize * PAGE_BYTES], false);
+            match walk.advance(result)? {
+                Step::Go | Step::Present(_) => {}
+                Step::Unmapped(page) => self.backing.write(page, page_of(&self.staging, page.0 - range.first.0))?,
+            }
+        }
         Ok(())
     }
 

@@ -99,6 +99,10 @@ impl Access {
         let known = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE).union(ProtFlags::PROT_EXEC);
         Self(ProtFlags::from_bits_truncate(bits).intersection(known))
     }
+
+    pub(crate) const fn bits(self) -> ProtFlags {
+        self.0
+    }
 }
 
 impl View {

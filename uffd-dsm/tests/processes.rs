@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::{FIRST, allow, next_faults, pattern, pattern_word, space};
 use dsm_wire::{PAGE_BYTES, PageRange};
-use uffd_dsm::{Access, Backing, PageSource, Pager, PagerError, View, ViewError};
+use uffd_dsm::{Access, Backing, Copied, CopyError, CopyFaults, PageSource, Pager, PagerError, View, ViewError};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 const PART: &str = "UFFD_DSM_TEST_PART";
@@ -69,6 +69,49 @@ fn touch_poison() {
     assert_eq!(common::sys::read_into_view(&space.view, FIRST.address(), 8, zero.as_fd()), Err(nix::errno::Errno::EFAULT));
     let word = space.view.load(FIRST.address());
     panic!("read {word} from a poisoned page");
+}
+
+/// A forked child reads what its parent has, keeps what it writes to itself, and asks for nothing that it made anew.
+#[test]
+fn a_forked_child_has_a_copy() {
+    const SETTLED: i32 = 777;
+    let Some(mut space) = space("a_forked_child_has_a_copy") else { return };
+    allow(&space.view, FIRST, 2, Access::READ_WRITE);
+    let next = dsm_wire::PageNumber(FIRST.0 + 1);
+    for (page, seed) in [(FIRST, 1), (next, 2)] {
+        space.pager.install(page, &[PageSource::Bytes(&pattern(seed))], true).unwrap();
+    }
+    let (ready, tell) = nix::unistd::pipe().unwrap();
+    let (address, second) = (FIRST.address(), next.address());
+    let child = common::sys::fork_for(|| {
+        let settle = |fd: OwnedFd| common::sys::move_to(fd, SETTLED);
+        let copied = Copied::map(None, settle).unwrap();
+        let range = PageRange::new(FIRST, 2);
+        copied.inherit(range, Access::READ_WRITE).unwrap();
+        nix::unistd::write(&tell, &[1]).unwrap();
+        assert_eq!(copied.load(address), pattern_word(1, 0));
+        copied.store(address, 77);
+        assert_eq!(copied.load(address), 77);
+        copied.forget(PageRange::new(next, 1)).unwrap();
+        assert_eq!(copied.load(second), 0);
+        copied.forget(range).unwrap();
+        assert_eq!(copied.load(address), 0);
+    });
+    let child = child.unwrap();
+    nix::unistd::read(&ready, &mut [0]).unwrap();
+    let faults = CopyFaults::new(common::sys::fd_of_process(child.as_raw() as u32, SETTLED).unwrap());
+    let status = loop {
+        match nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap() {
+            nix::sys::wait::WaitStatus::StillAlive => faults.serve().or_else(|error| match error {
+                CopyError::Gone => Ok(()),
+                other => Err(other),
+            }),
+            status => break status,
+        }
+        .unwrap();
+    };
+    assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+    assert_eq!(space.view.load(address), pattern_word(1, 0));
 }
 
 /// An inherited `/dev/userfaultfd` is all that an ordinary user needs, also for faults inside system calls.

@@ -31,6 +31,8 @@ pub const FOR_TEST: &[Thing] = &[
     thing("pbzip2", "pbzip2"),
     thing("povray", "povray"),
     thing("gcc", "gcc"),
+    thing("7z", "p7zip-full"),
+    thing("python3", "python3"),
 ];
 
 /// What libbpf is built with, for the test that loads the fast path with it.

@@ -11,6 +11,8 @@ use std::time::Instant;
 
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
 const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
+/// Cases that judge the executor alone: one turn is enough.
+const ONE_TURN_CASES: &str = "process/";
 
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,9 +63,14 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         if let Err(error) = simulations(&mut tally, options) {
             tally.fail("sim", &format!("{error:#}"));
         }
-        for fast_path in FAST_PATHS {
+        for (turn, fast_path) in FAST_PATHS.into_iter().enumerate() {
             step(&format!("live cases, fast path {fast_path}"));
-            let arguments = ["--rounds".to_owned(), options.rounds.to_string(), "--fast-path".to_owned(), fast_path.to_owned()];
+            let rounds = options.rounds.to_string();
+            let mut arguments = vec!["--rounds", &rounds, "--fast-path", fast_path];
+            if turn > 0 {
+                arguments.extend(["--except", ONE_TURN_CASES]);
+            }
+            let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
             if let Err(error) = live::add(&mut tally, &arguments) {
                 tally.fail("live", &format!("{error:#}"));
             }

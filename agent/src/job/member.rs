@@ -17,7 +17,7 @@ use crate::net::link::Link;
 use crate::sys::Credentials;
 use crate::{clock, cpu};
 use dsm_wire::{NodeId, SpaceId};
-use dvm_api::local::{API_VERSION, CpuFeatures, JobOpened, Member, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::cell::RefCell;
 use std::fs::File;
@@ -83,6 +83,7 @@ pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec, recei
                 tag,
                 member: member.part.listening(),
                 cpus: agent.cpus(),
+                cpu: cpu::features(),
                 received_ns,
                 monotonic_ns: clock::monotonic_ns(),
             });
@@ -103,10 +104,6 @@ fn prepare(
     notes: tokio::sync::mpsc::Sender<JobNote>,
 ) -> Result<MemberJob, String> {
     check(agent, link, &spec)?;
-    let lacks = cpu::missing(&spec.cpu, &CpuFeatures::of_this_host());
-    if !lacks.is_empty() {
-        return Err(format!("its processor lacks {}; leave this host out with --hosts", lacks.join(", ")));
-    }
     let job = Rc::new(Job {
         space: SpaceId(spec.space),
         role: Role::Member(Rc::clone(link)),
@@ -250,7 +247,8 @@ impl MemberJob {
                 self.tell_ready();
                 Ok(())
             }
-            News::Discarded(tag) => self.tell(&ToHusk::Completed { tag }).await.map_err(|reason| (me, reason)),
+            News::Completed(tag) => self.tell(&ToHusk::Completed { tag }).await.map_err(|reason| (me, reason)),
+            News::Refused(tag, reason) => self.tell(&ToHusk::Failed { tag, reason }).await.map_err(|reason| (me, reason)),
             News::Lost(node, reason) if node == self.job.root => {
                 // The control connection may be alive: the root must end the job all the same.
                 Err((me, format!("the data path to the root is lost: {reason}")))
@@ -291,6 +289,12 @@ impl MemberJob {
                 self.start(&members, husk_members).map_err(|error| (self.agent.me, format!("{error:#}")))
             }
             ToPeer::CloseSpace { reason, .. } => Err((self.job.root, reason)),
+            ToPeer::PauseSpace { is_stopped, .. } => {
+                if let Some(husk) = &self.husk {
+                    husk.pause(is_stopped);
+                }
+                Ok(())
+            }
             ToPeer::AskStatistics { tag, .. } => {
                 let (figures, link) = (self.part.ask_figures(), Rc::clone(&self.link));
                 self.tasks.run(async move {
@@ -358,10 +362,13 @@ impl MemberJob {
                 self.tell_ready();
                 Ok(())
             }
-            ToAgent::Discard { tag, range } => match self.part.discard(tag, range) {
+            ToAgent::Discard { tag, range, keeps_source } => match self.part.discard(tag, range, keeps_source) {
                 Ok(()) => Ok(()),
                 Err(reason) => self.tell(&ToHusk::Failed { tag, reason }).await,
             },
+            ToAgent::Source { tag, .. } => {
+                self.tell(&ToHusk::Failed { tag, reason: "only the root's host gives pages a source".to_owned() }).await
+            }
             ToAgent::Connect { tag, .. } if self.connects >= CONNECTS_PENDING_MAX => {
                 self.tell(&ToHusk::Failed { tag, reason: format!("{CONNECTS_PENDING_MAX} connections are being opened") }).await
             }
@@ -422,6 +429,10 @@ impl MemberJob {
         self.job.husk.send_replace(None);
         // A husk that is gone needs not be told.
         drop(self.tell(&ToHusk::JobEnded).await);
+        if let Some(husk) = &self.husk {
+            // A stopped one could not leave.
+            husk.pause(false);
+        }
         if let Some(husk) = self.husk.take()
             && timeout(HUSK_GRACE, husk.exited()).await.is_err()
         {

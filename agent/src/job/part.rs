@@ -4,10 +4,10 @@
 
 use super::{Inbox, Job, JobNote, Tasks};
 use crate::agent::Agent;
-use crate::limits::{DISCARDS_PENDING_MAX, REAP_DEADLINE, STATISTICS_DEADLINE};
+use crate::limits::{ORDERS_PENDING_MAX, REAP_DEADLINE, STATISTICS_DEADLINE};
 use crate::log::say;
 use crate::shard::{ShardCommand, ShardConfig, ShardEvent, ShardHandle, Watch};
-use dsm_wire::{Epoch, NodeId, PageNumber, PageRange};
+use dsm_wire::{Epoch, NodeId, PAGE_BYTES, PageNumber, PageRange};
 use dvm_api::local::{HostStatistics, PageSpan};
 use dvm_api::peer::SpaceMember;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub struct Part {
     shard: Box<dyn Shard>,
     asked: BTreeMap<u64, oneshot::Sender<HostStatistics>>,
     next_tag: u64,
-    discards_pending: usize,
+    orders_pending: usize,
     has_view: bool,
     has_ended: bool,
     _pump: Tasks,
@@ -70,8 +70,10 @@ pub enum News {
     None,
     /// All data peers have answered.
     PeersReady,
-    /// The husk's discard with this tag is done.
-    Discarded(u32),
+    /// The husk's order with this tag is carried out.
+    Completed(u32),
+    /// The husk's order with this tag is refused.
+    Refused(u32, String),
     /// A host is lost.
     Lost(NodeId, String),
 }
@@ -113,7 +115,7 @@ impl Part {
             shard,
             asked: BTreeMap::new(),
             next_tag: 0,
-            discards_pending: 0,
+            orders_pending: 0,
             has_view: false,
             has_ended: false,
             _pump: pump,
@@ -166,18 +168,43 @@ impl Part {
     ///
     /// # Errors
     /// When the range is outside the view or too many are under way.
-    pub fn discard(&mut self, tag: u32, span: PageSpan) -> Result<(), String> {
+    pub fn discard(&mut self, tag: u32, span: PageSpan, keeps_source: bool) -> Result<(), String> {
+        let range = self.begin("discard", span)?;
+        self.shard.send(ShardCommand::Discard { tag: u64::from(tag), range, keeps_source });
+        Ok(())
+    }
+
+    /// Passes the file behind pages on.
+    ///
+    /// # Errors
+    /// When there is not exactly one, the range is outside the view or too many orders are under way.
+    pub fn source(&mut self, tag: u32, span: PageSpan, offset: u64, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        let [file] = <[OwnedFd; 1]>::try_from(descriptors)
+            .map_err(|all| format!("a source came with {} descriptors instead of 1", all.len()))?;
+        if span
+            .count
+            .checked_mul(PAGE_BYTES as u64)
+            .and_then(|bytes| offset.checked_add(bytes))
+            .is_none_or(|end| end > i64::MAX as u64)
+        {
+            return Err(format!("a file has no {} pages from {offset:#x} on", span.count));
+        }
+        let range = self.begin("source", span)?;
+        self.shard.send(ShardCommand::Source { tag: u64::from(tag), range, file, offset });
+        Ok(())
+    }
+
+    /// Judges the range of an order and counts it.
+    fn begin(&mut self, order: &str, span: PageSpan) -> Result<PageRange, String> {
         let end = span.first.checked_add(span.count).filter(|end| *end <= VIEW_PAGES && span.count > 0);
         if end.is_none() {
-            return Err(format!("discard of {} pages from page {:#x} is outside the view", span.count, span.first));
+            return Err(format!("{order} of {} pages from page {:#x} is outside the view", span.count, span.first));
         }
-        if self.discards_pending >= DISCARDS_PENDING_MAX {
-            return Err(format!("{DISCARDS_PENDING_MAX} discards are under way"));
+        if self.orders_pending >= ORDERS_PENDING_MAX {
+            return Err(format!("{ORDERS_PENDING_MAX} orders are under way"));
         }
-        self.discards_pending += 1;
-        let range = PageRange::new(PageNumber(span.first), span.count);
-        self.shard.send(ShardCommand::Discard { tag: u64::from(tag), range });
-        Ok(())
+        self.orders_pending += 1;
+        Ok(PageRange::new(PageNumber(span.first), span.count))
     }
 
     /// Asks the shard for its figures; the receiver ends without a value if the shard does.
@@ -200,8 +227,12 @@ impl Part {
         match event {
             ShardEvent::PeersReady => News::PeersReady,
             ShardEvent::Completed { tag } => {
-                self.discards_pending = self.discards_pending.saturating_sub(1);
-                u32::try_from(tag).map_or(News::None, News::Discarded)
+                self.orders_pending = self.orders_pending.saturating_sub(1);
+                u32::try_from(tag).map_or(News::None, News::Completed)
+            }
+            ShardEvent::Refused { tag, reason } => {
+                self.orders_pending = self.orders_pending.saturating_sub(1);
+                u32::try_from(tag).map_or(News::None, |tag| News::Refused(tag, reason))
             }
             ShardEvent::Statistics { tag, statistics } => {
                 if let Some(sender) = self.asked.remove(&tag) {

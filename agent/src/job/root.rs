@@ -6,13 +6,16 @@ use super::part::{News, Part};
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
 use crate::exit::Refusal;
-use crate::limits::{CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STATISTICS_DEADLINE, STEP_DEADLINE};
+use crate::limits::{
+    CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STATISTICS_DEADLINE, STEP_DEADLINE, STOP_CHECK,
+};
 use crate::local::channel::{Caller, Channel};
 use crate::log::say;
 use crate::net::link::Link;
 use crate::{clock, sys};
 use dsm_wire::NodeId;
-use dvm_api::local::{API_VERSION, CpuFeatures, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
+use dvm_api::features::CpuFeatures;
+use dvm_api::local::{API_VERSION, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +24,7 @@ use std::time::Instant;
 use tokio::io::Interest;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 /// The device that lets a husk make a userfaultfd without any capability.
 const USERFAULTFD: &str = "/dev/userfaultfd";
@@ -53,6 +56,8 @@ struct RootJob {
     links: Vec<Rc<Link>>,
     members: Vec<Member>,
     connects: usize,
+    /// The husk is stopped, and the members were told.
+    is_stopped: bool,
     tasks: Tasks,
 }
 
@@ -60,7 +65,7 @@ struct RootJob {
 pub async fn run(agent: Rc<Agent>, channel: Rc<Channel>, caller: Caller, version: u32, request: JobRequest) {
     let (notes, mut inbox) = inbox();
     let refused = match prepare(&agent, &channel, caller, version, &request, notes) {
-        Ok(mut root) => match root.open(&mut inbox, &request).await {
+        Ok(mut root) => match root.open(&mut inbox).await {
             Ok(opened) => {
                 root.serve(&mut inbox, opened).await;
                 return;
@@ -96,10 +101,6 @@ fn prepare(
         return Err(refuse(Refusal::Version, reason));
     }
     let members = choose(agent, &request.hosts)?;
-    let lacks = crate::cpu::missing(&request.cpu, &CpuFeatures::of_this_host());
-    if !lacks.is_empty() {
-        return Err(refuse(Refusal::CpuFeature, format!("host {} lacks {}", agent.name(), lacks.join(", "))));
-    }
     let space = agent.new_space();
     let job = Rc::new(Job {
         space,
@@ -142,6 +143,7 @@ fn prepare(
         links: Vec::new(),
         members: Vec::new(),
         connects: 0,
+        is_stopped: false,
         tasks,
     })
 }
@@ -165,10 +167,10 @@ fn choose(agent: &Agent, names: &[String]) -> Result<Vec<NodeId>, Refused> {
 }
 
 impl RootJob {
-    async fn open(&mut self, inbox: &mut Inbox, request: &JobRequest) -> Result<JobOpened, Refused> {
+    async fn open(&mut self, inbox: &mut Inbox) -> Result<JobOpened, Refused> {
         let _device = open_userfaultfd()?;
         self.reach_all(inbox).await?;
-        let addresses = self.open_spaces(inbox, request).await?;
+        let addresses = self.open_spaces(inbox).await?;
         self.start_members(inbox, addresses).await?;
         Ok(JobOpened {
             space: self.job.space.0,
@@ -206,7 +208,7 @@ impl RootJob {
         Ok(())
     }
 
-    async fn open_spaces(&mut self, inbox: &mut Inbox, request: &JobRequest) -> Result<Vec<SpaceMember>, Refused> {
+    async fn open_spaces(&mut self, inbox: &mut Inbox) -> Result<Vec<SpaceMember>, Refused> {
         let spec = SpaceSpec {
             space: self.job.space.0,
             root: self.agent.me.0,
@@ -215,7 +217,6 @@ impl RootJob {
             gid: self.caller.credentials.gid,
             groups: self.caller.credentials.groups.clone(),
             program: self.job.program.clone(),
-            cpu: request.cpu,
             job_key: self.key,
             has_stages: self.job.has_stages,
             has_sketch: self.job.has_sketch,
@@ -228,9 +229,9 @@ impl RootJob {
                 let answer = link.ask(STEP_DEADLINE, |tag| ToPeer::OpenSpace { tag, space }).await;
                 let back_ns = clock::monotonic_ns();
                 match answer {
-                    Ok(ToPeer::SpaceOpened { member, cpus, received_ns, monotonic_ns, .. }) => {
+                    Ok(ToPeer::SpaceOpened { member, cpus, cpu, received_ns, monotonic_ns, .. }) => {
                         let offset = clock::offset_ns([sent_ns, received_ns, monotonic_ns, back_ns]);
-                        Ok((member, describe(&agent, link.peer, cpus, offset)))
+                        Ok((member, describe(&agent, link.peer, cpus, cpu, offset)))
                     }
                     Ok(_) => Err(member_refused(&agent, link.peer, "its answer makes no sense")),
                     Err(error) => Err(member_refused(&agent, link.peer, &error.to_string())),
@@ -238,7 +239,7 @@ impl RootJob {
             });
         }
         let mut addresses = vec![self.part.listening()];
-        let mut members = vec![describe(&self.agent, self.agent.me, self.agent.cpus(), 0)];
+        let mut members = vec![describe(&self.agent, self.agent.me, self.agent.cpus(), crate::cpu::features(), 0)];
         while let Some((address, member)) = self.next(inbox, &mut opening).await? {
             addresses.push(address);
             members.push(member);
@@ -358,8 +359,17 @@ impl RootJob {
     }
 
     async fn until_end(&mut self, inbox: &mut Inbox) -> End {
+        let mut stop_check = interval(STOP_CHECK);
+        stop_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let news = match inbox.recv().await {
+            let note = tokio::select! {
+                note = inbox.recv() => note,
+                _ = stop_check.tick(), if !self.links.is_empty() => {
+                    self.follow_stop();
+                    continue;
+                }
+            };
+            let news = match note {
                 Some(JobNote::Husk(packet, descriptors)) => match self.on_husk(packet, descriptors).await {
                     Ok(None) => News::None,
                     Ok(Some(status)) => return End::Husk(format!("the program ended with status {status}")),
@@ -386,13 +396,30 @@ impl RootJob {
             };
             match news {
                 News::None | News::PeersReady => {}
-                News::Discarded(tag) => {
+                News::Completed(tag) => {
                     if let Err(error) = self.channel.send(&ToHusk::Completed { tag }, &[]).await {
                         return End::Husk(error.to_string());
                     }
                 }
+                News::Refused(tag, reason) => {
+                    if let Err(reason) = self.fail(tag, reason).await {
+                        return End::Husk(reason);
+                    }
+                }
                 News::Lost(node, reason) => return End::Lost(self.agent.cluster.name_of(node).to_owned(), reason),
             }
+        }
+    }
+
+    /// Stops the members' husks while the root's is stopped (^Z, SIGSTOP), and lets them go on with it.
+    fn follow_stop(&mut self) {
+        let Some(is_stopped) = is_stopped(self.caller.pid) else { return };
+        if is_stopped == self.is_stopped {
+            return;
+        }
+        self.is_stopped = is_stopped;
+        for link in &self.links {
+            link.send(ToPeer::PauseSpace { space: self.job.space.0, is_stopped });
         }
     }
 
@@ -404,8 +431,13 @@ impl RootJob {
                 self.channel.send(&ToHusk::ViewAccepted, &[]).await.map_err(|error| error.to_string())?;
                 self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
             }
-            ToAgent::Discard { tag, range } => {
-                if let Err(reason) = self.part.discard(tag, range) {
+            ToAgent::Discard { tag, range, keeps_source } => {
+                if let Err(reason) = self.part.discard(tag, range, keeps_source) {
+                    self.fail(tag, reason).await?;
+                }
+            }
+            ToAgent::Source { tag, range, offset } => {
+                if let Err(reason) = self.part.source(tag, range, offset, descriptors) {
                     self.fail(tag, reason).await?;
                 }
             }
@@ -485,8 +517,16 @@ impl RootJob {
     }
 }
 
-fn describe(agent: &Agent, node: NodeId, cpus: u16, monotonic_offset_ns: i64) -> Member {
-    Member { node: node.0, name: agent.cluster.name_of(node).to_owned(), cpus, monotonic_offset_ns }
+/// Whether a process is stopped by a signal (not by a debugger); none if there is no such process.
+fn is_stopped(pid: i32) -> Option<bool> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, parentheses too.
+    let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2))?;
+    Some(*state == b'T')
+}
+
+fn describe(agent: &Agent, node: NodeId, cpus: u16, cpu: CpuFeatures, monotonic_offset_ns: i64) -> Member {
+    Member { node: node.0, name: agent.cluster.name_of(node).to_owned(), cpus, monotonic_offset_ns, cpu }
 }
 
 fn member_refused(agent: &Agent, node: NodeId, reason: &str) -> Refused {

@@ -78,6 +78,13 @@ impl Husk {
         status.map_or_else(|error| format!("cannot be reaped ({error})"), describe)
     }
 
+    /// Stops the process, or lets it go on.
+    pub fn pause(&self, is_stopped: bool) {
+        let signal = if is_stopped { libc::SIGSTOP } else { libc::SIGCONT };
+        // One that is gone reports its end by itself.
+        sys::pidfd_signal(self.exited.get_ref().as_fd(), signal).unwrap_or(());
+    }
+
     /// Kills the process and waits until it is gone, at most [`REAP_DEADLINE`].
     ///
     /// # Errors

@@ -159,6 +159,7 @@ impl Link {
             | ToPeer::StartMember { .. }
             | ToPeer::CloseSpace { .. }
             | ToPeer::AskStatistics { .. }
+            | ToPeer::PauseSpace { .. }
             | ToPeer::MemberLost { .. } => return handler(self, message),
         };
         let waiting = self.pending.borrow_mut().remove(&tag);

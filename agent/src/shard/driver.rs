@@ -12,7 +12,7 @@ use super::{ShardCommand, ShardEvent};
 use crate::clock::monotonic_ns;
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
-use dsm_wire::{Epoch, GrantContent, Message, NodeId, PAGE_BYTES, Rights};
+use dsm_wire::{Epoch, GrantContent, Message, NodeId, PAGE_BYTES, PageRange, Rights};
 use nix::sys::eventfd::EventFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -183,7 +183,12 @@ impl Driver {
                     self.on_peers_changed();
                 }
                 Ok(ShardCommand::AttachView { userfaultfd, watch }) => self.attach_view(now, userfaultfd, watch)?,
-                Ok(ShardCommand::Discard { tag, range }) => {
+                Ok(ShardCommand::Source { tag, range, file, offset }) => self.add_source(now, tag, range, file, offset)?,
+                Ok(ShardCommand::Discard { tag, range, keeps_source }) => {
+                    if !keeps_source {
+                        self.node.handle_unsource(now, range);
+                        self.pages.remove_source(range);
+                    }
                     anyhow::ensure!(
                         self.node.handle_discard(now, range, tag),
                         "shard: too many discards wait; the executor must wait for the earlier ones"
@@ -200,6 +205,21 @@ impl Driver {
                 Err(TryRecvError::Empty) => return Ok(Flow::Continue),
             }
         }
+    }
+
+    fn add_source(&mut self, now: Nanos, tag: u64, range: PageRange, file: OwnedFd, offset: u64) -> anyhow::Result<()> {
+        let added = self.pages.add_source(range, file, offset);
+        if added.is_ok() && self.node.handle_source(now, range) {
+            self.report(ShardEvent::Completed { tag });
+        } else {
+            self.node.handle_unsource(now, range);
+            self.pages.remove_source(range);
+            let reason = added
+                .err()
+                .map_or_else(|| "some of the pages are in use: discard them first".to_owned(), |error| error.to_string());
+            self.report(ShardEvent::Refused { tag, reason });
+        }
+        self.pump(now)
     }
 
     fn attach_view(&mut self, now: Nanos, userfaultfd: OwnedFd, watch: Watch) -> anyhow::Result<()> {
@@ -384,6 +404,7 @@ impl Driver {
             ("kernel_faults", pager.faults),
             ("pages_installed_zero", pager.zero_pages),
             ("pages_installed_bytes", pager.copied_pages),
+            ("pages_read_from_files", pager.source_pages),
         ];
         let named = self
             .node

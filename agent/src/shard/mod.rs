@@ -18,7 +18,8 @@ use anyhow::Context;
 use driver::{Clock, Driver, Tally};
 use dsm_proto::{Config, Node};
 use dsm_transport::{Endpoint, EndpointConfig, FaultPlan};
-use dsm_wire::{Epoch, NodeId, PageRange, SpaceId};
+use dsm_wire::{Epoch, NodeId, PageNumber, PageRange, SpaceId};
+use dvm_api::SOURCED_START;
 use dvm_api::local::HostStatistics;
 use dvm_api::peer::SpaceMember;
 use fast::Fast;
@@ -83,6 +84,19 @@ pub enum ShardCommand {
         tag: u64,
         /// Pages.
         range: PageRange,
+        /// Pages with a source have their first content then.
+        keeps_source: bool,
+    },
+    /// The first content of these pages is a file's; answered by [`ShardEvent::Completed`] or [`ShardEvent::Refused`].
+    Source {
+        /// Comes back.
+        tag: u64,
+        /// Pages.
+        range: PageRange,
+        /// The file.
+        file: OwnedFd,
+        /// Offset in it of the first page.
+        offset: u64,
     },
     /// Report figures; answered by [`ShardEvent::Statistics`].
     Statistics {
@@ -102,6 +116,13 @@ pub enum ShardEvent {
     Completed {
         /// Tag of the order.
         tag: u64,
+    },
+    /// The order with this tag cannot be carried out.
+    Refused {
+        /// Tag of the order.
+        tag: u64,
+        /// Why.
+        reason: String,
     },
     /// Answer to [`ShardCommand::Statistics`].
     Statistics {
@@ -158,7 +179,13 @@ impl ShardHandle {
         let wake = Arc::new(wake);
         let (commands, receiver) = channel();
         let (events, reports) = mpsc::unbounded_channel();
-        let mut node = Node::new(Config { me: config.me, space: config.space, members: config.members, epoch: config.epoch });
+        let mut node = Node::new(Config {
+            me: config.me,
+            space: config.space,
+            members: config.members,
+            epoch: config.epoch,
+            rooted_from: PageNumber::containing(SOURCED_START).extent(),
+        });
         fast.share_acks(&mut node);
         let driver = Driver {
             host: config.host,

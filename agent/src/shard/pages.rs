@@ -36,6 +36,16 @@ impl Pages {
         self.pager.attach_view(userfaultfd)
     }
 
+    /// Pages of `range` come from `file` at first.
+    pub(super) fn add_source(&mut self, range: PageRange, file: OwnedFd, offset: u64) -> Result<(), PagerError> {
+        self.pager.add_source(range, file, offset)
+    }
+
+    /// They are zero at first again.
+    pub(super) fn remove_source(&mut self, range: PageRange) {
+        self.pager.remove_source(range);
+    }
+
     pub(super) fn fault_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pager.fault_fd()
     }

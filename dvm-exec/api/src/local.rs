@@ -2,12 +2,12 @@
 //!
 //! Owns the vocabulary of the control socket. Must not know the transport between agents.
 
+use crate::features::CpuFeatures;
 use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
-use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 3;
+pub const API_VERSION: u32 = 4;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -34,6 +34,19 @@ pub enum ToAgent {
         tag: u32,
         /// Pages to forget.
         range: PageSpan,
+        /// Pages with a source have their first content then, not zeros.
+        keeps_source: bool,
+    },
+    /// The first content of these pages, which are forgotten or were never touched and lie from
+    /// [`SOURCED_START`](crate::SOURCED_START) on, is a file's; one descriptor follows: the file, open for reading. Only from the
+    /// root's husk. Answer: [`ToHusk::Completed`] or [`ToHusk::Failed`].
+    Source {
+        /// Comes back.
+        tag: u32,
+        /// Pages.
+        range: PageSpan,
+        /// Offset in the file of the first page.
+        offset: u64,
     },
     /// Open a connection to the husk on another host. Answer: [`ToHusk::Connection`] with one descriptor, or [`ToHusk::Failed`].
     Connect {
@@ -120,27 +133,10 @@ pub struct JobRequest {
     pub hosts: Vec<String>,
     /// The program's name, for `status`.
     pub program: String,
-    /// The caller's CPU features; member hosts lacking one refuse.
-    pub cpu: CpuFeatures,
     /// Whether the kernel's part in the stages of faults is measured, too: every fault and switch then leaves a record.
     pub has_stages: bool,
     /// Whether the pages that threads fetch from other hosts are counted by thread.
     pub has_sketch: bool,
-}
-
-/// Instruction-set features a program may use, as CPUID leaves 1, 7.0, 7.1, 0x8000_0001 and XCR0 give them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuFeatures {
-    /// Leaf 1: ECX, EDX.
-    pub leaf1: [u32; 2],
-    /// Leaf 7 subleaf 0: EBX, ECX, EDX.
-    pub leaf7: [u32; 3],
-    /// Leaf 0x8000_0001: ECX, EDX.
-    pub extended: [u32; 2],
-    /// XCR0, 0 without OSXSAVE.
-    pub xcr0: u64,
-    /// Bytes of an XSAVE area for XCR0.
-    pub xsave_bytes: u32,
 }
 
 /// A job as its husk sees it.
@@ -169,6 +165,8 @@ pub struct Member {
     pub cpus: u16,
     /// CLOCK_MONOTONIC of that host less the root's, in nanoseconds.
     pub monotonic_offset_ns: i64,
+    /// What its processors can do; the root's husk decides whether the program can run there.
+    pub cpu: CpuFeatures,
 }
 
 /// What a husk-to-husk connection carries.
@@ -240,23 +238,6 @@ pub struct PageSpan {
     pub first: u64,
     /// Number of pages.
     pub count: u64,
-}
-
-impl CpuFeatures {
-    /// Those of this host. Husks and agents of a job compare them, so both must read them here.
-    #[must_use]
-    pub fn of_this_host() -> Self {
-        const OSXSAVE: u32 = 1 << 27;
-        let (one, seven, extended) = (__cpuid(1), __cpuid_count(7, 0), __cpuid(0x8000_0001));
-        let has_xsave = one.ecx & OSXSAVE != 0;
-        Self {
-            leaf1: [one.ecx, one.edx],
-            leaf7: [seven.ebx, seven.ecx, seven.edx],
-            extended: [extended.ecx, extended.edx],
-            xcr0: if has_xsave { crate::sys::xcr0() } else { 0 },
-            xsave_bytes: if has_xsave { __cpuid_count(13, 0).ebx } else { 0 },
-        }
-    }
 }
 
 impl From<PageRange> for PageSpan {

@@ -2,7 +2,8 @@
 //!
 //! Owns the vocabulary of the control connection. Must not know sockets or sessions.
 
-use crate::local::{CpuFeatures, HostStatistics, Member, Purpose};
+use crate::features::CpuFeatures;
+use crate::local::{HostStatistics, Member, Purpose};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -62,6 +63,8 @@ pub enum ToPeer {
         member: SpaceMember,
         /// Processors a job may use here.
         cpus: u16,
+        /// What they can do.
+        cpu: CpuFeatures,
         /// CLOCK_MONOTONIC here when the request came in, in nanoseconds.
         received_ns: u64,
         /// CLOCK_MONOTONIC here when this was sent, in nanoseconds.
@@ -113,6 +116,13 @@ pub enum ToPeer {
     },
     /// Heartbeat of the control connection; a lease runs out without it.
     Heartbeat,
+    /// The root's husk was stopped or goes on (job control); the member's does the same. No answer.
+    PauseSpace {
+        /// The space.
+        space: u32,
+        /// Stopped.
+        is_stopped: bool,
+    },
     /// A member's husk or shard died.
     MemberLost {
         /// The space.
@@ -141,8 +151,6 @@ pub struct SpaceSpec {
     pub groups: Vec<u32>,
     /// The program's name.
     pub program: String,
-    /// CPU features the program may use.
-    pub cpu: CpuFeatures,
     /// Key of the husk-to-husk message codes.
     pub job_key: [u8; 16],
     /// Whether the kernel's part in the stages of faults is measured, too.

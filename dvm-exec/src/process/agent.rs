@@ -5,7 +5,7 @@
 use super::vma::PAGE_BYTES;
 use crate::exit::Failure;
 use crate::sys::mapping;
-use dvm_api::local::{API_VERSION, JobOpened, JobRequest, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, JobRequest, PageSpan, Purpose, ToAgent, ToHusk};
 use dvm_api::socket::{self, SocketError};
 use std::collections::BTreeMap;
 use std::io::Error;
@@ -171,6 +171,10 @@ impl Agent {
     }
 
     fn ask(&self, request: impl FnOnce(u32) -> ToAgent) -> Result<Packet, String> {
+        self.ask_with(&[], request)
+    }
+
+    fn ask_with(&self, descriptors: &[BorrowedFd<'_>], request: impl FnOnce(u32) -> ToAgent) -> Result<Packet, String> {
         let (sender, receiver) = channel();
         let tag = {
             let mut waiting = self.lock();
@@ -182,7 +186,7 @@ impl Agent {
             waiting.answers.insert(tag, sender);
             tag
         };
-        self.send(&request(tag), &[]).map_err(|error| error.to_string())?;
+        self.send(&request(tag), descriptors).map_err(|error| error.to_string())?;
         match receiver.recv() {
             Ok((ToHusk::Failed { reason, .. }, _)) => Err(reason),
             Ok(packet) => Ok(packet),
@@ -190,13 +194,20 @@ impl Agent {
         }
     }
 
-    /// Forgets pages on all hosts; returns when it is done.
+    /// Forgets pages on all hosts, down to their source if they keep it; returns when it is done.
     ///
     /// # Errors
     /// The agent's reason.
-    pub fn discard(&self, first: u64, bytes: u64) -> Result<(), String> {
-        let range = dvm_api::local::PageSpan { first: first / PAGE_BYTES, count: bytes.div_ceil(PAGE_BYTES) };
-        self.ask(|tag| ToAgent::Discard { tag, range }).map(drop)
+    pub fn discard(&self, first: u64, bytes: u64, keeps_source: bool) -> Result<(), String> {
+        self.ask(|tag| ToAgent::Discard { tag, range: span(first, bytes), keeps_source }).map(drop)
+    }
+
+    /// Lets `file`, from `offset` on, be the first content of pages.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn source(&self, first: u64, bytes: u64, file: BorrowedFd<'_>, offset: u64) -> Result<(), String> {
+        self.ask_with(&[file], |tag| ToAgent::Source { tag, range: span(first, bytes), offset }).map(drop)
     }
 
     /// Opens a connection to the husk on `node`.
@@ -218,6 +229,10 @@ impl Agent {
             other => Err(format!("the agent answered {other:?}")),
         }
     }
+}
+
+fn span(first: u64, bytes: u64) -> PageSpan {
+    PageSpan { first: first / PAGE_BYTES, count: bytes.div_ceil(PAGE_BYTES) }
 }
 
 fn tag_of(packet: &ToHusk) -> Option<u32> {

@@ -9,6 +9,7 @@ use super::husk::Root;
 use super::moving;
 use super::service;
 use super::sharing::{self, Pages};
+use super::view::affinity::wished_host;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -87,11 +88,11 @@ pub fn watch(root: &'static Root, agent: &Agent) {
         Watcher { affinity: Affinity::default(), counted: BTreeMap::new(), moved: BTreeMap::new(), looked: Instant::now() };
     loop {
         std::thread::sleep(INTERVAL);
-        root.tasks.expire_wishes(LEAVING_LATEST);
+        root.tasks.let_stay(LEAVING_LATEST);
         // An agent without an answer ends the job by itself.
         let Ok(statistics) = agent.statistics() else { return };
         watcher.look(root, &sharing::join(root, &statistics));
-        for (tid, host) in root.tasks.wishes() {
+        for (tid, host) in root.tasks.asked_to_move() {
             match service::of_host(root, host) {
                 Some(member) => member.ask_to_move(tid),
                 None => moving::interrupt(tid),
@@ -111,10 +112,12 @@ impl Watcher {
         if all < FAULTS_LEAST {
             return;
         }
-        let is_free = |tid: i32| tid != root.pid && !self.moved.contains_key(&tid);
+        let processors: Vec<u32> = root.hosts.iter().map(|host| host.processors).collect();
+        // Where the program itself wants a thread, it stays.
+        let has_wish = |tid| root.tasks.find(tid).is_some_and(|task| wished_host(task.wish().as_ref(), &processors).is_some());
+        let is_free = |tid: i32| tid != root.pid && !self.moved.contains_key(&tid) && !has_wish(tid);
         let places: Vec<Place> =
             places.iter().map(|(tid, host)| Place { tid: *tid, host: *host, is_free: is_free(*tid) }).collect();
-        let processors: Vec<u32> = root.hosts.iter().map(|host| host.processors).collect();
         let moves = self.affinity.decide(&places, &processors, SAVED_LEAST);
         if !moves.is_empty() {
             let mut told = root.autoplace.lock();
@@ -123,7 +126,7 @@ impl Watcher {
         }
         for going in moves {
             self.moved.insert(going.tid, Instant::now());
-            root.tasks.wish(going.tid, going.host);
+            root.tasks.ask_to_move(going.tid, going.host);
         }
     }
 

@@ -2,15 +2,19 @@
 //!
 //! Owns the birth and death of the program's threads at the root. Must not know how a remote thread is carried.
 
+use super::ask::ThreadUsage;
+use super::children;
+use super::features;
 use super::husk::Root;
-use super::moving;
-use super::say;
+use super::moving::{self, Passage};
 use super::shadow;
 use super::sigframe::ThreadState;
+use super::signals;
 use super::thread::{Side, Task, Thread, set_current};
+use super::view::cpuset::CpuSet;
 use super::wire::ThreadStart;
 use crate::sys::context::Block;
-use crate::sys::signal::replace_mask;
+use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
 use std::cell::{Cell, RefCell};
@@ -29,9 +33,9 @@ const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const THREAD_FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
 
 /// What clone or clone3 was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloneRequest {
-    /// `CLONE_*` flags.
+    /// `CLONE_*` flags, with the signal that tells of a process's end in the lowest byte.
     pub flags: u64,
     /// Stack pointer of the child, 0 to keep the parent's.
     pub stack_top: u64,
@@ -41,17 +45,29 @@ pub struct CloneRequest {
     pub child_tid: u64,
     /// FS base of the child.
     pub tls: u64,
+    /// Where the parent finds a descriptor of a child process.
+    pub pidfd: u64,
 }
 
 impl CloneRequest {
-    /// Reads the arguments of clone or clone3.
+    /// Reads the arguments of clone, clone3, fork or vfork.
     ///
     /// # Errors
     /// EFAULT or EINVAL as the kernel would answer.
     pub fn parse(number: i64, arguments: &[u64; 6]) -> Result<Self, i32> {
-        if number == libc::SYS_clone {
-            let [flags, stack_top, parent_tid, child_tid, tls, _] = *arguments;
-            return Ok(Self { flags, stack_top, parent_tid, child_tid, tls });
+        let signal = libc::SIGCHLD as u64;
+        match number {
+            libc::SYS_fork => return Ok(Self { flags: signal, ..Self::default() }),
+            libc::SYS_vfork => {
+                return Ok(Self { flags: (libc::CLONE_VM | libc::CLONE_VFORK) as u64 | signal, ..Self::default() });
+            }
+            libc::SYS_clone => {
+                let [flags, stack_top, parent_tid, child_tid, tls, _] = *arguments;
+                // One argument serves both.
+                let pidfd = if flags & libc::CLONE_PIDFD as u64 != 0 { parent_tid } else { 0 };
+                return Ok(Self { flags, stack_top, parent_tid, child_tid, tls, pidfd });
+            }
+            _ => {}
         }
         let mut words = [0_u64; 8];
         let bytes = (arguments[1] as usize).min(64);
@@ -61,22 +77,33 @@ impl CloneRequest {
         for (at, word) in words.iter_mut().enumerate() {
             *word = user::read_u64(arguments[0] + at as u64 * 8).map_err(|BadAddress| libc::EFAULT)?;
         }
-        let [flags, _pidfd, child_tid, parent_tid, _exit_signal, stack, stack_bytes, tls] = words;
+        let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_bytes, tls] = words;
+        if flags & 0xff != 0 || exit_signal > 64 {
+            return Err(libc::EINVAL);
+        }
         let stack_top = if stack == 0 { 0 } else { stack + stack_bytes };
-        Ok(Self { flags, stack_top, parent_tid, child_tid, tls })
+        Ok(Self { flags: flags | exit_signal, stack_top, parent_tid, child_tid, tls, pidfd })
     }
 
-    fn has(&self, flag: i32) -> bool {
+    /// As the arguments of a call that carries all of it.
+    pub fn to_arguments(self) -> [u64; 6] {
+        [self.flags, self.stack_top, self.parent_tid, self.child_tid, self.tls, self.pidfd]
+    }
+
+    /// From [`CloneRequest::to_arguments`].
+    pub fn from_arguments(arguments: &[u64; 6]) -> Self {
+        let [flags, stack_top, parent_tid, child_tid, tls, pidfd] = *arguments;
+        Self { flags, stack_top, parent_tid, child_tid, tls, pidfd }
+    }
+
+    /// Whether this flag is set.
+    pub fn has(&self, flag: i32) -> bool {
         self.flags & flag as u64 != 0
     }
 }
 
-/// Starts a thread that goes on from `state`; returns its number or a negative error.
-pub fn start(root: &'static Root, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
-    if request.flags & THREAD_FLAGS != THREAD_FLAGS {
-        say::refused("fork, vfork or posix_spawn", "programs cannot start other programs yet");
-        return -i64::from(libc::ENOSYS);
-    }
+/// Starts a thread or a child process of `parent` that goes on from `state`; returns its number or a negative error.
+pub fn start(root: &'static Root, parent: &Task, request: &CloneRequest, mut state: ThreadState, mask: u64) -> i64 {
     state.registers.rax = 0;
     if request.stack_top != 0 {
         state.registers.rsp = request.stack_top;
@@ -84,9 +111,13 @@ pub fn start(root: &'static Root, request: &CloneRequest, mut state: ThreadState
     if request.has(libc::CLONE_SETTLS) {
         state.fs_base = request.tls;
     }
-    let host = root.place();
+    if request.flags & THREAD_FLAGS != THREAD_FLAGS {
+        return children::start(root, request, state, mask);
+    }
+    let wish = parent.wish();
+    let host = root.place(wish.as_ref());
     let (sender, receiver) = channel();
-    let birth = Birth { root, request: *request, state, mask, host };
+    let birth = Birth { root, request: *request, state, mask, host, wish };
     let former = replace_mask(u64::MAX);
     let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || birth.run(&sender));
     replace_mask(former);
@@ -102,14 +133,18 @@ struct Birth {
     state: ThreadState,
     mask: u64,
     host: usize,
+    wish: Option<CpuSet>,
 }
 
 impl Birth {
     fn run(self, sender: &Sender<i32>) {
+        // The thread that started this one may run the program.
+        features::trap(false);
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
-        let mut start = ThreadStart { state: self.state, mask: self.mask, tid, pid: self.root.pid, ..ThreadStart::default() };
+        let start = ThreadStart { state: self.state, mask: self.mask, tid, pid: self.root.pid, ..ThreadStart::default() };
         let task = Task::new(tid, self.host, clear_tid);
+        task.set_wish(self.wish);
         // A bad address is the program's mistake; the kernel ignores it here as well.
         if self.request.has(libc::CLONE_PARENT_SETTID) {
             user::store_u32(self.request.parent_tid, tid as u32).unwrap_or(());
@@ -124,12 +159,12 @@ impl Birth {
             return;
         }
         let mut host = self.host;
+        let mut passage = Passage::new(start);
         loop {
-            let left = if host == 0 { carry(self.root, &task, &start) } else { shadow::serve(self.root, &task, &start) };
+            let left = if host == 0 { carry(self.root, &task, passage) } else { shadow::serve(self.root, &task, passage) };
             let Some(left) = left else { break };
             let former = std::mem::replace(&mut host, task.depart());
-            moving::forget_wishes();
-            start = *left;
+            passage = left;
             if host != former {
                 self.root.autoplace.note(tid, host);
                 self.root.figures.count_thread(host);
@@ -141,11 +176,15 @@ impl Birth {
 
 /// Runs program code on the calling thread, at the root, until the program's thread ends, or leaves: then it gives what the
 /// thread goes on with.
-pub fn carry(root: &'static Root, task: &Arc<Task>, start: &ThreadStart) -> Option<Box<ThreadStart>> {
+pub fn carry(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<Passage> {
     let block = match Block::install(true) {
         Ok(block) => block,
         Err(error) => root.fail(&format!("alternate stack for thread {}: {error}", task.tid)),
     };
+    let start = passage.unpack(block.context());
+    if start.luggage.is_some() {
+        task.set_used_before(ThreadUsage::of(task.tid).before(&start.luggage.used));
+    }
     let thread = Rc::new(Thread {
         tid: task.tid,
         pid: root.pid,
@@ -156,13 +195,19 @@ pub fn carry(root: &'static Root, task: &Arc<Task>, start: &ThreadStart) -> Opti
         side: Side::Root(Arc::clone(task)),
     });
     set_current(Rc::clone(&thread));
-    replace_mask(if start.luggage.is_some() { moving::mask_of_arrival(start.mask) } else { start.mask });
+    features::trap(true);
+    replace_mask(moving::mask_at_start(&start, start.mask & !FAULT_BITS));
     let ran = block.run(&start.state);
     replace_mask(u64::MAX);
+    features::trap(false);
     if let Err(error) = ran {
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
-    thread.departing.take()
+    let Some(left) = thread.departing.take() else {
+        signals::leave_signals(root.pid, task.tid, block.context());
+        return None;
+    };
+    Some(Passage::after(left, block.context()))
 }
 
 /// What the kernel does at the end of a thread, done by us: the robust list, the word to clear, the last one out.
@@ -197,12 +242,12 @@ fn walk_robust_list(task: &Task) {
             }
             let next = user::read_u64(entry & !1)?;
             if entry != pending {
-                release_robust((entry & !1).wrapping_add(offset), task.tid)?;
+                release_robust(entry, offset, task.tid, false)?;
             }
             entry = next;
         }
         if pending != 0 {
-            release_robust((pending & !1).wrapping_add(offset), task.tid)?;
+            release_robust(pending, offset, task.tid, true)?;
         }
         Ok(())
     };
@@ -210,8 +255,16 @@ fn walk_robust_list(task: &Task) {
     walk().unwrap_or(());
 }
 
-fn release_robust(word: u64, tid: i32) -> Result<(), BadAddress> {
+/// Marks one lock as left behind by its owner. An `is_pending` one may have been unlocked without its waiter being woken.
+fn release_robust(entry: u64, offset: u64, tid: i32, is_pending: bool) -> Result<(), BadAddress> {
+    let word = (entry & !1).wrapping_add(offset);
+    if !word.is_multiple_of(4) {
+        return Err(BadAddress);
+    }
     let mut seen = user::read_u32(word)?;
+    if is_pending && seen == 0 {
+        wake_all_kinds(word);
+    }
     while seen & FUTEX_TID_MASK == tid as u32 {
         let dead = (seen & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
         let now = user::exchange_u32(word, seen, dead)?;

@@ -3,7 +3,7 @@
 //! Owns framing on the socket. Must not know what messages mean.
 
 use super::wire::{self, LENGTH_BYTES, Message, Opener, Sealer, Side, WireError};
-use crate::sys::call;
+use crate::sys::{asm, call};
 use std::io::Error;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -173,8 +173,8 @@ fn receive_some(socket: &OwnedFd, into: &mut [u8], flag: Option<&AtomicU32>) -> 
         match result {
             0 => return Err(ConnectionError::Closed),
             count if count > 0 => return Ok(count as usize),
+            asm::NOT_BEGUN | asm::INTERRUPTED => return Err(ConnectionError::Interrupted),
             error => match (-error) as i32 {
-                libc::EINTR if flag.is_some() => return Err(ConnectionError::Interrupted),
                 libc::EINTR => {}
                 libc::ECONNRESET | libc::ETIMEDOUT => return Err(ConnectionError::Closed),
                 error => return Err(Error::from_raw_os_error(error).into()),

@@ -38,6 +38,11 @@ pub fn is_hidden(raw: u64) -> bool {
     i32::try_from(raw as u32).is_ok_and(|raw| HIDDEN.read().unwrap_or_else(PoisonError::into_inner).contains(&raw))
 }
 
+/// Keeps the set as it is until the guard is dropped, so that a forked child finds it whole.
+pub fn freeze() -> impl Drop {
+    HIDDEN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Forgets a hidden descriptor that is about to be closed.
 pub fn reveal(descriptor: &impl AsRawFd) {
     HIDDEN.write().unwrap_or_else(PoisonError::into_inner).remove(&descriptor.as_raw_fd());

@@ -4,6 +4,7 @@
 //! Must not know how the root executes a call; that is [`super::execute`].
 
 use super::calls::{self, Class};
+use super::check;
 use super::clone::{self, CloneRequest};
 use super::execute;
 use super::husk;
@@ -13,6 +14,7 @@ use super::moving;
 use super::signals;
 use super::thread::{Side, Thread, current};
 use crate::sys::context::{Context, Verdict};
+use crate::sys::cpu;
 use crate::sys::signal::{Frame, Register};
 
 /// What became of a call.
@@ -29,6 +31,9 @@ pub fn handle_call(context: &Context, frame: Frame) -> Verdict {
     let number = frame.get(Register::Rax) as i64;
     let order = [Register::Rdi, Register::Rsi, Register::Rdx, Register::R10, Register::R8, Register::R9];
     let arguments = order.map(|register| frame.get(register));
+    if let Side::Child(child) = &thread.side {
+        child.admit(number, &arguments);
+    }
     let mut call = Some((number, arguments));
     if number == libc::SYS_rt_sigreturn {
         signals::return_from_handler(&thread, context, frame);
@@ -40,7 +45,8 @@ pub fn handle_call(context: &Context, frame: Frame) -> Verdict {
         }
     }
     match &thread.side {
-        Side::Root(_) => signals::end_call(husk::expect_root(), &thread, context, frame, call),
+        Side::Root(_) => signals::end_call(&husk::expect_root().actions, &thread, context, frame, call),
+        Side::Child(child) => signals::end_call(&child.actions, &thread, context, frame, call),
         Side::Member(_) => member::end_call(&thread, context, frame, call),
     }
     moving::depart(&thread, context, frame).unwrap_or(Verdict::Resume)
@@ -48,6 +54,9 @@ pub fn handle_call(context: &Context, frame: Frame) -> Verdict {
 
 fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, arguments: &[u64; 6]) -> Outcome {
     let class = calls::classify(number as u64, arguments);
+    if check::is_on() {
+        check::note(number, arguments, &class);
+    }
     match class {
         Class::Answer(value) => return Outcome::Value(value),
         Class::Refuse(refusal) if refusal.quiet => return Outcome::Value(-i64::from(refusal.errno)),
@@ -67,7 +76,8 @@ fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, argume
     let arguments = calls::without_pinning(number as u64, *arguments);
     Outcome::Value(match &thread.side {
         Side::Root(task) => execute::execute(husk::expect_root(), task, context.flag(), number, &arguments),
-        Side::Member(link) => member::delegate(&mut link.borrow_mut(), number, &arguments, &class),
+        Side::Child(child) => child.call(husk::expect_root(), context, number, &arguments),
+        Side::Member(link) => member::delegate(&mut link.borrow_mut(), context, number, &arguments, &class),
     })
 }
 
@@ -78,10 +88,18 @@ fn perform_bookkeeping(thread: &Thread, context: &Context, frame: Frame, number:
             end_thread(thread, arguments[0] as i32);
             return Some(Outcome::End);
         }
-        libc::SYS_clone | libc::SYS_clone3 => start_thread(thread, context, frame, number, arguments),
+        libc::SYS_clone | libc::SYS_clone3 | libc::SYS_fork | libc::SYS_vfork => {
+            start_thread(thread, context, frame, number, arguments)
+        }
         libc::SYS_rt_sigprocmask => signals::change_mask(thread, context, frame, arguments),
         libc::SYS_sigaltstack => local::change_alternate_stack(thread, frame.rsp(), arguments),
         libc::SYS_gettid => i64::from(thread.tid),
+        libc::SYS_execve | libc::SYS_execveat => {
+            if let Side::Member(link) = &thread.side {
+                member::tell_whole_mask(thread, &mut link.borrow_mut());
+            }
+            return None;
+        }
         _ => return None,
     };
     Some(Outcome::Value(value))
@@ -90,6 +108,7 @@ fn perform_bookkeeping(thread: &Thread, context: &Context, frame: Frame, number:
 fn end_thread(thread: &Thread, status: i32) {
     match &thread.side {
         Side::Root(_) => husk::expect_root().note_exit(status),
+        Side::Child(_) => cpu::exit(status),
         Side::Member(link) => member::end_thread(&mut link.borrow_mut(), status),
     }
 }
@@ -101,7 +120,8 @@ fn start_thread(thread: &Thread, context: &Context, frame: Frame, number: i64, a
     };
     let state = frame.state(context.app_fs());
     match &thread.side {
-        Side::Root(_) => clone::start(husk::expect_root(), &request, state, thread.mask.get()),
-        Side::Member(link) => member::start_thread(&mut link.borrow_mut(), &request, state, thread.mask.get()),
+        Side::Child(child) => child.refuse_child(),
+        Side::Root(task) => clone::start(husk::expect_root(), task, &request, state, thread.mask.get()),
+        Side::Member(link) => member::start_thread(&mut link.borrow_mut(), context, &request, state, thread.mask.get()),
     }
 }

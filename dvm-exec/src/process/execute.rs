@@ -1,19 +1,20 @@
 //! Executes a call of the program at the root, on the thread that stands for it there.
 //!
-//! Owns what the root does differently from its kernel: memory, descriptors of the husk, synthesized files, process end.
+//! Owns what the root does differently from its kernel: memory, descriptors of the husk, limits, process end.
 //! Must not know whether the caller is the program's own thread or a shadow.
 
 use super::calls::{self, Class};
+use super::children::replace;
 use super::husk::{Ending, Root};
 use super::thread::Task;
-use super::topology::{self, SpecialPath};
-use super::{descriptors, say};
-use crate::sys::{call, mapping, user};
+use super::{barrier, descriptors, inherit, say, view};
+use crate::sys::{call, user};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const PATH_BYTES_MAX: usize = 4096;
 /// How often a futex call that modifies the word is tried again after its page went away.
-const FUTEX_ATTEMPTS_MAX: u32 = 64;
+const FUTEX_ATTEMPTS_MAX: u32 = 1024;
+/// Bytes of struct robust_list_head.
+const ROBUST_HEAD_BYTES: u64 = 24;
 
 /// Executes call `number`; `flag` keeps it from blocking once a signal waits. Returns the kernel's kind of result.
 pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, arguments: &[u64; 6]) -> i64 {
@@ -35,7 +36,7 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
     if let Some(value) = guard_descriptors(number, arguments) {
         return value;
     }
-    if let Some(value) = special_path(root, number, arguments) {
+    if let Some(value) = view::answer(root, task, number, arguments) {
         return value;
     }
     match number {
@@ -43,15 +44,45 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
             task.clear_tid.store(arguments[0], Ordering::Relaxed);
             i64::from(task.tid)
         }
+        libc::SYS_set_robust_list if arguments[1] != ROBUST_HEAD_BYTES => -i64::from(libc::EINVAL),
         libc::SYS_set_robust_list => {
             task.robust.store(arguments[0], Ordering::Relaxed);
             0
         }
+        libc::SYS_get_robust_list => robust_list(root, task, arguments),
+        libc::SYS_membarrier => barrier::call(root, arguments),
+        libc::SYS_setitimer | libc::SYS_timer_create => {
+            note_partial_clock(root, number, arguments);
+            call::raw_unless(flag, number, arguments)
+        }
         libc::SYS_rt_sigaction => root.actions.call(arguments),
+        libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
-        libc::SYS_futex => futex(flag, arguments),
-        libc::SYS_prlimit64 | libc::SYS_getrlimit => limit(root, number, arguments),
+        libc::SYS_futex => inherit::call(root, task, flag, arguments).unwrap_or_else(|| futex(flag, arguments)),
+        libc::SYS_prlimit64 | libc::SYS_getrlimit | libc::SYS_setrlimit => limit(root, number, arguments),
         _ => call::raw_unless(flag, number, arguments),
+    }
+}
+
+fn robust_list(root: &Root, task: &Task, arguments: &[u64; 6]) -> i64 {
+    let [tid, head, bytes, ..] = *arguments;
+    let found = if tid == 0 { Some(task.robust.load(Ordering::Relaxed)) } else { root.tasks.robust_list(tid as i32) };
+    let Some(list) = found else { return -i64::from(libc::ESRCH) };
+    let stored = user::write(bytes, &ROBUST_HEAD_BYTES.to_le_bytes()).and_then(|()| user::write(head, &list.to_le_bytes()));
+    stored.map_or(-i64::from(libc::EFAULT), |()| 0)
+}
+
+/// Timers on processor time see what the threads use at the root only.
+fn note_partial_clock(root: &Root, number: i64, arguments: &[u64; 6]) {
+    let counts_processor_time = if number == libc::SYS_setitimer {
+        arguments[0] != libc::ITIMER_REAL as u64
+    } else {
+        // Negative clocks name processes and threads.
+        matches!(arguments[0] as i32, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID | i32::MIN..0)
+    };
+    if counts_processor_time && root.hosts.len() > 1 {
+        let host = &root.hosts[0].name;
+        say::once(&format!("{} on processor time counts what threads use on host {host} only", named(number)));
     }
 }
 
@@ -92,62 +123,42 @@ fn guard_descriptors(number: i64, arguments: &[u64; 6]) -> Option<i64> {
 }
 
 fn limit(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
-    let (resource, new, old) =
-        if number == libc::SYS_getrlimit { (arguments[0], 0, arguments[1]) } else { (arguments[1], arguments[2], arguments[3]) };
-    let own = number == libc::SYS_getrlimit || arguments[0] == 0 || arguments[0] == root.pid as u64;
+    let (resource, new, old) = match number {
+        libc::SYS_getrlimit => (arguments[0], 0, arguments[1]),
+        libc::SYS_setrlimit => (arguments[0], arguments[1], 0),
+        _ => (arguments[1], arguments[2], arguments[3]),
+    };
+    let own = number != libc::SYS_prlimit64 || arguments[0] == 0 || arguments[0] == root.pid as u64;
+    if own && resource == u64::from(libc::RLIMIT_AS) {
+        return limit_address_space(root, new, old);
+    }
     if !own || resource != u64::from(libc::RLIMIT_STACK) || new != 0 {
         return call::raw(number, arguments);
     }
-    let (soft, hard) = root.stack_limit;
+    write_limits(old, root.stack_limit)
+}
+
+/// RLIMIT_AS is the program's alone: the husk has reserved all of the program's space.
+fn limit_address_space(root: &Root, new: u64, old: u64) -> i64 {
+    let wanted = if new == 0 { None } else { Some((user::read_u64(new), user::read_u64(new + 8))) };
+    let former = {
+        let mut map = root.space.map();
+        let former = map.limits();
+        match wanted {
+            Some((Ok(soft), Ok(hard))) if soft > hard => return -i64::from(libc::EINVAL),
+            Some((Ok(_), Ok(hard))) if hard > former.1 => return -i64::from(libc::EPERM),
+            Some((Ok(soft), Ok(hard))) => map.set_limits((soft, hard)),
+            Some(_) => return -i64::from(libc::EFAULT),
+            None => {}
+        }
+        former
+    };
+    if old == 0 { 0 } else { write_limits(old, former) }
+}
+
+fn write_limits(to: u64, (soft, hard): (u64, u64)) -> i64 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&soft.to_le_bytes());
     bytes[8..].copy_from_slice(&hard.to_le_bytes());
-    if user::write(old, &bytes).is_err() { -i64::from(libc::EFAULT) } else { 0 }
-}
-
-/// Calls on paths that show one big machine, or the program instead of its husk.
-fn special_path(root: &'static Root, number: i64, arguments: &[u64; 6]) -> Option<i64> {
-    let opened = calls::opened_path(number as u64)?;
-    let path = user::read_text(arguments[opened.path as usize], PATH_BYTES_MAX).ok()?;
-    let special = topology::recognise(&path, root.pid as u32)?;
-    if special == SpecialPath::Executable {
-        return Some(on_executable(root, number, arguments, opened));
-    }
-    if special == SpecialPath::Hidden {
-        return Some(-i64::from(libc::EACCES));
-    }
-    if !opened.opens {
-        return None;
-    }
-    let host_text = || std::fs::read_to_string(String::from_utf8_lossy(&path).as_ref()).unwrap_or_default();
-    let processors = root.processors;
-    let text = match special {
-        SpecialPath::CpuList => topology::cpu_list(processors),
-        SpecialPath::CpuInfo => topology::cpu_info(&host_text(), processors),
-        SpecialPath::Stat => topology::stat(&host_text(), processors),
-        SpecialPath::MemoryInfo => topology::memory_info(&host_text(), root.hosts.len() as u32),
-        SpecialPath::Maps => root.space.map().maps_text(),
-        SpecialPath::Executable | SpecialPath::Hidden => return None,
-    };
-    let flags = if number == libc::SYS_open { arguments[1] } else { arguments[2] };
-    let is_cloexec = flags & libc::O_CLOEXEC as u64 != 0;
-    Some(match mapping::file_of_text(text.as_bytes(), is_cloexec) {
-        Ok(descriptor) => i64::from(descriptor),
-        Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::ENOMEM)),
-    })
-}
-
-fn on_executable(root: &Root, number: i64, arguments: &[u64; 6], opened: calls::OpenedPath) -> i64 {
-    if opened.opens {
-        let Ok(path) = std::ffi::CString::new(root.executable.clone()) else { return -i64::from(libc::ENOENT) };
-        let mut changed = *arguments;
-        changed[opened.path as usize] = path.as_ptr() as u64;
-        return call::raw(number, &changed);
-    }
-    let at = opened.path as usize;
-    let bytes = (arguments[at + 2] as usize).min(root.executable.len());
-    if user::write(arguments[at + 1], &root.executable[..bytes]).is_err() {
-        return -i64::from(libc::EFAULT);
-    }
-    bytes as i64
+    if user::write(to, &bytes).is_err() { -i64::from(libc::EFAULT) } else { 0 }
 }

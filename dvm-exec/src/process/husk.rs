@@ -5,31 +5,35 @@
 use super::agent::{self, Agent, Opened};
 use super::autoplace::{self, AutoPlace};
 use super::clone;
+use super::features::{self, Masking};
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
+use super::moving::{self, Passage};
 use super::placement::Placement;
 use super::service::Member;
+use super::sigframe::SignalInfo;
 use super::signals::{self, Actions};
 use super::sites::Sites;
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
+use super::view::Image;
+use super::view::affinity::wished_host;
+use super::view::cpuset::CpuSet;
 use super::wire::ThreadStart;
-use super::{descriptors, hotpages, say};
+use super::{check, descriptors, hotpages, preload, say, trace};
 use crate::exit::Failure;
+use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
 use crate::sys::{call, cpu, mapping, user};
-use dvm_api::local::{CpuFeatures, JobRequest, ToAgent, ToHusk};
-use std::os::fd::{AsFd, OwnedFd};
+use dvm_api::local::{JobRequest, ToAgent, ToHusk};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-
-const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
-/// The library of `--page-allocator`.
-const ALLOCATOR: &str = "libdvm_alloc.so";
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -56,8 +60,20 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
     pub is_local_test: bool,
+    /// This process only, and what would be refused is shown at the end.
+    pub is_check: bool,
+    /// Run although a host lacks features that cannot be hidden.
+    pub accepts_unequal: bool,
+    /// Show a line for each delegated call.
+    pub has_strace: bool,
+    /// Where these lines go, stderr if left out.
+    pub output: Option<PathBuf>,
     /// The stack limit the user had: soft, hard.
     pub stack_limit: (u64, u64),
+    /// The limit of open files the user had: soft, hard.
+    pub files_limit: (u64, u64),
+    /// The program's file, if it is not to be found by its name.
+    pub image: Option<PathBuf>,
 }
 
 /// How a program ends.
@@ -93,12 +109,15 @@ pub struct Root {
     pub figures: Figures,
     /// Hosts, the root first.
     pub hosts: Vec<Host>,
-    /// Processors of all hosts.
-    pub processors: u32,
     /// Path of the program.
     pub executable: Vec<u8>,
+    /// Processor features that the program must not see.
+    pub masking: Masking,
+    image: OnceLock<Image>,
     /// Stack limit the program sees.
     pub stack_limit: (u64, u64),
+    /// How the program was scheduled at its start.
+    pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
     /// What `--place auto` has done.
@@ -108,7 +127,8 @@ pub struct Root {
     /// Husks of the other hosts, once connected.
     pub members: Arc<OnceLock<Vec<Arc<Member>>>>,
     agent: Option<Arc<Agent>>,
-    options: Options,
+    /// What the user asked for.
+    pub options: Options,
     /// Threads placed so far, the first included.
     placed: AtomicU64,
     is_ending: AtomicBool,
@@ -117,10 +137,11 @@ pub struct Root {
 }
 
 static USERFAULTFD: OnceLock<OwnedFd> = OnceLock::new();
+static DEVICE: OnceLock<OwnedFd> = OnceLock::new();
 static ROOT: OnceLock<Root> = OnceLock::new();
 static CORRECTION_NS: AtomicI64 = AtomicI64::new(0);
-static PROCESSORS: AtomicU32 = AtomicU32::new(1);
 static PROCESSOR_FIRST: AtomicU32 = AtomicU32::new(0);
+static PROCESSOR_END: AtomicU32 = AtomicU32::new(1);
 
 /// The root's state, if this process is the root.
 pub fn root() -> Option<&'static Root> {
@@ -132,25 +153,25 @@ pub fn expect_root() -> &'static Root {
     ROOT.get().expect("threads of the root exist only after the root's state")
 }
 
+/// The open `/dev/userfaultfd` that the agent gave this husk, for its children.
+pub fn userfaultfd_device() -> Option<BorrowedFd<'static>> {
+    DEVICE.get().map(AsFd::as_fd)
+}
+
 /// What is added to this host's clocks that count from the boot.
 pub fn clock_correction_ns() -> i64 {
     CORRECTION_NS.load(Ordering::Relaxed)
 }
 
-/// Processors of all hosts of the job.
-pub fn processors() -> u32 {
-    PROCESSORS.load(Ordering::Relaxed)
-}
-
-/// Number of this host's first processor among all.
-pub fn processor_first() -> u32 {
-    PROCESSOR_FIRST.load(Ordering::Relaxed)
+/// Numbers of this host's processors among all.
+pub fn processors() -> Range<u32> {
+    PROCESSOR_FIRST.load(Ordering::Relaxed)..PROCESSOR_END.load(Ordering::Relaxed)
 }
 
 /// Says what this host is in the job.
-pub fn set_topology(processors: u32, processor_first: u32, correction_ns: i64) {
-    PROCESSORS.store(processors, Ordering::Relaxed);
-    PROCESSOR_FIRST.store(processor_first, Ordering::Relaxed);
+pub fn set_topology(processors: Range<u32>, correction_ns: i64) {
+    PROCESSOR_FIRST.store(processors.start, Ordering::Relaxed);
+    PROCESSOR_END.store(processors.end, Ordering::Relaxed);
     CORRECTION_NS.store(correction_ns, Ordering::Relaxed);
 }
 
@@ -164,7 +185,8 @@ pub fn map_vdso() -> Result<u64, Failure> {
     let Ok(bytes) = user::read_vec(range.start, (range.end - range.start) as usize) else { return Ok(0) };
     let Ok(table) = Table::for_host(&bytes, range.start) else { return Ok(0) };
     let mut table = table.with_correction(clock_correction_ns());
-    table.processor_first = u64::from(processor_first());
+    table.processor_first = u64::from(processors().start);
+    table.processors = u64::from(processors().end - processors().start);
     let map = |address, bytes: &[u8], protection| {
         mapping::map_bytes(address, bytes, protection)
             .map_err(|error| Failure::Unsupported(format!("cannot map the vdso at {address:#x}: {error}")))
@@ -184,19 +206,36 @@ pub fn run(options: Options) -> Failure {
 
 fn start(options: Options) -> Result<Failure, Failure> {
     say::keep_stderr();
+    mapping::keep_view_out_of_cores();
     if !cpu::has_fsgsbase() {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
-    let program = Program::find(&options.command[0], options.command.clone())?;
-    let allocator = options.has_page_allocator.then(|| page_allocator(&program)).transpose()?;
+    if options.is_check {
+        check::start();
+    }
+    if options.has_strace {
+        trace::open(options.output.as_deref())?;
+    }
+    let arguments = options.command.clone();
+    let program = match &options.image {
+        Some(path) => Program::at(path.clone(), arguments)?,
+        None => Program::find(&options.command[0], arguments)?,
+    };
+    // The user did not choose a program that another one executes.
+    let has_allocator = options.has_page_allocator && !(options.image.is_some() && program.is_static());
+    let allocator = has_allocator.then(|| preload::allocator(&program)).transpose()?;
     let root = open_job(options, &program)?;
+    if let Some(bytes) = memory_bytes(root.hosts.len() as u64) {
+        root.space.map().set_promise(bytes);
+    }
     let vdso = map_vdso()?;
-    let environment = environment(root.hosts.len(), allocator.as_deref());
-    let state = program.load(&root.space, &environment, vdso)?;
+    let environment = environment(root.hosts.len(), &root.masking, allocator.as_deref());
+    let state = program.load(&root.space, &environment, vdso, &root.masking)?;
+    let image = Image::read(state.registers.rsp);
+    root.image.get_or_init(|| image.expect("the loader has just written the program's stack"));
     name_process(&program);
     root.actions.inherit();
-    signals::install(true, root.options.placement == Placement::Auto)
-        .map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
+    signals::install(true, moving::is_wanted()).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
     drop(program);
     let task = Task::new(root.pid, 0, 0);
     root.tasks.add(&task);
@@ -204,47 +243,41 @@ fn start(options: Options) -> Result<Failure, Failure> {
     let mask = replace_mask(u64::MAX);
     let start = ThreadStart { state, mask, tid: root.pid, pid: root.pid, ..ThreadStart::default() };
     // The first thread is never asked to leave.
-    clone::carry(root, &task, &start);
+    clone::carry(root, &task, Passage::new(start));
     clone::bury(root, &task);
     loop {
         call::raw(libc::SYS_pause, &[0; 6]);
     }
 }
 
+/// Memory and swap of all hosts, taken to be alike; none where the kernel promises without limit.
+fn memory_bytes(hosts: u64) -> Option<u64> {
+    let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?;
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let total = kibibytes("MemTotal:")? + kibibytes("SwapTotal:").unwrap_or(0);
+    (policy.trim() != "1").then(|| total.saturating_mul(1024).saturating_mul(hosts.max(1)))
+}
+
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
 /// pages back and forth. What the user has set stays.
-fn environment(hosts: usize, allocator: Option<&Path>) -> Vec<Vec<u8>> {
+fn environment(hosts: usize, masking: &Masking, allocator: Option<&Path>) -> Vec<Vec<u8>> {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    let tunables = masking.tunables(std::env::var(TUNABLES).ok().as_deref());
     const CALM: [(&str, &str); 2] = [("GOMP_SPINCOUNT", "0"), ("OMP_WAIT_POLICY", "passive")];
     let added = CALM.into_iter().filter(|(name, _)| hosts > 1 && std::env::var_os(name).is_none());
-    let preload = allocator.map(|path| {
-        let others = std::env::var_os(PRELOAD_VARIABLE).unwrap_or_default();
-        [PRELOAD_VARIABLE.as_bytes(), b"=", path.as_os_str().as_bytes(), b" ", others.as_bytes()].concat()
-    });
-    let is_kept = |name: &std::ffi::OsString| name != LIMIT_VARIABLE && (preload.is_none() || name != PRELOAD_VARIABLE);
+    let others = std::env::var_os(preload::VARIABLE).unwrap_or_default();
+    let preloaded = allocator.map(|path| preload::with(path, others.as_bytes()));
+    let is_kept = |name: &std::ffi::OsStr| {
+        name != LIMIT_VARIABLE && (name != TUNABLES || tunables.is_none()) && (name != preload::VARIABLE || preloaded.is_none())
+    };
     let own = std::env::vars_os().filter(|(name, _)| is_kept(name));
     own.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
         .chain(added.map(|(name, value)| format!("{name}={value}").into_bytes()))
-        .chain(preload.clone())
+        .chain(tunables.as_ref().map(|value| format!("{TUNABLES}={value}").into_bytes()))
+        .chain(preloaded.clone())
         .collect()
-}
-
-/// The library of `--page-allocator`, beside this program; refused where nothing would load it.
-fn page_allocator(program: &Program) -> Result<PathBuf, Failure> {
-    if program.is_static() {
-        let path = program.path.display();
-        return Err(Failure::NotRunnable(format!(
-            "{path} is linked statically, so that --page-allocator cannot replace its malloc: leave the option out"
-        )));
-    }
-    let own = std::env::current_exe().map_err(|error| Failure::Internal(format!("cannot find this program's file: {error}")))?;
-    let path = own.with_file_name(ALLOCATOR);
-    if !path.exists() {
-        return Err(Failure::NotRunnable(format!(
-            "--page-allocator needs {}, which does not exist: install it there",
-            path.display()
-        )));
-    }
-    Ok(path)
 }
 
 struct Job {
@@ -253,12 +286,14 @@ struct Job {
     agent: Option<Arc<Agent>>,
     members: Arc<OnceLock<Vec<Arc<Member>>>>,
     job_key: [u8; 16],
+    masking: Masking,
+    /// Whether threads find on each host the register sets that they have on another.
+    is_alike: bool,
 }
 
 fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
-    let job = if options.is_local_test { alone()? } else { with_agent(&options, program)? };
-    let processors = job.hosts.iter().map(|host| host.processors).sum();
-    set_topology(processors, 0, 0);
+    let job = if options.is_local_test || options.is_check { alone()? } else { with_agent(&options, program)? };
+    set_topology(0..job.hosts[0].processors, 0);
     let root = Root {
         pid: cpu::thread_id(),
         space: Space::new(job.memory),
@@ -268,9 +303,11 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         hosts: job.hosts,
         members: job.members,
         agent: job.agent,
-        processors,
         executable: program.path.as_os_str().as_bytes().to_vec(),
+        masking: job.masking,
+        image: OnceLock::new(),
         stack_limit: options.stack_limit,
+        scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
         autoplace: AutoPlace::default(),
         sites: Sites::new(options.hot_pages > 0),
@@ -281,6 +318,7 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
     };
     let root = ROOT.get_or_init(|| root);
     connect(root, &job.job_key)?;
+    watch_placement(root, job.is_alike)?;
     Ok(root)
 }
 
@@ -288,7 +326,15 @@ fn alone() -> Result<Job, Failure> {
     let memory = LocalMemory::new().map_err(|error| Failure::Unsupported(format!("cannot map the space: {error}")))?;
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
     let host = Host { name: "local".to_owned(), node: 0, processors };
-    Ok(Job { memory: Box::new(memory), hosts: vec![host], agent: None, members: Arc::default(), job_key: [0; 16] })
+    Ok(Job {
+        memory: Box::new(memory),
+        hosts: vec![host],
+        agent: None,
+        members: Arc::default(),
+        job_key: [0; 16],
+        masking: Masking::default(),
+        is_alike: true,
+    })
 }
 
 fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
@@ -296,15 +342,19 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
     let request = JobRequest {
         hosts: options.hosts.clone(),
         program: program.path.display().to_string(),
-        cpu: CpuFeatures::of_this_host(),
         has_stages: options.has_stages,
         has_sketch: options.hot_pages > 0 || options.placement == Placement::Auto,
     };
     let Opened { job, space, device } = agent.open_job(request)?;
+    let masking = features::judge(&job.members, options.accepts_unequal)?;
+    masking.arm();
+    let is_alike = features::save_alike(&job.members);
     let (view, userfaultfd) = map_view(&space, &device)?;
     agent.hand_over(userfaultfd.as_fd())?;
     // The duplicate must outlive every thread of the program: it is never closed.
     USERFAULTFD.get_or_init(|| userfaultfd);
+    let device = descriptors::hide(device).map_err(|error| Failure::Internal(format!("userfaultfd device: {error}")))?;
+    DEVICE.get_or_init(|| device);
     let hosts = job
         .members
         .iter()
@@ -312,7 +362,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         .collect();
     let (agent, members) = (Arc::new(agent), Arc::default());
     let memory = JobMemory::new(view, Arc::clone(&agent), Arc::clone(&members));
-    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key })
+    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key, masking, is_alike })
 }
 
 /// Listens to the agent and opens the service connections.
@@ -340,13 +390,14 @@ fn connect(root: &'static Root, job_key: &[u8; 16]) -> Result<(), Failure> {
     replace_mask(former);
     let members = connected?;
     root.members.get_or_init(|| members);
-    watch_placement(root, agent)?;
     Ok(())
 }
 
 /// Starts the thread of `--place auto`, if the job wants it and has hosts to choose from.
-fn watch_placement(root: &'static Root, agent: &Arc<Agent>) -> Result<(), Failure> {
-    if root.options.placement != Placement::Auto || root.hosts.len() < 2 {
+fn watch_placement(root: &'static Root, is_alike: bool) -> Result<(), Failure> {
+    let Some(agent) = root.agent.as_ref().filter(|_| moving::is_wanted() && root.hosts.len() > 1) else { return Ok(()) };
+    if !is_alike {
+        say::line("the processors of the hosts save different registers: --place auto moves no thread");
         return Ok(());
     }
     let agent = Arc::clone(agent);
@@ -365,8 +416,12 @@ fn name_process(program: &Program) {
 }
 
 impl Root {
-    /// The host for the next thread, an index into `hosts`.
-    pub fn place(&self) -> usize {
+    /// The host for the next thread, an index into `hosts`: the one in which all of its wish lies, or by `--place`.
+    pub fn place(&self, wish: Option<&CpuSet>) -> usize {
+        let processors: Vec<u32> = self.hosts.iter().map(|host| host.processors).collect();
+        if let Some(host) = wished_host(wish, &processors).filter(|host| *host <= self.members().len()) {
+            return host;
+        }
         let number = self.placed.fetch_add(1, Ordering::Relaxed);
         let count = self.members().len() + 1;
         let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();
@@ -377,6 +432,11 @@ impl Root {
         };
         let room: Vec<usize> = self.hosts.iter().take(count).map(room).collect();
         self.options.placement.host(number, &living, &room)
+    }
+
+    /// What the loader put on the program's stack.
+    pub fn image(&self) -> Image {
+        self.image.get().cloned().unwrap_or_default()
     }
 
     /// Husks of the other hosts; empty until they are connected.
@@ -441,6 +501,14 @@ impl Root {
         if self.is_told.swap(true, Ordering::SeqCst) {
             return;
         }
+        if self.options.is_check {
+            say::raw(&check::table(&String::from_utf8_lossy(&self.executable)));
+        }
+        self.show_figures();
+        self.end_job(status);
+    }
+
+    fn show_figures(&self) {
         if self.options.stat || self.options.stat_json.is_some() {
             let report = Report::gather(self, self.agent.as_deref());
             if self.options.stat {
@@ -458,17 +526,28 @@ impl Root {
         if let (Some(agent), 1..) = (&self.agent, self.options.hot_pages) {
             say::raw(&hotpages::report(self, agent, self.options.hot_pages));
         }
-        self.end_job(status);
     }
 
-    /// Ends the program on all hosts, and this process with it.
-    pub fn finish(&self, ending: Ending) -> ! {
+    /// This process is about to go on as another program; waits for ever if it is ending already. The job ends when the kernel
+    /// has ended the program's other threads and closes the agent's socket: not before, for those threads still need pages.
+    pub fn leave_job(&self) {
+        self.begin_end();
+        self.show_figures();
+    }
+
+    /// From now on a lost host is none; only the first caller comes back.
+    fn begin_end(&self) {
         if self.is_ending.swap(true, Ordering::SeqCst) {
             replace_mask(u64::MAX);
             loop {
                 call::raw(libc::SYS_pause, &[0; 6]);
             }
         }
+    }
+
+    /// Ends the program on all hosts, and this process with it.
+    pub fn finish(&self, ending: Ending) -> ! {
+        self.begin_end();
         self.prepare_death(match ending {
             Ending::Exit(status) => status,
             Ending::Signal(signal) => 128 + signal,
@@ -476,12 +555,25 @@ impl Root {
         match ending {
             Ending::Exit(status) => cpu::exit(status),
             Ending::Signal(signal) => {
+                if cpu::limit(libc::RLIMIT_CORE).is_ok_and(|(soft, _)| soft > 0) && signals::dumps_core(signal) {
+                    say::line("a core file holds the husk of this host, none of the program's memory");
+                }
                 set_disposition(signal, Disposition::Default).unwrap_or(());
                 call::raw(libc::SYS_tgkill, &[self.pid as u64, cpu::thread_id() as u64, signal as u64, 0, 0, 0]);
                 replace_mask(0);
                 cpu::exit(128 + signal)
             }
         }
+    }
+
+    /// Ends the program by a signal that thread `tid` on `host` got for what it did at `ip`.
+    pub fn die_of_fault(&self, tid: i32, host: &str, info: &SignalInfo, ip: u64) -> ! {
+        let (signal, address) = (info.signal(), info.address());
+        say::line(&format!("fatal signal {signal} in thread {tid} on host {host} at {ip:#x}, address {address:#x}"));
+        if let Some(reason) = self.space.explain(address).filter(|_| signal == libc::SIGSEGV) {
+            say::line(&format!("thread {tid}: {reason}"));
+        }
+        self.finish(Ending::Signal(signal))
     }
 
     /// Ends the job because the husk cannot go on.
@@ -491,12 +583,20 @@ impl Root {
     }
 }
 
-/// Descriptor numbers the program may still use do not reach the husk's own.
+/// Descriptor numbers the program may still use do not reach the husk's own. Returns the limit that the user had: soft, hard.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn make_room_for_descriptors() -> Result<(), std::io::Error> {
+pub fn make_room_for_descriptors() -> Result<(u64, u64), std::io::Error> {
     let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE)?;
-    let wanted = descriptors::FLOOR + descriptors::COUNT_MAX;
-    if soft < wanted { cpu::set_limit(libc::RLIMIT_NOFILE, wanted.min(hard), hard) } else { Ok(()) }
+    let raised = raised_files_limit(hard);
+    if soft < raised {
+        cpu::set_limit(libc::RLIMIT_NOFILE, raised, hard)?;
+    }
+    Ok((soft, hard))
+}
+
+/// What [`make_room_for_descriptors`] raises a lower limit to.
+pub fn raised_files_limit(hard: u64) -> u64 {
+    (descriptors::FLOOR + descriptors::COUNT_MAX).min(hard)
 }

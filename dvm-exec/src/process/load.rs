@@ -4,6 +4,7 @@
 //! ([`super::stack`]).
 
 use super::elf::{ElfError, Executable, FileBytes, LoadPlan, ProgramFile};
+use super::features::Masking;
 use super::memory::Space;
 use super::sigframe::ThreadState;
 use super::stack::{self, Auxiliary, StackContents};
@@ -56,8 +57,15 @@ impl Program {
     /// # Errors
     /// With the exit code shells use: 127 not found, 126 not runnable; own codes for files that are no 64-bit ELF.
     pub fn find(name: &[u8], arguments: Vec<Vec<u8>>) -> Result<Self, Failure> {
-        let mut path = search(name)?;
-        let mut arguments = arguments;
+        Self::at(search(name)?, arguments)
+    }
+
+    /// As [`Program::find`], for a path that is known.
+    ///
+    /// # Errors
+    /// As [`Program::find`].
+    pub fn at(path: PathBuf, arguments: Vec<Vec<u8>>) -> Result<Self, Failure> {
+        let (mut path, mut arguments) = (path, arguments);
         for _ in 0..SCRIPT_DEPTH_MAX {
             let (file, metadata) = open(&path)?;
             match ProgramFile::read(&Image(&file, metadata.len())).map_err(|error| refuse(&path, &error))? {
@@ -89,13 +97,18 @@ impl Program {
     ///
     /// # Errors
     /// When the interpreter is missing or memory is refused.
-    pub fn load(&self, space: &Space, environment: &[Vec<u8>], vdso: u64) -> Result<ThreadState, Failure> {
+    pub fn load(&self, space: &Space, environment: &[Vec<u8>], vdso: u64, masking: &Masking) -> Result<ThreadState, Failure> {
         let plan = self.executable.plan(self.base()).map_err(|error| refuse(&self.path, &error))?;
         place(space, &self.file, &self.path, &plan)?;
         let heap = plan.span.end.next_multiple_of(PAGE_BYTES);
         space.map().set_heap(heap, heap + HEAP_BYTES_MAX);
         let interpreter = plan.interpreter.as_ref().map(|name| load_interpreter(space, name)).transpose()?;
-        let auxiliary = self.auxiliary(&plan, interpreter.as_ref().map_or(0, |plan| plan.bias), vdso);
+        let mut auxiliary = self.auxiliary(&plan, interpreter.as_ref().map_or(0, |plan| plan.bias), vdso);
+        auxiliary.signal_stack_bytes_min += masking.frame_bytes_more;
+        if !masking.names.is_empty() {
+            // AT_HWCAP is EDX of leaf 1.
+            auxiliary.hwcap &= u64::from(masking.common.leaf1[1]);
+        }
         let entry = interpreter.as_ref().map_or(plan.entry, |plan| plan.entry);
         let stack_pointer = self.build_stack(space, environment, auxiliary, plan.executable_stack)?;
         let mut state = ThreadState::default();
@@ -152,6 +165,34 @@ impl Program {
             .map_err(|_| Failure::Internal("the new stack cannot be written".to_owned()))?;
         Ok(image.stack_pointer)
     }
+}
+
+/// Whether a program at `path` would run here: all that a husk loads is readable, for this processor and without rights of
+/// its own. Anything else is for the kernel to run, or to refuse.
+pub fn is_loadable(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..=SCRIPT_DEPTH_MAX {
+        let Ok((file, metadata)) = open(&path) else { return false };
+        if !cpu::may_execute(&path) || has_rights(&path, &metadata) {
+            return false;
+        }
+        match ProgramFile::read(&Image(&file, metadata.len())) {
+            Ok(ProgramFile::Script { interpreter, .. }) => path = PathBuf::from(std::ffi::OsString::from_vec(interpreter)),
+            Ok(ProgramFile::Elf(executable)) => {
+                let base = if executable.is_relocatable() { PROGRAM_BASE } else { 0 };
+                let interpreter = executable.plan(base).map(|plan| plan.interpreter);
+                return interpreter.is_ok_and(|name| name.is_none_or(|name| cpu::may_execute(Path::new(&name))));
+            }
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether a program starts with more rights than its caller.
+fn has_rights(path: &Path, metadata: &Metadata) -> bool {
+    const SET_ID: u32 = 0o6000;
+    metadata.permissions().mode() & SET_ID != 0 || cpu::has_capabilities(path)
 }
 
 fn search(name: &[u8]) -> Result<PathBuf, Failure> {
@@ -231,7 +272,7 @@ fn place(space: &Space, file: &File, path: &Path, plan: &LoadPlan) -> Result<(),
     let pages = plan.pages();
     for part in &pages {
         let kind = match part.file_offset {
-            Some(offset) => AreaKind::File { file: identity.clone(), offset, shared: false },
+            Some(offset) => AreaKind::File { file: identity.clone(), offset, shared: false, end: u64::MAX },
             None => AreaKind::Anonymous { shared: false },
         };
         put(space, Area { range: part.range.clone(), protection: Protection::READ_WRITE, kind })?;

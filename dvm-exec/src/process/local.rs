@@ -1,13 +1,15 @@
 //! Calls answered on the host where the thread runs: clocks, sleeps, identity, FS base, the alternate stack.
 //!
-//! Owns those answers. Results go through husk memory, because a member's kernel would refuse pages that the member has
+//! Owns those answers, and which clocks are the host's own. Results go through husk memory, because a member's kernel would refuse pages that the member has
 //! not yet been granted. Must not ask the root.
 
+use super::ask::{self, ResourceUsage, ThreadUsage};
 use super::husk;
-use super::thread::Thread;
+use super::thread::{Side, Thread};
+use super::view::usage::CpuClock;
 use crate::sys::context::Context;
 use crate::sys::user::{self, BadAddress};
-use crate::sys::{call, cpu};
+use crate::sys::{asm, call, cpu};
 
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
@@ -20,11 +22,15 @@ pub fn answer(thread: &Thread, context: &Context, number: i64, arguments: &[u64;
         libc::SYS_getpid => Ok(i64::from(thread.pid)),
         libc::SYS_sched_yield => Ok(call::raw(number, arguments)),
         libc::SYS_arch_prctl => change_fs(context, arguments),
-        libc::SYS_clock_gettime | libc::SYS_clock_getres => time_out(number, arguments),
+        libc::SYS_clock_gettime => match own_clock(thread, arguments[0]) {
+            OwnClock::None => return None,
+            OwnClock::Thread => thread_time(thread, arguments),
+            OwnClock::Host => time_out(number, arguments),
+        },
+        libc::SYS_clock_getres => time_out(number, arguments),
+        libc::SYS_getrusage => thread_usage(thread, arguments),
         libc::SYS_gettimeofday | libc::SYS_time => coarse_time(number, arguments),
         libc::SYS_nanosleep | libc::SYS_clock_nanosleep => sleep(context, number, arguments),
-        libc::SYS_sched_getaffinity => affinity(arguments),
-        libc::SYS_sched_setaffinity => Ok(0),
         libc::SYS_getcpu => processor(arguments),
         _ => return None,
     };
@@ -107,41 +113,73 @@ fn sleep(context: &Context, number: i64, arguments: &[u64; 6]) -> Result<i64, Ba
         let total = (time[0] as i64).saturating_mul(SECOND_NS).saturating_add(time[1] as i64) - husk::clock_correction_ns();
         time = [total.div_euclid(SECOND_NS) as u64, total.rem_euclid(SECOND_NS) as u64];
     }
-    let mut left = [0_u64; 2];
+    let mut left = time;
     let result = loop {
         let raw = [clock, flags, time.as_ptr() as u64, left.as_mut_ptr() as u64, 0, 0];
         let result = call::raw_unless(context.flag(), libc::SYS_clock_nanosleep, &raw);
-        if result != -i64::from(libc::EINTR) || context.is_signalled() {
+        if result != asm::INTERRUPTED {
             break result;
         }
-        // What broke the sleep off was not for the program: a wish that the thread moves.
+        // No signal of the program broke the sleep off: the thread was asked to move.
         if !is_absolute {
             time = left;
         }
     };
     if result == -i64::from(libc::EINTR) && !is_absolute && rest != 0 {
-        // A sleep that was broken off before it began has everything left.
-        let left = if left == [0; 2] { time } else { left };
         user::write(rest, &pair(left))?;
     }
     Ok(result)
 }
 
-fn affinity(arguments: &[u64; 6]) -> Result<i64, BadAddress> {
-    match super::topology::affinity_mask(husk::processors(), arguments[1]) {
-        Ok(mask) => {
-            user::write(arguments[2], &mask)?;
-            Ok(mask.len() as i64)
-        }
-        Err(error) => Ok(-i64::from(error)),
+/// Who knows a clock.
+enum OwnClock {
+    /// This host's kernel.
+    Host,
+    /// This host's kernel, for the thread alone.
+    Thread,
+    /// The root: CPU time of the program or of another thread.
+    None,
+}
+
+fn own_clock(thread: &Thread, clock: u64) -> OwnClock {
+    match CpuClock::of(clock) {
+        None if (clock as i32) < 0 => OwnClock::None,
+        None => OwnClock::Host,
+        Some(CpuClock { is_thread: true, of: 0, .. }) => OwnClock::Thread,
+        Some(CpuClock { is_thread: true, of, kind: CpuClock::RUN }) if of == thread.tid => OwnClock::Thread,
+        Some(_) => OwnClock::None,
     }
+}
+
+/// What the kernel thread had used before it carried this thread of the program, less what that used elsewhere.
+pub fn used_before(thread: &Thread) -> ThreadUsage {
+    match &thread.side {
+        Side::Root(task) => task.used_before(),
+        Side::Child(_) => ThreadUsage::default(),
+        Side::Member(link) => link.borrow().used_before(),
+    }
+}
+
+fn thread_time(thread: &Thread, arguments: &[u64; 6]) -> Result<i64, BadAddress> {
+    let used = ask::since(cpu::thread_time_ns(), used_before(thread).cpu_ns);
+    user::write(arguments[1], &pair([used / 1_000_000_000, used % 1_000_000_000]))?;
+    Ok(0)
+}
+
+/// getrusage(RUSAGE_THREAD).
+fn thread_usage(thread: &Thread, arguments: &[u64; 6]) -> Result<i64, BadAddress> {
+    let mut usage = ResourceUsage::of_kernel(libc::RUSAGE_THREAD);
+    usage.subtract_times(&used_before(thread));
+    user::write(arguments[1], &usage.to_bytes())?;
+    Ok(0)
 }
 
 fn processor(arguments: &[u64; 6]) -> Result<i64, BadAddress> {
     let (mut number, mut node) = (0_u32, 0_u32);
     let result = call::raw(libc::SYS_getcpu, &[&raw mut number as u64, &raw mut node as u64, 0, 0, 0, 0]);
     if arguments[0] != 0 {
-        user::write(arguments[0], &(number + husk::processor_first()).to_le_bytes())?;
+        let own = husk::processors();
+        user::write(arguments[0], &(own.start + number % (own.end - own.start).max(1)).to_le_bytes())?;
     }
     if arguments[1] != 0 {
         user::write(arguments[1], &node.to_le_bytes())?;

@@ -3,16 +3,24 @@
 //! Owns that conversation, from a thread's start to its end. Must not execute calls, except those that
 //! [`super::local`] answers.
 
-use super::calls::{self, Class, marshal};
+use super::ask::ThreadUsage;
+use super::calls::{Class, marshal};
 use super::clone::CloneRequest;
 use super::connection::{Connection, ConnectionError};
-use super::memberhusk::{MemberHusk, member};
+use super::features;
+use super::interrupted::BrokenCall;
+use super::memberhusk::{Carrier, MemberHusk, member};
+use super::moving;
+use super::say;
 use super::sigframe::{SignalInfo, ThreadState};
-use super::signals::{self, deliver, repeat, restart_if_wanted, temporary_mask};
+use super::signals::{self, Lasts, deliver};
 use super::thread::{Side, Thread, set_current};
+use super::trace::Traced;
+use super::vma::Found;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
 use crate::sys::context::{Block, Context, Verdict};
-use crate::sys::signal::{Frame, Register, replace_mask};
+use crate::sys::cpu::Scheduling;
+use crate::sys::signal::{Frame, replace_mask};
 use crate::sys::{cpu, user};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,9 +29,6 @@ use std::time::Instant;
 
 /// Calls whose results the root writes by itself, so that they cannot travel in husk memory.
 const RAW: [i64; 4] = [libc::SYS_prlimit64, libc::SYS_getrlimit, libc::SYS_readlink, libc::SYS_readlinkat];
-/// Bits of a page fault's error code.
-const FAULT_WRITE: u64 = 2;
-const FAULT_EXECUTE: u64 = 16;
 
 /// A thread's connection to its shadow.
 pub struct Link {
@@ -32,16 +37,38 @@ pub struct Link {
     told: u64,
     /// Signals that came as the answer to a new mask, to be delivered at the end of the call.
     kept: VecDeque<SignalOrder>,
+    /// More wait at the root.
+    is_signalled: bool,
+    /// What the kernel thread had used before this thread of the program, less what that used elsewhere.
+    used_before: ThreadUsage,
+    /// The thread's number, if its calls are told to the root's `--strace`.
+    traced: Option<i32>,
 }
 
 impl Link {
+    /// What the kernel thread had used before this thread of the program, less what that used elsewhere.
+    pub fn used_before(&self) -> ThreadUsage {
+        self.used_before
+    }
+
     /// Asks the shadow. A broken connection ends this husk: the root is gone, or will end the job.
     fn ask(&mut self, message: &Message) -> Return {
         let answer = self.connection().ask(message);
         match member().check(answer) {
-            Message::Return(answer) => answer,
+            Message::Return(answer) => {
+                self.is_signalled |= answer.is_signalled;
+                answer
+            }
             other => member().fail(&format!("the root answered {other:?}, which is out of place")),
         }
+    }
+
+    /// Tells the shadow the mask; it sets the handler's own if a signal comes back.
+    fn set_mask(&mut self, mask: u64) -> Option<SignalOrder> {
+        self.is_signalled = false;
+        let order = self.ask(&Message::SetMask(mask)).signal;
+        self.told = order.as_ref().map_or(mask, |order| order.action.running_mask(order.info.signal(), mask));
+        order
     }
 
     fn connection(&mut self) -> &mut Connection {
@@ -70,6 +97,16 @@ pub fn carry(husk: &'static MemberHusk, connection: Connection) {
 }
 
 fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: &ThreadStart) -> Connection {
+    let number = cpu::thread_id();
+    let carrier = Carrier { tid: number, before: ThreadUsage::of(number).before(&start.luggage.used) };
+    let link = Link {
+        is_signalled: false,
+        connection: Some(connection),
+        told: start.mask,
+        kept: VecDeque::new(),
+        used_before: carrier.before,
+        traced: start.is_traced.then_some(start.tid),
+    };
     let thread = Rc::new(Thread {
         tid: start.tid,
         pid: start.pid,
@@ -77,15 +114,28 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
         alternate: Cell::new(start.altstack),
         luggage: Cell::new(start.luggage.clone()),
         departing: RefCell::default(),
-        side: Side::Member(RefCell::new(Link { connection: Some(connection), told: start.mask, kept: VecDeque::new() })),
+        side: Side::Member(Box::new(RefCell::new(link))),
     });
     set_current(Rc::clone(&thread));
     block.context().lower_flag();
-    husk.add_carrier(start.tid, cpu::thread_id());
-    replace_mask(!signals::native_member_signals());
+    if husk.add_carrier(start.tid, carrier) {
+        block.context().raise_flag();
+    }
+    replace_mask(moving::mask_at_start(start, !signals::native_member_signals()));
+    let usual = Scheduling::of(0);
+    if let Some(scheduling) = start.scheduling
+        && scheduling.apply(0) < 0
+    {
+        say::line(&format!("a thread on host {} cannot be scheduled as its creator is: {scheduling:?}", husk.name()));
+    }
+    features::trap(true);
     let ran = block.run(&start.state);
+    features::trap(false);
     replace_mask(u64::MAX);
-    husk.remove_carrier(start.tid, cpu::thread_id());
+    if Scheduling::of(0) != usual && usual.apply(0) < 0 {
+        say::line(&format!("a kernel thread on host {} stays as the program had it scheduled", husk.name()));
+    }
+    husk.remove_carrier(start.tid, carrier.tid);
     if let Err(error) = ran {
         husk.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
@@ -100,88 +150,88 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
 /// Takes the signals that wait at the root, while the thread is in the program, and lets `frame` go on with them.
 pub fn take_signals(thread: &Thread, context: &Context, frame: Frame) -> Verdict {
     context.lower_flag();
-    take_all(thread, context, frame, None, None);
+    take_all(thread, context, frame, &mut None);
     Verdict::Resume
 }
 
-/// Delivers what the root has for the thread; true if there was something.
-fn take_all(thread: &Thread, context: &Context, frame: Frame, mut call: Option<i64>, temporary: Option<u64>) -> bool {
-    let Side::Member(link) = &thread.side else { return false };
-    let mut any = false;
+/// Delivers what the root has for the thread.
+fn take_all(thread: &Thread, context: &Context, frame: Frame, broken: &mut Option<BrokenCall>) {
+    let Side::Member(link) = &thread.side else { return };
+    let mut temporary = broken.and_then(|call| call.temporary_mask());
     loop {
-        let mask = temporary.filter(|_| !any).unwrap_or_else(|| thread.mask.get());
+        let asked = temporary.take();
+        let mask = asked.unwrap_or_else(|| thread.mask.get());
         let order = {
             let mut link = link.borrow_mut();
-            link.kept.pop_front().or_else(|| {
-                link.told = mask;
-                link.ask(&Message::SetMask(mask)).signal
-            })
+            link.kept.pop_front().or_else(|| link.set_mask(mask))
         };
-        let Some(order) = order else { return any };
-        any = true;
-        if let Some(number) = call.take() {
-            restart_if_wanted(frame, number, order.action);
+        match order {
+            Some(order) => {
+                if let Some(broken) = broken.take() {
+                    broken.end_by(frame, &order.action);
+                }
+                deliver(thread, context, frame, &order.info, order.action, mask);
+            }
+            // The shadow must have the thread's own mask again.
+            None if asked.is_some() => continue,
+            None => {}
         }
-        deliver(thread, context, frame, &order.info, order.action, mask);
+        let link = link.borrow();
+        if link.kept.is_empty() && !link.is_signalled {
+            return;
+        }
     }
 }
 
-/// Whether the program may touch `address` as the fault with this error code did, now or after asking the root.
-pub fn resolve(address: u64, error: u64) -> bool {
-    let Some((protection, _)) = member().ask_map(address) else { return false };
-    let needed = match error {
-        error if error & FAULT_WRITE != 0 => libc::PROT_WRITE,
-        error if error & FAULT_EXECUTE != 0 => libc::PROT_EXEC,
-        _ => libc::PROT_READ,
-    };
-    protection.bits() & needed != 0
+/// Whether the program may touch `address` as the fault with this error code did, after asking the root; else what is there.
+pub fn judge_fault(address: u64, error: u64) -> Option<Found> {
+    match member().ask_map(address) {
+        Some((protection, _)) if protection.allows(error) => None,
+        Some((_, found)) => Some(found),
+        None => Some(Found::Hole),
+    }
 }
 
 /// Tells the root of a fault that the program may have a handler for. The job ends if it has none.
-pub fn report_fault(link: &mut Link, info: &SignalInfo, rip: u64) -> SignalOrder {
-    let mut info = *info;
-    if info.signal() == libc::SIGSEGV && member().is_hole(info.address()) {
-        // All pages are mapped natively; the program shall see that this one is not.
-        const SEGV_MAPERR: i32 = 1;
-        info = SignalInfo::fault(libc::SIGSEGV, SEGV_MAPERR, info.address());
-    }
-    match link.ask(&Message::Fault { info, ip: rip }).signal {
+pub fn report_fault(link: &mut Link, info: &SignalInfo, ip: u64, is_blocked: bool) -> SignalOrder {
+    match link.ask(&Message::Fault { info: *info, ip, is_blocked }).signal {
         Some(order) => order,
         None => member().fail("the root neither handled a fault nor ended the job"),
     }
 }
 
-/// The thread's mask has changed; the shadow must know at once if it blocks a signal that the program does not. True if
-/// a signal came back, to be delivered before the program goes on.
-pub fn tell_mask(link: &mut Link, mask: u64) -> bool {
-    if link.told & !mask != 0 {
+/// The thread's mask has changed; the shadow must know at once if it blocks a signal that the program does not, and of
+/// lasting masks also if the program blocks one that it does not. True if the end of the call must look for signals.
+pub fn tell_mask(link: &mut Link, mask: u64, lasts: Lasts) -> bool {
+    if link.told & !mask == 0 && (lasts == Lasts::Briefly || mask & !link.told == 0) {
+        return false;
+    }
+    let order = link.set_mask(mask);
+    link.kept.extend(order);
+    !link.kept.is_empty() || link.is_signalled
+}
+
+/// A call is about to hand the mask on to another program: the shadow's must be the program's.
+pub fn tell_whole_mask(thread: &Thread, link: &mut Link) {
+    let mask = thread.mask.get();
+    if link.told != mask {
         link.told = mask;
         let answer = link.ask(&Message::SetMask(mask));
-        if let Some(order) = answer.signal {
-            link.kept.push_back(order);
-            return true;
-        }
+        link.kept.extend(answer.signal);
     }
-    false
 }
 
 /// What is done after a call, before the program goes on: signals.
 pub fn end_call(thread: &Thread, context: &Context, frame: Frame, call: Option<(i64, [u64; 6])>) {
-    let was_interrupted = call.is_some() && frame.get(Register::Rax) as i64 == -i64::from(libc::EINTR);
-    let mut ask = was_interrupted;
-    let mut call = call;
+    let mut broken = BrokenCall::of(frame, call);
     loop {
-        if context.is_signalled() || ask {
+        let was_signalled = context.is_signalled();
+        if was_signalled {
             context.lower_flag();
-            let temporary = call.and_then(|(number, arguments)| temporary_mask(number, &arguments));
-            let any = take_all(thread, context, frame, call.map(|(number, _)| number), temporary);
-            if let (false, true, Some((number, _))) = (any, was_interrupted, call)
-                && calls::is_restartable(number as u64)
-            {
-                repeat(frame, number);
-            }
-            call = None;
-            ask = false;
+            take_all(thread, context, frame, &mut broken);
+        }
+        if let Some(broken) = broken.take() {
+            broken.end_unhandled(frame, was_signalled);
         }
         if !context.is_signalled_on_exit() {
             return;
@@ -227,7 +277,7 @@ impl marshal::Memory for Guarded {
 }
 
 /// Has the shadow execute a call, its small buffers in the message.
-pub fn delegate(link: &mut Link, number: i64, arguments: &[u64; 6], class: &Class) -> i64 {
+pub fn delegate(link: &mut Link, context: &Context, number: i64, arguments: &[u64; 6], class: &Class) -> i64 {
     if number == libc::SYS_futex
         && let Some(value) = futex_at_once(arguments)
     {
@@ -243,6 +293,13 @@ pub fn delegate(link: &mut Link, number: i64, arguments: &[u64; 6], class: &Clas
     let started = Instant::now();
     let answer = link.ask(&Message::Call(packed.unwrap_or_else(raw)));
     member().count_call(number as u32, started.elapsed());
+    if let Some(tid) = link.traced {
+        let call = Traced { host: member().name(), tid, number, arguments, value: answer.value, latency: started.elapsed() };
+        member().trace(call.line());
+    }
+    if answer.is_signalled {
+        context.raise_flag();
+    }
     if let Some(shape) = shape.filter(|_| is_packed)
         && !marshal::unpack(*arguments, shape, &answer, &mut Guarded)
     {
@@ -257,6 +314,9 @@ fn futex_at_once(arguments: &[u64; 6]) -> Option<i64> {
     if command != libc::FUTEX_WAIT && command != libc::FUTEX_WAIT_BITSET {
         return None;
     }
+    if !arguments[0].is_multiple_of(4) {
+        return None;
+    }
     let seen = user::read_u32(arguments[0]).ok()?;
     (seen != arguments[2] as u32).then_some(-i64::from(libc::EAGAIN))
 }
@@ -267,12 +327,21 @@ pub fn end_thread(link: &mut Link, status: i32) {
     member().check(sent);
 }
 
-/// Starts a thread of the program; where it runs is the root's choice.
-pub fn start_thread(link: &mut Link, request: &CloneRequest, state: ThreadState, mask: u64) -> i64 {
-    let arguments = [request.flags, request.stack_top, request.parent_tid, request.child_tid, request.tls, 0];
+/// Starts a thread of the program, where the root chooses, or a child process, at the root.
+pub fn start_thread(link: &mut Link, context: &Context, request: &CloneRequest, state: ThreadState, mask: u64) -> i64 {
+    let arguments = request.to_arguments();
     let call = Call { number: libc::SYS_clone as u32, arguments, ..Call::default() };
     let started = Instant::now();
-    let value = link.ask(&Message::Clone { call, state: Box::new(state), mask }).value;
+    let answer = link.ask(&Message::Clone { call, state: Box::new(state), mask });
     member().count_call(libc::SYS_clone as u32, started.elapsed());
+    let value = answer.value;
+    if let Some(tid) = link.traced {
+        let number = libc::SYS_clone;
+        let call = Traced { host: member().name(), tid, number, arguments: &arguments, value, latency: started.elapsed() };
+        member().trace(call.line());
+    }
+    if answer.is_signalled {
+        context.raise_flag();
+    }
     value
 }

@@ -6,14 +6,15 @@
 //! connection applies answers and losses of rights in the order they come, so none can overtake another.
 
 use super::agent::{Agent, Opened};
+use super::ask::ThreadUsage;
 use super::connection::{Connection, ConnectionError, Receiver, Sender};
 use super::husk::{map_vdso, set_topology};
 use super::memory::{ViewMemory, map_view};
 use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
-use super::vma::Protection;
+use super::vma::{Found, Protection};
 use super::wire::{Message, Side};
-use super::{member, moving, say};
+use super::{ask, barrier, features, member, moving, say};
 use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, cpu, mapping};
@@ -29,6 +30,8 @@ use std::time::Duration;
 
 /// How much later than a thread's connection the service connection may be ready.
 const SERVICE_LATEST: Duration = Duration::from_secs(10);
+/// Interrupts for threads that are not here, remembered; one for a thread that has ended stays until its number returns.
+const EARLY_KICKS_MAX: usize = 4096;
 /// The descriptor a member husk is started with.
 const CONTROL_DESCRIPTOR: i32 = 3;
 
@@ -50,18 +53,27 @@ pub struct MemberHusk {
 #[derive(Default)]
 struct State {
     /// Kernel thread of each thread of the program here.
-    carriers: BTreeMap<i32, i32>,
+    carriers: BTreeMap<i32, Carrier>,
+    /// Threads that were to be interrupted before they were here.
+    early_kicks: BTreeSet<i32>,
     /// Who waits for an answer about the map; answers come in the order of the questions.
     waiters: VecDeque<mpsc::Sender<Answer>>,
     calls: BTreeMap<u32, (u64, u64)>,
     threads: u32,
     /// Threads that shall go to another host.
     leaving: BTreeSet<i32>,
-    /// The hole found last by a fault.
-    hole: Option<Range<u64>>,
 }
 
-type Answer = (Protection, bool);
+type Answer = (Protection, Found);
+
+/// A kernel thread that carries one thread of the program after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Carrier {
+    /// Its number.
+    pub tid: i32,
+    /// What it had used when the thread it carries now began, less what that thread had used elsewhere.
+    pub before: ThreadUsage,
+}
 
 /// This member; only called in member husks.
 pub fn member() -> &'static MemberHusk {
@@ -78,6 +90,7 @@ pub fn run() -> Failure {
 
 fn start() -> Result<(), Failure> {
     say::keep_stderr();
+    mapping::keep_view_out_of_cores();
     if !cpu::has_fsgsbase() {
         return Err(Failure::Unsupported("this processor or kernel lacks FSGSBASE: linux 5.9 or newer is needed".to_owned()));
     }
@@ -87,6 +100,8 @@ fn start() -> Result<(), Failure> {
     let agent = Agent::over(socket)?;
     let Opened { job, space, device } = agent.join_job()?;
     note_topology(&job);
+    // The root has judged already; what it accepted holds here.
+    features::judge(&job.members, true)?.arm();
     let (view, userfaultfd) = map_view(&space, &device)?;
     map_vdso()?;
     signals::install(false, true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
@@ -110,11 +125,11 @@ fn start() -> Result<(), Failure> {
 }
 
 fn note_topology(job: &JobOpened) {
-    let processors = job.members.iter().map(|member| u32::from(member.cpus)).sum();
     let before = job.members.iter().take_while(|member| member.node != job.me);
-    let first = before.map(|member| u32::from(member.cpus)).sum();
+    let first: u32 = before.map(|member| u32::from(member.cpus)).sum();
     let own = job.members.iter().find(|member| member.node == job.me);
-    set_topology(processors, first, own.map_or(0, |member| -significant(member.monotonic_offset_ns)));
+    let processors = own.map_or(0, |member| u32::from(member.cpus));
+    set_topology(first..first + processors, own.map_or(0, |member| -significant(member.monotonic_offset_ns)));
 }
 
 /// Clocks of one machine, or nearly so, are left alone: the measurement's error would only disturb them.
@@ -174,10 +189,18 @@ impl MemberHusk {
     fn obey(&self, receiver: &mut Receiver) -> Result<(), ConnectionError> {
         loop {
             match receiver.receive(None)? {
-                Message::MapAnswer { range, protection, mapped } => self.grant(&range, protection, mapped),
+                Message::MapAnswer { range, protection, found } => self.grant(&range, protection, found),
                 Message::Protect { tag: GRANT_TAG, range, protection } => self.protect(&range, protection),
                 Message::Protect { tag, range, .. } => {
                     self.protect(&range, Protection::NONE);
+                    self.tell(&Message::ProtectDone { tag });
+                }
+                Message::Ask { tag, question } => {
+                    let answer = ask::answer(question, |tid| self.carrier(tid));
+                    self.tell(&Message::Told { tag, answer });
+                }
+                Message::Barrier { tag } => {
+                    barrier::pass_here();
                     self.tell(&Message::ProtectDone { tag });
                 }
                 Message::Kick { tid, .. } => self.kick(tid),
@@ -195,17 +218,14 @@ impl MemberHusk {
         }
     }
 
-    fn grant(&self, range: &Range<u64>, protection: Protection, mapped: bool) {
+    fn grant(&self, range: &Range<u64>, protection: Protection, found: Found) {
         if protection != Protection::NONE {
             self.protect(range, protection);
         }
-        let mut state = self.lock();
-        if !mapped {
-            state.hole = Some(range.clone());
-        }
-        if let Some(waiter) = state.waiters.pop_front() {
+        let waiter = self.lock().waiters.pop_front();
+        if let Some(waiter) = waiter {
             // One who no longer waits needs no answer.
-            waiter.send((protection, mapped)).unwrap_or(());
+            waiter.send((protection, found)).unwrap_or(());
         }
     }
 
@@ -221,7 +241,7 @@ impl MemberHusk {
     }
 
     /// Asks the root what is at `address`; its rights hold here when this returns. `None` if the root is gone.
-    pub fn ask_map(&self, address: u64) -> Option<(Protection, bool)> {
+    pub fn ask_map(&self, address: u64) -> Option<(Protection, Found)> {
         let (answer, receiver) = channel();
         let mut service = self.service();
         let sender = service.as_mut()?;
@@ -231,11 +251,6 @@ impl MemberHusk {
         drop(service);
         self.check(sent);
         receiver.recv().ok()
-    }
-
-    /// Whether `address` lies in the hole that a fault found last.
-    pub fn is_hole(&self, address: u64) -> bool {
-        self.lock().hole.as_ref().is_some_and(|hole| hole.contains(&address))
     }
 
     fn tell(&self, message: &Message) {
@@ -258,11 +273,13 @@ impl MemberHusk {
     }
 
     fn kick(&self, tid: i32) {
-        let state = self.lock();
-        if let Some(carrier) = state.carriers.get(&tid) {
+        let mut state = self.lock();
+        if let Some(Carrier { tid: carrier, .. }) = state.carriers.get(&tid) {
             let process = u64::from(std::process::id());
             // While the lock is held the carrier cannot end, so its number is still its own.
             call::raw(libc::SYS_tgkill, &[process, *carrier as u64, KICK as u64, 0, 0, 0]);
+        } else if state.early_kicks.len() < EARLY_KICKS_MAX {
+            state.early_kicks.insert(tid);
         }
     }
 
@@ -272,7 +289,7 @@ impl MemberHusk {
         state.leaving.insert(tid);
         self.leaving.store(true, Ordering::Relaxed);
         // While the lock is held the carrier cannot end, so its number is still its own.
-        moving::interrupt(carrier);
+        moving::interrupt(carrier.tid);
     }
 
     /// Whether some thread shall go to another host; takes no lock.
@@ -295,19 +312,36 @@ impl MemberHusk {
         self.tell(&Message::Figures { user_ns, system_ns, threads, calls });
     }
 
-    /// A thread of the program starts on kernel thread `carrier`.
-    pub fn add_carrier(&self, tid: i32, carrier: i32) {
+    /// The kernel thread that carries thread `tid`.
+    fn carrier(&self, tid: i32) -> Option<Carrier> {
+        self.lock().carriers.get(&tid).copied()
+    }
+
+    /// Tells the root of a delegated call.
+    pub fn trace(&self, line: Vec<u8>) {
+        self.tell(&Message::Traced { line });
+    }
+
+    /// This host's name.
+    pub fn name(&self) -> &str {
+        self.job.members.iter().find(|member| member.node == self.job.me).map_or("?", |member| &member.name)
+    }
+
+    /// A thread of the program starts on kernel thread `carrier`; true if it was to be interrupted before.
+    pub fn add_carrier(&self, tid: i32, carrier: Carrier) -> bool {
         let mut state = self.lock();
         state.carriers.insert(tid, carrier);
         state.threads += 1;
+        let was_interrupted = state.early_kicks.remove(&tid);
         drop(state);
-        self.tell(&Message::Carrier { tid, carrier });
+        self.tell(&Message::Carrier { tid, carrier: carrier.tid });
+        was_interrupted
     }
 
     /// It has ended. Its number may already name the next thread on another carrier.
     pub fn remove_carrier(&self, tid: i32, carrier: i32) {
         let mut state = self.lock();
-        if state.carriers.get(&tid) == Some(&carrier) {
+        if state.carriers.get(&tid).is_some_and(|found| found.tid == carrier) {
             state.carriers.remove(&tid);
         }
         state.leaving.remove(&tid);

@@ -10,18 +10,29 @@ use super::agent::Agent;
 use super::say;
 use super::service::{self, Member};
 use super::vma::{
-    AddressSpace, Area, Change, Effect, FileIdentity, FileSource, Lookup, MapRequest, PAGE_BYTES, Protection, RemapRequest,
+    AddressSpace, Area, AreaKind, Change, Effect, FileIdentity, FileSource, Found, Lookup, MapRequest, PAGE_BYTES, Protection,
+    RemapRequest,
 };
 use crate::exit::Failure;
+use crate::sys::signal::replace_mask;
 use crate::sys::{call, mapping};
 use dsm_wire::{PageNumber, PageRange};
 use std::io::Error;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use uffd_dsm::{Access, View, ViewError};
+use uffd_dsm::{Access, Copied, View, ViewError};
 
+/// Largest area without access that counts as a stack's guard.
+const GUARD_BYTES_MAX: u64 = 1 << 20;
+/// Bytes copied at once when an area moves.
+const COPY_BYTES: usize = 256 << 10;
+/// Threads that fetch what is copied, and bytes each fetches at once.
+const FETCHERS_MAX: u64 = 8;
+const FETCH_BYTES: u64 = 64 << 10;
 /// Bytes read from a file into the program's memory per call.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
@@ -44,6 +55,15 @@ pub trait Memory: Send + Sync {
     /// # Errors
     /// The agent's refusal.
     fn discard(&self, range: &Range<u64>) -> Result<(), Error>;
+
+    /// Forgets contents of pages with a source on every host: they have their file's bytes again; returns when it is done.
+    ///
+    /// # Errors
+    /// The agent's refusal.
+    fn reload(&self, range: &Range<u64>) -> Result<(), Error>;
+
+    /// Lets a file, from `offset` on, be the first content of pages. Returns false, with nothing done, if they are to be read in.
+    fn source(&self, range: &Range<u64>, fd: i32, offset: u64) -> bool;
 }
 
 /// Memory of one process without an agent, for development.
@@ -75,6 +95,14 @@ impl Memory for LocalMemory {
     fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
         mapping::punch(self.file.as_fd(), range.start, range.end - range.start)
     }
+
+    fn reload(&self, _range: &Range<u64>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn source(&self, _range: &Range<u64>, _fd: i32, _offset: u64) -> bool {
+        false
+    }
 }
 
 /// A view of the space in this process, its faults served by the agent.
@@ -103,11 +131,18 @@ impl ViewMemory {
     /// # Errors
     /// The kernel's error.
     pub fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
-        let pages = PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES));
-        self.view.protect(pages, Access::from_bits(protection)).map_err(|error| match error {
-            ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
-            other => Error::other(other.to_string()),
-        })
+        self.view.protect(pages(range), Access::from_bits(protection)).map_err(of_view)
+    }
+}
+
+fn pages(range: &Range<u64>) -> PageRange {
+    PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES))
+}
+
+fn of_view(error: ViewError) -> Error {
+    match error {
+        ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
+        other => Error::other(other.to_string()),
     }
 }
 
@@ -137,13 +172,56 @@ impl Memory for JobMemory {
     }
 
     fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
-        self.agent.discard(range.start, range.end - range.start).map_err(Error::other)
+        self.agent.discard(range.start, range.end - range.start, false).map_err(Error::other)
+    }
+
+    fn reload(&self, range: &Range<u64>) -> Result<(), Error> {
+        self.agent.discard(range.start, range.end - range.start, true).map_err(Error::other)
+    }
+
+    fn source(&self, range: &Range<u64>, fd: i32, offset: u64) -> bool {
+        // The program may close its own at any time.
+        let Some(file) = super::descriptors::duplicate_hidden(fd) else { return false };
+        let bytes = range.end - range.start;
+        let source = || self.agent.source(range.start, bytes, file.as_fd(), offset).is_ok();
+        // A fault that came too late for the pages' former use may have touched one.
+        let is_sourced = source() || (self.discard(range).is_ok() && source());
+        super::descriptors::reveal(&file);
+        is_sourced
+    }
+}
+
+/// The memory of a forked child: its own, filled from the program's as it is touched.
+struct CopiedMemory(Copied);
+
+impl Memory for CopiedMemory {
+    fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
+        self.0.protect(pages(range), Access::from_bits(protection)).map_err(of_view)
+    }
+
+    fn protect_elsewhere(&self, _range: &Range<u64>, _protection: i32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
+        self.0.forget(pages(range)).map_err(of_view)
+    }
+
+    fn reload(&self, _range: &Range<u64>) -> Result<(), Error> {
+        // The parent's pages may have changed since; a child on its way to a program of its own has no use for this.
+        Err(Error::from_raw_os_error(libc::ENOSYS))
+    }
+
+    fn source(&self, _range: &Range<u64>, _fd: i32, _offset: u64) -> bool {
+        false
     }
 }
 
 /// The program's address space at the root.
 pub struct Space {
     memory: Box<dyn Memory>,
+    /// In a forked child, what it has instead.
+    copied: OnceLock<CopiedMemory>,
     operation: Mutex<()>,
     map: Mutex<AddressSpace>,
 }
@@ -151,12 +229,38 @@ pub struct Space {
 impl Space {
     /// An empty space on `memory`.
     pub fn new(memory: Box<dyn Memory>) -> Self {
-        Self { memory, operation: Mutex::new(()), map: Mutex::new(AddressSpace::new()) }
+        Self { memory, copied: OnceLock::new(), operation: Mutex::new(()), map: Mutex::new(AddressSpace::new()) }
     }
 
     /// The map, for a short look.
     pub fn map(&self) -> MutexGuard<'_, AddressSpace> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no memory call begin or be under way until the guards are dropped, so that a forked child finds the map whole.
+    pub fn freeze(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, AddressSpace>) {
+        let operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
+        (operation, self.map())
+    }
+
+    /// In a forked child: its memory is `copied` from now on, with the areas and rights of the map.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn become_copy(&self, copied: Copied) -> Result<(), Error> {
+        let CopiedMemory(copied) = self.copied.get_or_init(|| CopiedMemory(copied));
+        let map = self.map();
+        // The parent itself cannot read what has no rights.
+        let mut readable = map.areas().filter(|area| area.protection != Protection::NONE);
+        readable
+            .try_for_each(|area| copied.inherit(pages(&area.range), Access::from_bits(area.protection.bits())).map_err(of_view))
+    }
+
+    fn memory(&self) -> &dyn Memory {
+        match self.copied.get() {
+            Some(copied) => copied,
+            None => &*self.memory,
+        }
     }
 
     /// What is at `address`.
@@ -181,6 +285,33 @@ impl Space {
         match self.carry_out(change) {
             value if value < 0 => Err(Error::from_raw_os_error(-value as i32)),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether a thread of the program at the root may go on after a fault with this error code, now or after whoever changes the
+    /// map has carried it out; else what is at the address.
+    pub fn judge_fault(&self, address: u64, error: u64) -> Option<Found> {
+        let _operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = self.map().look(address) else { return Some(Found::Hole) };
+        let is_allowed = found.protection.allows(error);
+        // Without effect, unless a call that failed half-way left less than the map says.
+        let is_done = is_allowed && self.memory.protect(&found.range, found.protection.bits()).is_ok();
+        if is_done { None } else { Some(found.found) }
+    }
+
+    /// What a fault at `address` is likely to mean, if that is worth a line.
+    pub fn explain(&self, address: u64) -> Option<String> {
+        let map = self.map();
+        let found = map.look(address)?;
+        let above = map.kind_at(found.range.end)?;
+        let is_guard = found.found == Found::Area && found.protection == Protection::NONE;
+        let bytes = found.range.end - found.range.start;
+        match (above, found.found) {
+            (AreaKind::Stack, Found::Hole) => Some(format!("stack overflow: {address:#x} is below the first thread's stack")),
+            (AreaKind::Anonymous { .. }, _) if is_guard && bytes <= GUARD_BYTES_MAX => {
+                Some(format!("{address:#x} is in a guard of {bytes} bytes, as below a thread's stack: stack overflow?"))
+            }
+            _ => None,
         }
     }
 
@@ -209,14 +340,27 @@ impl Space {
                 new_address: fifth,
             }),
             _ => {
-                let result = self.map().covered(first, second);
+                let result = self.map().covered(first, second, third, number);
                 Change { result, effects: Vec::new() }
             }
         };
+        if number == libc::SYS_mincore && change.result.is_ok() {
+            // Where a page is differs by host; all of them are somewhere.
+            let resident = vec![1; second.div_ceil(PAGE_BYTES) as usize];
+            drop(_operation);
+            return crate::sys::user::write(third, &resident).map_or(-i64::from(libc::EFAULT), |()| 0);
+        }
         if let Err(super::vma::MapError::Refused(reason)) = change.result {
             say::refused(super::calls::name(number as u64), reason);
         }
-        self.carry_out(change)
+        let mapped = if number == libc::SYS_mmap { change.result.ok() } else { None };
+        let value = self.carry_out(change);
+        if let Some(start) = mapped.filter(|_| value < 0) {
+            // What could not be read is not mapped.
+            let undone = self.map().unmap(start, second);
+            self.carry_out(undone);
+        }
+        value
     }
 
     fn carry_out(&self, change: Change) -> i64 {
@@ -230,12 +374,22 @@ impl Space {
 
     fn apply(&self, effect: &Effect) -> Result<(), Error> {
         match effect {
-            Effect::Protect { range, protection } => self.memory.protect(range, protection.bits()),
+            Effect::Protect { range, protection } => self.memory().protect(range, protection.bits()),
             Effect::ProtectDown { range, protection } => {
-                self.memory.protect(range, protection.bits())?;
-                self.memory.protect_elsewhere(range, protection.bits())
+                self.memory().protect(range, protection.bits())?;
+                self.memory().protect_elsewhere(range, protection.bits())
             }
-            Effect::Discard { range } => self.memory.discard(range),
+            Effect::Discard { range } => self.memory().discard(range),
+            Effect::Reload { range } => self.memory().reload(range),
+            Effect::Source { range, fd, offset } => {
+                if !self.memory().source(range, *fd, *offset) {
+                    self.map().note_copied(range);
+                    self.memory().protect(range, libc::PROT_READ | libc::PROT_WRITE)?;
+                    read_file(range, *fd, *offset)?;
+                    self.memory().protect(range, libc::PROT_NONE)?;
+                }
+                Ok(())
+            }
             Effect::ReadFile { range, fd, offset } => read_file(range, *fd, *offset),
             Effect::Copy { from, to, bytes } => copy(*from, *to, *bytes),
         }
@@ -255,38 +409,83 @@ fn read_file(range: &Range<u64>, fd: i32, offset: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// Copies while other threads bring the pages to this host: one fault at a time would wait for each page's way.
 fn copy(from: u64, to: u64, bytes: u64) -> Result<(), Error> {
-    let mut page = [0_u8; 4096];
+    let next = AtomicU64::new(from);
+    let fetch = || loop {
+        let at = next.fetch_add(FETCH_BYTES, Ordering::Relaxed);
+        if at >= from + bytes {
+            return;
+        }
+        // Whatever it cannot bring, the copy itself waits for, or fails on.
+        let part = FETCH_BYTES.min(from + bytes - at);
+        call::raw(libc::SYS_madvise, &[at, part, libc::MADV_POPULATE_READ as u64, 0, 0, 0]);
+    };
+    let count = (bytes / COPY_BYTES as u64).min(FETCHERS_MAX);
+    let former = replace_mask(u64::MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            let spawned = std::thread::Builder::new().stack_size(super::clone::STACK_BYTES).spawn_scoped(scope, fetch);
+            if spawned.is_err() {
+                // With fewer of them it takes longer.
+                break;
+            }
+        }
+        replace_mask(former);
+        copy_behind(from, to, bytes)
+    })
+}
+
+fn copy_behind(from: u64, to: u64, bytes: u64) -> Result<(), Error> {
+    let mut buffer = vec![0_u8; COPY_BYTES];
     let mut done = 0;
     while done < bytes {
-        let part = &mut page[..(bytes - done).min(4096) as usize];
+        let part = &mut buffer[..(bytes - done).min(COPY_BYTES as u64) as usize];
         let bad = |_| Error::from_raw_os_error(libc::EFAULT);
         crate::sys::user::read(from + done, part).map_err(bad)?;
-        if part.iter().any(|byte| *byte != 0) {
-            crate::sys::user::write(to + done, part).map_err(bad)?;
+        // Pages of zeros are left out: they cost nothing as long as nobody touches them.
+        for (index, page) in part.chunks(PAGE_BYTES as usize).enumerate() {
+            if page != &[0; PAGE_BYTES as usize][..page.len()] {
+                crate::sys::user::write(to + done + index as u64 * PAGE_BYTES, page).map_err(bad)?;
+            }
         }
         done += part.len() as u64;
     }
     Ok(())
 }
 
-/// The file behind descriptor `fd` of an mmap with these flags.
+/// The file behind descriptor `fd` of an mmap with these flags; none for memory without a file.
 fn file_source(flags: u64, fd: u64, offset: u64) -> Result<Option<FileSource>, Error> {
     if flags & libc::MAP_ANONYMOUS as u64 != 0 {
         return Ok(None);
     }
+    let error = Error::from_raw_os_error;
     let fd = fd as u32 as i32;
     if super::descriptors::is_hidden(fd as u64) {
-        return Err(Error::from_raw_os_error(libc::EBADF));
+        return Err(error(libc::EBADF));
+    }
+    let opened = call::checked(libc::SYS_fcntl, &[fd as u64, libc::F_GETFL as u64, 0, 0, 0, 0])? as i32;
+    if opened & libc::O_PATH != 0 {
+        return Err(error(libc::EBADF));
+    }
+    if opened & libc::O_ACCMODE == libc::O_WRONLY {
+        return Err(error(libc::EACCES));
     }
     let link = format!("/proc/self/fd/{fd}");
-    let metadata = std::fs::metadata(&link).map_err(|_| Error::from_raw_os_error(libc::EBADF))?;
-    let path = std::fs::read_link(&link)?;
-    let device = std::os::unix::fs::MetadataExt::dev(&metadata);
+    let metadata = std::fs::metadata(&link).map_err(|_| error(libc::EBADF))?;
+    let kind = metadata.file_type();
+    if kind.is_char_device() && metadata.rdev() == libc::makedev(1, 5) {
+        // /dev/zero
+        return Ok(None);
+    }
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(error(libc::ENODEV));
+    }
+    let device = metadata.dev();
     let file = FileIdentity {
-        name: String::from_utf8_lossy(path.as_os_str().as_bytes()).into(),
+        name: String::from_utf8_lossy(std::fs::read_link(&link)?.as_os_str().as_bytes()).into(),
         device: (libc::major(device), libc::minor(device)),
-        inode: std::os::unix::fs::MetadataExt::ino(&metadata),
+        inode: metadata.ino(),
     };
-    Ok(Some(FileSource { fd, offset, file }))
+    Ok(Some(FileSource { fd, offset, file, bytes: kind.is_file().then_some(metadata.len()) }))
 }

@@ -3,17 +3,19 @@
 //! Owns what is packed when it leaves, and how it goes on where it arrives: it starts at an address where nothing is, and the
 //! fault's frame is filled with what it left with, so that the kernel restores all of it. Must not decide who moves.
 
+use super::ask::ThreadUsage;
 use super::husk;
+use super::local;
 use super::member;
+use super::placement::Placement;
 use super::say;
-use super::sigframe::{self, Registers, ThreadState};
+use super::sigframe::{self, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
 use super::signals::{self, bit};
 use super::thread::{Side, Thread};
 use super::wire::ThreadStart;
-use crate::sys::LINE;
-use crate::sys::call;
 use crate::sys::context::{Context, Verdict};
-use crate::sys::signal::{Frame, replace_mask};
+use crate::sys::signal::{FAULT_BITS, Frame, replace_mask};
+use crate::sys::{LINE, call, cpu};
 
 /// Where a thread that arrives starts; no program can map it.
 const ARRIVAL: u64 = 8;
@@ -32,6 +34,8 @@ pub struct Luggage {
     pub registers: Registers,
     /// Floating-point state as the kernel saved it; empty for a thread that is new.
     pub floating: Vec<u8>,
+    /// What it has used so far, wherever it was.
+    pub used: ThreadUsage,
 }
 
 impl Luggage {
@@ -41,25 +45,61 @@ impl Luggage {
     }
 }
 
+/// A thread of the program between two hosts, or before its first.
+#[derive(Debug, Default)]
+pub struct Passage {
+    /// What it goes on with.
+    pub start: Box<ThreadStart>,
+    /// Signals that the root had caught for it, oldest first.
+    pub waiting: Vec<SignalInfo>,
+}
+
+impl Passage {
+    /// A new thread.
+    pub fn new(start: ThreadStart) -> Self {
+        Self { start: Box::new(start), waiting: Vec::new() }
+    }
+
+    /// A thread has left the kernel thread of `context`, whose native mask blocks everything.
+    pub fn after(start: Box<ThreadStart>, context: &Context) -> Self {
+        let mut waiting: Vec<SignalInfo> = std::iter::from_fn(|| context.take_blocked(u64::MAX)).collect();
+        waiting.extend(forget_wishes());
+        Self { start, waiting }
+    }
+
+    /// It goes on at the kernel thread of `context`, whose native mask blocks everything.
+    pub fn unpack(self, context: &Context) -> Box<ThreadStart> {
+        self.waiting.iter().for_each(|info| context.queue(info));
+        self.start
+    }
+}
+
+/// Whether threads of this job move; only for the root.
+pub fn is_wanted() -> bool {
+    husk::root().is_some_and(|root| root.options.placement == Placement::Auto)
+}
+
 /// Packs the thread that would go on from `frame`.
 pub fn pack(thread: &Thread, context: &Context, frame: Frame) -> ThreadStart {
     let registers = frame.registers();
     let mut state: ThreadState = frame.state(context.app_fs());
     state.registers.rip = ARRIVAL;
+    let used = ThreadUsage::of(cpu::thread_id()).since(&local::used_before(thread));
     ThreadStart {
         state,
         mask: thread.mask.get(),
         tid: thread.tid,
         pid: thread.pid,
-        clear_tid: 0,
         altstack: thread.alternate.get(),
-        luggage: Luggage { registers, floating: frame.float_state() },
+        luggage: Luggage { registers, floating: frame.float_state(), used },
+        // How it is scheduled and whether it is traced the root knows.
+        ..ThreadStart::default()
     }
 }
 
-/// The mask with which an arriving thread starts natively: its first fault must be delivered.
-pub fn mask_of_arrival(mask: u64) -> u64 {
-    mask & !bit(libc::SIGSEGV)
+/// The mask with which a thread starts natively that has `mask` otherwise: nothing may come before it has arrived.
+pub fn mask_at_start(start: &ThreadStart, mask: u64) -> u64 {
+    if start.luggage.is_some() { !FAULT_BITS } else { mask }
 }
 
 /// Whether this fault is a thread's arrival; then `frame` goes on where the thread was.
@@ -71,36 +111,40 @@ pub fn arrive(thread: &Thread, context: &Context, frame: Frame) -> bool {
     if !luggage.is_some() {
         return false;
     }
-    let accepted = sigframe::accept_floating(&luggage.floating, &frame.float_state());
-    match accepted {
+    match sigframe::accept_floating(&luggage.floating, &frame.float_state()) {
         Ok(floating) => frame.set_float_state(&floating),
-        Err(error) => {
-            let reason = format!("thread {} cannot go on here: {error}", thread.tid);
-            match &thread.side {
-                Side::Root(_) => husk::expect_root().fail(&reason),
-                Side::Member(_) => member::fail(&reason),
-            }
-        }
+        Err(error) => fail(thread, &format!("thread {} cannot go on here: {error}", thread.tid)),
     }
     frame.set_registers(&luggage.registers);
+    // From here on as at the end of a call: signals are queued until they are looked at, faults come through.
+    context.hold(frame);
+    replace_mask(!FAULT_BITS);
     match &thread.side {
         Side::Root(_) => {
-            frame.set_mask(thread.mask.get());
-            signals::end_call(husk::expect_root(), thread, context, frame, None);
+            frame.set_mask(thread.mask.get() & !FAULT_BITS);
+            signals::end_call(&husk::expect_root().actions, thread, context, frame, None);
         }
+        Side::Child(_) => fail(thread, "a child arrived from another host"),
         Side::Member(_) => {
-            // Signal frames are written while faults are blocked, so the stacks must have their rights here before that.
+            // The frame of a handler for faults is written while these are blocked, so the stacks must have their rights here
+            // before that.
             for stack in [luggage.registers.rsp.wrapping_sub(RED_ZONE_BYTES + 1), thread.alternate.get().address] {
                 if stack != 0 && stack < LINE {
-                    member::resolve(stack, 0);
+                    member::judge_fault(stack, 0);
                 }
             }
-            // What came for it while it was under way waits at the root.
-            context.raise_flag();
+            frame.set_mask(!signals::native_member_signals());
             member::end_call(thread, context, frame, None);
         }
     }
     true
+}
+
+fn fail(thread: &Thread, reason: &str) -> ! {
+    match &thread.side {
+        Side::Root(_) | Side::Child(_) => husk::expect_root().fail(reason),
+        Side::Member(_) => member::fail(reason),
+    }
 }
 
 /// Whether this signal is a husk's wish that the thread moves.
@@ -121,6 +165,7 @@ pub fn depart(thread: &Thread, context: &Context, frame: Frame) -> Option<Verdic
             }
             thread.departing.replace(Some(Box::new(pack(thread, context, frame))));
         }
+        Side::Child(_) => return None,
         Side::Member(link) => {
             if !member::may_anybody_move() {
                 return None;
@@ -138,15 +183,22 @@ pub fn depart(thread: &Thread, context: &Context, frame: Frame) -> Option<Verdic
     Some(Verdict::Leave)
 }
 
-/// Drops the wishes that wait for the calling thread, which has left: they would break off calls of its shadow.
-pub fn forget_wishes() {
+/// Drops the wishes that wait for the calling thread, which has left: they would break off calls of its shadow. The program may
+/// have a use for the signal, too: gives what it was sent.
+fn forget_wishes() -> Vec<SignalInfo> {
     let (wishes, no_time) = (bit(MOVE), [0_u64; 2]);
-    let arguments = [&raw const wishes as u64, 0, no_time.as_ptr() as u64, 8, 0, 0];
+    let mut others = Vec::new();
     for _ in 0..WISHES_MAX {
+        let mut info = SignalInfo([0; SIGINFO_BYTES]);
+        let arguments = [&raw const wishes as u64, info.0.as_mut_ptr() as u64, no_time.as_ptr() as u64, 8, 0, 0];
         if call::raw(libc::SYS_rt_sigtimedwait, &arguments) != i64::from(MOVE) {
-            return;
+            break;
+        }
+        if !is_wish(MOVE, info.code()) {
+            others.push(info);
         }
     }
+    others
 }
 
 /// Interrupts kernel thread `carrier` of this process if it is in the program's code. One that is in a call sees at its end

@@ -2,6 +2,7 @@
 //!
 //! Owns the policies. Must not know hosts beyond their number and sizes.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// A policy of `--place`.
@@ -18,6 +19,18 @@ pub enum Placement {
     Local,
     /// As round robin, then those that share pages are brought together.
     Auto,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RoundRobin => f.write_str("rr"),
+            Self::Fill => f.write_str("fill"),
+            Self::Block(count) => write!(f, "block={count}"),
+            Self::Local => f.write_str("local"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
 }
 
 impl FromStr for Placement {
@@ -80,5 +93,8 @@ mod tests {
         assert_eq!("block=4".parse(), Ok(Placement::Block(4)));
         assert!("block=0".parse::<Placement>().is_err());
         assert!("spread".parse::<Placement>().is_err());
+        for word in ["rr", "fill", "local", "auto", "block=7"] {
+            assert_eq!(word.parse::<Placement>().map(|placement| placement.to_string()).as_deref(), Ok(word));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns that descriptor and which refusals were already named. Must not decide what is refused.
 
-use super::descriptors;
+use super::{check, descriptors};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
@@ -35,11 +35,29 @@ pub fn raw(text: &str) {
     written.unwrap_or(());
 }
 
-/// Names a refused kind of call, the first time it is met.
+/// Names no refusal until the guard is dropped, so that a forked child finds the list whole.
+pub fn freeze() -> impl Drop {
+    NAMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Names a refused kind of call, the first time it is met; under `--check` in the table at the end.
 pub fn refused(kind: &str, reason: &str) {
-    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
-    if named.len() < KINDS_MAX && named.insert(kind.to_owned()) {
-        drop(named);
+    if check::is_on() {
+        return check::refused(kind, reason);
+    }
+    if is_first(kind) {
         line(&format!("{kind} is not supported: {reason}"));
     }
+}
+
+/// Writes one line, the first time it is to be written.
+pub fn once(text: &str) {
+    if is_first(text) {
+        line(text);
+    }
+}
+
+fn is_first(kind: &str) -> bool {
+    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    named.len() < KINDS_MAX && named.insert(kind.to_owned())
 }

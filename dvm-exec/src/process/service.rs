@@ -6,14 +6,15 @@
 use super::agent::Agent;
 use super::connection::{Connection, Sender};
 use super::husk::{Root, root};
-use super::vma::Protection;
-use super::wire::{Message, Side, SignalOrder};
+use super::trace;
+use super::vma::{Found, Protection};
+use super::wire::{Message, Question, Side, SignalOrder};
 use dvm_api::local::Purpose;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Tag of a `Protect` that gives rights instead of taking them, and is not acknowledged.
 pub const GRANT_TAG: u64 = 0;
@@ -23,6 +24,8 @@ const POOL_MAX: usize = 256;
 const CARRIERS_MAX: usize = 16_384;
 /// How long the end of a job waits for a host's figures.
 const FIGURES_WAIT: Duration = Duration::from_millis(1500);
+/// How long a call of the program waits for what members tell of their hosts.
+const TOLD_WAIT: Duration = Duration::from_millis(1000);
 
 /// The husk on another host, as the root sees it.
 pub struct Member {
@@ -42,6 +45,7 @@ pub struct Member {
 struct State {
     tag: u64,
     acknowledgements: BTreeMap<u64, mpsc::Sender<()>>,
+    questions: BTreeMap<u64, mpsc::Sender<Vec<u8>>>,
     granted: Granted,
     figures: Option<MemberFigures>,
     /// Thread of the program that ran last on each kernel thread there.
@@ -142,6 +146,7 @@ impl Member {
         let mut state = self.lock();
         state.is_lost = true;
         state.acknowledgements.clear();
+        state.questions.clear();
         self.reported.notify_all();
         drop(state);
         if let Some(root) = root() {
@@ -166,6 +171,14 @@ impl Member {
                     waiter.send(()).unwrap_or(());
                 }
             }
+            Message::Told { tag, answer } => {
+                let waiter = self.lock().questions.remove(&tag);
+                if let Some(waiter) = waiter {
+                    // One who no longer waits needs no answer.
+                    waiter.send(answer).unwrap_or(());
+                }
+            }
+            Message::Traced { line } => trace::print(&line),
             Message::Figures { user_ns, system_ns, calls, .. } => {
                 self.lock().figures = Some(MemberFigures { user_ns, system_ns, calls });
                 self.reported.notify_all();
@@ -191,9 +204,9 @@ impl Member {
                 if found.protection != Protection::NONE {
                     self.lock().granted.insert(&found.range);
                 }
-                Message::MapAnswer { range: found.range, protection: found.protection, mapped: found.mapped }
+                Message::MapAnswer { range: found.range, protection: found.protection, found: found.found }
             }
-            None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, mapped: false },
+            None => Message::MapAnswer { range: address..address + 1, protection: Protection::NONE, found: Found::Hole },
         };
         self.send(&answer);
         drop(map);
@@ -207,6 +220,22 @@ impl Member {
         self.lock().granted.insert(&found.range);
         self.send(&Message::Protect { tag: GRANT_TAG, range: found.range, protection: found.protection });
         drop(map);
+    }
+
+    fn ask(&self, question: Question) -> Option<(u64, mpsc::Receiver<Vec<u8>>)> {
+        let (sender, receiver) = channel();
+        let tag = {
+            let mut state = self.lock();
+            if state.is_lost {
+                return None;
+            }
+            state.tag += 1;
+            let tag = state.tag;
+            state.questions.insert(tag, sender);
+            tag
+        };
+        self.send(&Message::Ask { tag, question });
+        Some((tag, receiver))
     }
 
     /// Interrupts thread `tid` there.
@@ -277,6 +306,45 @@ pub fn protect_everywhere(members: &[Arc<Member>], range: &Range<u64>, protectio
         member.send(&Message::Protect { tag, range: range.clone(), protection });
         receivers.push(receiver);
     }
+    for receiver in receivers {
+        // A member that is lost acknowledges by its end; the job ends then.
+        receiver.recv().unwrap_or(());
+    }
+}
+
+/// What each of `members` says; an answer that does not come in time is left empty.
+pub fn ask(members: &[Arc<Member>], question: Question) -> Vec<Vec<u8>> {
+    let asked: Vec<_> = members.iter().map(|member| member.ask(question)).collect();
+    let deadline = Instant::now() + TOLD_WAIT;
+    let told = asked.into_iter().zip(members).map(|(asked, member)| {
+        let Some((tag, receiver)) = asked else { return Vec::new() };
+        let left = deadline.saturating_duration_since(Instant::now());
+        receiver.recv_timeout(left).unwrap_or_else(|_| {
+            member.lock().questions.remove(&tag);
+            Vec::new()
+        })
+    });
+    told.collect()
+}
+
+/// Has every member pass a memory barrier; returns when all have.
+pub fn barrier_everywhere(members: &[Arc<Member>]) {
+    let ask = |member: &Arc<Member>| {
+        let (sender, receiver) = channel();
+        let tag = {
+            let mut state = member.lock();
+            if state.is_lost {
+                return None;
+            }
+            state.tag += 1;
+            let tag = state.tag;
+            state.acknowledgements.insert(tag, sender);
+            tag
+        };
+        member.send(&Message::Barrier { tag });
+        Some(receiver)
+    };
+    let receivers: Vec<_> = members.iter().filter_map(ask).collect();
     for receiver in receivers {
         // A member that is lost acknowledges by its end; the job ends then.
         receiver.recv().unwrap_or(());

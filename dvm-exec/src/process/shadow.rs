@@ -6,20 +6,19 @@ use super::calls::{self, Class, Prepared};
 use super::clone::{self, CloneRequest};
 use super::connection::{Connection, ConnectionError};
 use super::execute::execute;
-use super::husk::{Ending, Root};
+use super::husk::Root;
+use super::moving::Passage;
 use super::service::{self, Member};
 use super::sigframe::{SignalInfo, ThreadState};
-use super::signals::bit;
+use super::signals::{self, ALL_BLOCKED};
 use super::thread::Task;
+use super::trace;
+use super::vma;
 use super::wire::{Call, Message, Return, SignalOrder, ThreadStart};
-use super::{say, vma};
-use crate::sys::call;
 use crate::sys::context::Block;
-use crate::sys::signal::replace_mask;
+use crate::sys::cpu::Scheduling;
+use crate::sys::signal::{FAULT_BITS, SIGSYS_BIT, replace_mask};
 use std::sync::Arc;
-
-/// `si_code` of a signal sent to one thread.
-const SI_TKILL: i32 = -6;
 
 struct Shadow<'a> {
     root: &'static Root,
@@ -30,7 +29,7 @@ struct Shadow<'a> {
 }
 
 /// Starts the thread on its host and serves its calls until it ends, or leaves: then it gives what the thread goes on with.
-pub fn serve(root: &'static Root, task: &Arc<Task>, start: &ThreadStart) -> Option<Box<ThreadStart>> {
+pub fn serve(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<Passage> {
     let Some(member) = service::of_host(root, task.host()) else {
         root.fail(&format!("thread {} was placed on host {}, which does not exist", task.tid, task.host()));
     };
@@ -46,28 +45,33 @@ pub fn serve(root: &'static Root, task: &Arc<Task>, start: &ThreadStart) -> Opti
         Err(error) => root.fail(&format!("alternate stack for thread {}: {error}", task.tid)),
     };
     let mut shadow = Shadow { root, task, member, block, connection };
-    replace_mask(start.mask);
+    let start = passage.unpack(shadow.block.context());
+    replace_mask(start.mask & !FAULT_BITS);
     let served = shadow.run(start);
     replace_mask(u64::MAX);
-    match served {
+    let Shadow { block, connection, .. } = shadow;
+    let left = match served {
         Ok(left) => {
-            // Signals that came after it left find it where it goes on.
-            while let Some(info) = shadow.block.context().take_blocked(u64::MAX) {
-                shadow.give_back_signal(&info);
-            }
-            member.give_back(shadow.connection);
+            member.give_back(connection);
             left
         }
         Err(error) => {
             root.lose_husk(&member.name, &format!("connection of thread {}: {error}", task.tid));
             None
         }
-    }
+    };
+    let Some(left) = left else {
+        signals::leave_signals(root.pid, task.tid, block.context());
+        return None;
+    };
+    Some(Passage::after(left, block.context()))
 }
 
 impl Shadow<'_> {
-    fn run(&mut self, start: &ThreadStart) -> Result<Option<Box<ThreadStart>>, ConnectionError> {
-        self.connection.sender.send(&Message::Start(Box::new(start.clone())))?;
+    fn run(&mut self, mut start: Box<ThreadStart>) -> Result<Option<Box<ThreadStart>>, ConnectionError> {
+        start.is_traced = trace::is_on();
+        start.scheduling = Some(Scheduling::of(self.task.tid)).filter(|own| *own != self.root.scheduling);
+        self.connection.sender.send(&Message::Start(start))?;
         loop {
             let message = match self.connection.receiver.receive(Some(self.block.context().arrival())) {
                 Err(ConnectionError::Interrupted) => {
@@ -78,10 +82,10 @@ impl Shadow<'_> {
                 other => other?,
             };
             let answer = match message {
-                Message::Call(call) => Message::Return(self.call(&call)),
-                Message::Clone { call, state, mask } => Message::Return(self.clone_thread(&call, *state, mask)),
-                Message::SetMask(mask) => Message::Return(Return { signal: self.take_signal(mask), ..Return::default() }),
-                Message::Fault { info, ip } => Message::Return(self.fault(info, ip)),
+                Message::Call(call) => self.signalled(self.call(&call)),
+                Message::Clone { call, state, mask } => self.signalled(self.clone_thread(&call, *state, mask)),
+                Message::SetMask(mask) => Message::Return(self.take_signal(mask)),
+                Message::Fault { info, ip, is_blocked } => Message::Return(self.fault(info, ip, is_blocked)),
                 Message::MapQuery { address } => self.look_up(address),
                 Message::ExitThread { status } => {
                     self.root.note_exit(status);
@@ -94,7 +98,14 @@ impl Shadow<'_> {
         }
     }
 
-    fn call(&mut self, call: &Call) -> Return {
+    /// What came while the call ran is asked for before the program goes on, as if it had been taken on the way out.
+    fn signalled(&self, answer: Return) -> Message {
+        let context = self.block.context();
+        context.clear_arrival();
+        Message::Return(Return { is_signalled: context.is_signalled(), ..answer })
+    }
+
+    fn call(&self, call: &Call) -> Return {
         self.root.figures.count_call(call.number);
         let flag = self.block.context().flag();
         let number = i64::from(call.number);
@@ -125,61 +136,56 @@ impl Shadow<'_> {
         self.member.grant(address);
     }
 
-    fn clone_thread(&mut self, call: &Call, state: ThreadState, mask: u64) -> Return {
+    fn clone_thread(&self, call: &Call, state: ThreadState, mask: u64) -> Return {
         self.root.figures.count_call(call.number);
-        let value = match CloneRequest::parse(libc::SYS_clone, &call.arguments) {
-            Ok(request) => clone::start(self.root, &request, state, mask),
-            Err(error) => -i64::from(error),
-        };
+        let value = clone::start(self.root, self.task, &CloneRequest::from_arguments(&call.arguments), state, mask);
         Return { value, ..Return::default() }
     }
 
-    /// The thread now blocks `mask`: signals it may take come to it, others go back to the process.
-    fn take_signal(&mut self, mask: u64) -> Option<SignalOrder> {
-        replace_mask(mask);
+    /// The thread now blocks `mask`: the next signal it may take comes to it, others go back to the process.
+    fn take_signal(&self, mask: u64) -> Return {
         let context = self.block.context();
-        let mut found = None;
-        while let Some(info) = context.take(mask) {
+        let wanted = mask & !SIGSYS_BIT;
+        replace_mask(mask & !FAULT_BITS);
+        let mut order = None;
+        while let Some(info) = context.take(wanted) {
             let action = self.root.actions.for_delivery(info.signal());
             if action.handler > 1 {
-                found = Some(SignalOrder { info, action });
+                order = Some(SignalOrder { info, action });
                 break;
             }
+            signals::perform_default(self.root, &info, action);
+            replace_mask(mask & !FAULT_BITS);
         }
-        while let Some(info) = context.take_blocked(mask) {
-            self.give_back_signal(&info);
+        // A thread library unblocks in a moment.
+        while mask != ALL_BLOCKED
+            && let Some(info) = context.take_blocked(wanted & !FAULT_BITS)
+        {
+            signals::give_back(self.root.pid, self.task.tid, &info);
         }
-        found
+        let running = order.as_ref().map_or(mask, |order| order.action.running_mask(order.info.signal(), mask));
+        replace_mask(running & !FAULT_BITS);
+        context.clear_arrival();
+        let is_signalled = context.recheck(running & !SIGSYS_BIT);
+        Return { signal: order, is_signalled, ..Return::default() }
     }
 
-    fn give_back_signal(&self, info: &SignalInfo) {
-        let (pid, signal, address) = (self.root.pid as u64, info.signal() as u64, info.0.as_ptr() as u64);
-        if info.code() == SI_TKILL {
-            call::raw(libc::SYS_rt_tgsigqueueinfo, &[pid, self.task.tid as u64, signal, address, 0, 0]);
-        } else {
-            call::raw(libc::SYS_rt_sigqueueinfo, &[pid, signal, address, 0, 0, 0]);
-        }
-    }
-
-    fn fault(&mut self, info: SignalInfo, ip: u64) -> Return {
-        let signal = info.signal();
-        if signal != libc::SIGKILL {
-            let action = self.root.actions.for_delivery(signal);
+    fn fault(&self, info: SignalInfo, ip: u64, is_blocked: bool) -> Return {
+        if !is_blocked {
+            let action = self.root.actions.for_delivery(info.signal());
             if action.handler > 1 {
                 return Return { signal: Some(SignalOrder { info, action }), ..Return::default() };
             }
         }
-        let (tid, host, address) = (self.task.tid, &self.member.name, info.address());
-        say::line(&format!("fatal signal {signal} in thread {tid} on host {host} at {ip:#x}, address {address:#x}"));
-        let signal = if signal == libc::SIGKILL { libc::SIGSEGV } else { signal };
-        debug_assert!(bit(signal) != 0);
-        self.root.finish(Ending::Signal(signal))
+        self.root.die_of_fault(self.task.tid, &self.member.name, &info, ip)
     }
 
     fn look_up(&self, address: u64) -> Message {
         match self.root.space.lookup(address) {
-            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, mapped: found.mapped },
-            None => Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, mapped: false },
+            Some(found) => Message::MapAnswer { range: found.range, protection: found.protection, found: found.found },
+            None => {
+                Message::MapAnswer { range: address..address + 1, protection: vma::Protection::NONE, found: vma::Found::Hole }
+            }
         }
     }
 }

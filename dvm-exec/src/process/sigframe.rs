@@ -128,8 +128,6 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Registers at the handler's first instruction.
     pub registers: Registers,
-    /// Signal mask while it runs.
-    pub mask: u64,
     /// The alternate stack from now on (SS_AUTODISARM).
     pub altstack: AltStack,
 }
@@ -300,6 +298,13 @@ impl Action {
     /// SA_NODEFER.
     pub const NO_DEFER: u64 = 0x4000_0000;
 
+    /// The mask while this action's handler for `signal` runs, entered under `mask`.
+    #[must_use]
+    pub fn running_mask(&self, signal: i32, mask: u64) -> u64 {
+        let blocks_itself = if self.flags & Self::NO_DEFER == 0 { signal_bit(signal) } else { 0 };
+        mask | self.mask | blocks_itself
+    }
+
     /// Reads struct kernel_sigaction.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
@@ -381,7 +386,7 @@ const _: () = assert!(UC_MASK + 8 == UCONTEXT_BYTES && size_of::<Registers>() ==
 /// # Errors
 /// [`FrameError`].
 pub fn build(delivery: &Delivery<'_>) -> Result<Frame, FrameError> {
-    let Delivery { info, action, registers, floating, mask, altstack, fault } = *delivery;
+    let Delivery { info, action, registers, floating, altstack, fault, .. } = *delivery;
     let signal = info.signal();
     if action.flags & Action::RESTORER == 0 {
         return Err(FrameError::NoRestorer(signal));
@@ -402,7 +407,6 @@ pub fn build(delivery: &Delivery<'_>) -> Result<Frame, FrameError> {
     bytes.extend_from_slice(&info.0);
     bytes.resize((floating_address - address) as usize, 0);
     bytes.extend_from_slice(floating);
-    let blocks_itself = if action.flags & Action::NO_DEFER == 0 { signal_bit(signal) } else { 0 };
     let disarms = altstack.flags & AltStack::AUTODISARM != 0;
     Ok(Frame {
         address,
@@ -417,7 +421,6 @@ pub fn build(delivery: &Delivery<'_>) -> Result<Frame, FrameError> {
             flags: registers.flags & !FLAGS_OFF,
             ..*registers
         },
-        mask: mask | action.mask | blocks_itself,
         altstack: if disarms { AltStack::default() } else { altstack },
     })
 }
@@ -526,6 +529,24 @@ pub fn accept_floating(program: &[u8], own: &[u8]) -> Result<Vec<u8>, FrameError
     }
     accepted[HEADER_OFFSET..state.len()].copy_from_slice(&state[HEADER_OFFSET..]);
     Ok(accepted)
+}
+
+/// The floating-point area `own` with its state at the start of a program: a handler's state.
+#[must_use]
+pub fn initial_floating(own: &[u8]) -> Vec<u8> {
+    const PROTECTION_KEYS: u64 = 1 << 9;
+    let mut fresh = own.to_vec();
+    let kept =
+        [MXCSR_MASK_OFFSET..MXCSR_MASK_OFFSET + 4, SOFTWARE_OFFSET..FXSAVE_BYTES].map(|range| (range.clone(), &own[range]));
+    fresh[..FXSAVE_BYTES].copy_from_slice(&Fxsave::default().0);
+    for (range, bytes) in kept {
+        fresh[range].copy_from_slice(bytes);
+    }
+    if floating_state(own).is_some() {
+        let components = u64_at(own, HEADER_OFFSET) & PROTECTION_KEYS;
+        fresh[HEADER_OFFSET..HEADER_OFFSET + 8].copy_from_slice(&components.to_le_bytes());
+    }
+    fresh
 }
 
 fn signal_bit(signal: i32) -> u64 {

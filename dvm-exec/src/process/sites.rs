@@ -44,6 +44,11 @@ impl Sites {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nobody changes the notes while this is kept; for making a copy of the process.
+    pub fn freeze(&self) -> impl Drop {
+        self.lock()
+    }
+
     /// Thread `tid` made a memory call that returned `value`.
     pub fn note_call(&self, tid: i32, number: i64, arguments: &[u64; 6], value: i64) {
         let is_anonymous = arguments[3] & libc::MAP_ANONYMOUS as u64 != 0;

@@ -3,9 +3,12 @@
 //! Owns what is remembered per thread: at the root ([`Task`], one per thread of the program, wherever it runs) and on
 //! the host where it runs ([`Thread`]). Must not know how calls are executed.
 
+use super::ask::ThreadUsage;
+use super::children::Child;
 use super::member::Link;
 use super::moving::Luggage;
 use super::sigframe::AltStack;
+use super::view::cpuset::CpuSet;
 use super::wire::ThreadStart;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,12 +28,15 @@ pub struct Task {
     host: AtomicUsize,
     /// Host it shall go to, if any.
     wanted: AtomicUsize,
-    /// When that was wished.
-    wished: Mutex<Option<Instant>>,
+    /// Since when.
+    wanted_since: Mutex<Option<Instant>>,
     /// Word to clear and wake when it ends, 0 for none.
     pub clear_tid: AtomicU64,
     /// Head of the robust futex list, 0 for none.
     pub robust: AtomicU64,
+    /// Processors the program wishes it to run on; none: all.
+    wish: Mutex<Option<CpuSet>>,
+    used_before: Mutex<ThreadUsage>,
 }
 
 impl Task {
@@ -40,9 +46,11 @@ impl Task {
             tid,
             host: AtomicUsize::new(host),
             wanted: AtomicUsize::new(NOWHERE),
-            wished: Mutex::default(),
+            wanted_since: Mutex::default(),
             clear_tid: AtomicU64::new(clear_tid),
             robust: AtomicU64::new(0),
+            wish: Mutex::default(),
+            used_before: Mutex::default(),
         })
     }
 
@@ -56,12 +64,32 @@ impl Task {
         Some(self.wanted.load(Ordering::Relaxed)).filter(|host| *host != NOWHERE)
     }
 
-    /// It has left its host: gives the one it goes on at, which is the former if the wish was withdrawn.
+    /// It has left its host: gives the one it goes on at, which is the former if it need no longer go.
     pub fn depart(&self) -> usize {
         if let Some(host) = Some(self.wanted.swap(NOWHERE, Ordering::Relaxed)).filter(|host| *host != NOWHERE) {
             self.host.store(host, Ordering::Relaxed);
         }
         self.host()
+    }
+
+    /// Processors the program wishes it to run on; none: all.
+    pub fn wish(&self) -> Option<CpuSet> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The program wishes it to run there.
+    pub fn set_wish(&self, wish: Option<CpuSet>) {
+        *self.wish.lock().unwrap_or_else(PoisonError::into_inner) = wish;
+    }
+
+    /// What its kernel thread at the root had used when it began to run there.
+    pub fn used_before(&self) -> ThreadUsage {
+        *self.used_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It begins to run at the root, where its kernel thread has used so much.
+    pub fn set_used_before(&self, used: ThreadUsage) {
+        *self.used_before.lock().unwrap_or_else(PoisonError::into_inner) = used;
     }
 }
 
@@ -88,6 +116,26 @@ impl Tasks {
         living.is_empty()
     }
 
+    /// The living task of this number.
+    pub fn find(&self, tid: i32) -> Option<Arc<Task>> {
+        self.lock().get(&tid).cloned()
+    }
+
+    /// How many live.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is such a task.
+    pub fn is_living(&self, tid: i32) -> bool {
+        self.lock().contains_key(&tid)
+    }
+
+    /// Head of a task's robust futex list, if there is such a task.
+    pub fn robust_list(&self, tid: i32) -> Option<u64> {
+        self.lock().get(&tid).map(|task| task.robust.load(Ordering::Relaxed))
+    }
+
     /// How many live on `host`.
     pub fn count_on(&self, host: usize) -> usize {
         self.lock().values().filter(|task| task.host() == host).count()
@@ -99,23 +147,23 @@ impl Tasks {
     }
 
     /// Task `tid` shall go to `host`, if it still lives.
-    pub fn wish(&self, tid: i32, host: usize) {
+    pub fn ask_to_move(&self, tid: i32, host: usize) {
         if let Some(task) = self.lock().get(&tid) {
-            *task.wished.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *task.wanted_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             task.wanted.store(host, Ordering::Relaxed);
         }
     }
 
     /// Numbers and present hosts of those who shall go.
-    pub fn wishes(&self) -> Vec<(i32, usize)> {
+    pub fn asked_to_move(&self) -> Vec<(i32, usize)> {
         self.lock().values().filter(|task| task.wanted().is_some()).map(|task| (task.tid, task.host())).collect()
     }
 
-    /// Withdraws the wishes that are older than `latest`.
-    pub fn expire_wishes(&self, latest: Duration) {
+    /// Those who should have gone for longer than `latest` stay.
+    pub fn let_stay(&self, latest: Duration) {
         for task in self.lock().values().filter(|task| task.wanted().is_some()) {
-            let wished = *task.wished.lock().unwrap_or_else(PoisonError::into_inner);
-            if wished.is_some_and(|wished| wished.elapsed() > latest) {
+            let since = *task.wanted_since.lock().unwrap_or_else(PoisonError::into_inner);
+            if since.is_some_and(|since| since.elapsed() > latest) {
                 task.wanted.store(NOWHERE, Ordering::Relaxed);
             }
         }
@@ -126,8 +174,10 @@ impl Tasks {
 pub enum Side {
     /// Its kernel thread is the root's own.
     Root(Arc<Task>),
+    /// It is a child of the program, in a process of its own at the root.
+    Child(Rc<Child>),
     /// It runs on another host; its shadow is at the other end of the link.
-    Member(RefCell<Link>),
+    Member(Box<RefCell<Link>>),
 }
 
 /// The thread that runs on the calling kernel thread.
@@ -155,6 +205,11 @@ thread_local! {
 /// Makes `thread` the one that runs on the calling kernel thread; replaces the one before.
 pub fn set_current(thread: Rc<Thread>) {
     CURRENT.with(|slot| *slot.borrow_mut() = Some(thread));
+}
+
+/// Nothing runs on the calling kernel thread any more; false if whoever ran there ended in the middle of this module.
+pub fn clear_current() -> bool {
+    CURRENT.with(|slot| slot.try_borrow_mut().map(|mut thread| *thread = None).is_ok())
 }
 
 /// The program thread that runs here, if any.

@@ -17,6 +17,9 @@ pub const IMAGE_BYTES: u64 = 0x2000;
 /// Where the table's page is mapped, read-only once written, host-local.
 pub const TABLE_ADDRESS: u64 = IMAGE_ADDRESS + IMAGE_BYTES;
 
+// The image's own system calls are the program's.
+const _: () = assert!(TABLE_ADDRESS <= crate::sys::TRAP_END);
+
 /// What the image calls and adds on this host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Table {
     pub correction_nanoseconds: u64,
     /// First cluster-wide processor number of this host, added by getcpu.
     pub processor_first: u64,
+    /// Processors of this host among the cluster's, 0 to leave getcpu alone: its answer is taken modulo this.
+    pub processors: u64,
 }
 
 /// Why the real vdso cannot be used.
@@ -96,6 +101,7 @@ impl Table {
             self.correction_seconds as u64,
             self.correction_nanoseconds,
             self.processor_first,
+            self.processors,
         ]
         .into_iter()
         .flat_map(u64::to_le_bytes)
@@ -112,6 +118,9 @@ pub fn is_corrected(clock: u64) -> bool {
 }
 
 const CORRECTED_CLOCKS: u64 = 1 << 1 | 1 << 4 | 1 << 6 | 1 << 7;
+/// Clocks the real vdso may be asked for: REALTIME, MONOTONIC, their RAW and COARSE kinds, BOOTTIME, TAI. It would ask the
+/// kernel for any other one, past the husk: CPU time of the program is that of all hosts.
+const HOST_CLOCKS: u32 = CORRECTED_CLOCKS as u32 | 1 | 1 << 5 | 1 << 11;
 
 /// Finds the vdso in the text of `/proc/self/maps`.
 #[must_use]
@@ -239,6 +248,15 @@ fn emit_fast_path(code: &mut Code, word: usize, function: usize) -> u64 {
 
 fn emit_clock_gettime(code: &mut Code) {
     let function = offset_of!(Table, clock_gettime);
+    code.emit(&[0x83, 0xff, 0x0b]); // cmp edi, 11
+    code.emit(&[0x77, 0x0a]); // ja to the system call
+    code.emit(&[0xb8]); // mov eax, HOST_CLOCKS
+    code.emit(&HOST_CLOCKS.to_le_bytes());
+    code.emit(&[0x0f, 0xa3, 0xf8]); // bt eax, edi
+    code.emit(&[0x72, 0x08]); // jb over the system call
+    code.emit(&[0xb8]); // mov eax, SYS_clock_gettime
+    code.emit(&(libc::SYS_clock_gettime as u32).to_le_bytes());
+    code.emit(&[0x0f, 0x05, 0xc3]); // syscall, ret
     let native = emit_fast_path(code, offset_of!(Table, correction_active), function);
     code.emit(&[0x83, 0xff, 0x07]); // cmp edi, 7
     code.jump_back(0x77, native); // ja
@@ -268,14 +286,18 @@ fn emit_clock_gettime(code: &mut Code) {
 
 fn emit_getcpu(code: &mut Code) {
     let function = offset_of!(Table, getcpu);
-    emit_fast_path(code, offset_of!(Table, processor_first), function);
+    emit_fast_path(code, offset_of!(Table, processors), function);
     code.emit(&[0x57]); // push rdi
     code.emit_table(&[0xff, 0x15], function, &[]); // call
     code.emit(&[0x5f]); // pop rdi
     code.emit(&[0x48, 0x85, 0xff]); // test rdi, rdi
-    code.emit(&[0x74, 0x08]); // je to the ret
-    code.emit_table(&[0x8b, 0x15], offset_of!(Table, processor_first), &[]); // mov edx, first
-    code.emit(&[0x01, 0x17]); // add [rdi], edx
+    code.emit(&[0x74, 0x14]); // je to the ret
+    code.emit(&[0x8b, 0x07]); // mov eax, [rdi]
+    code.emit(&[0x31, 0xd2]); // xor edx, edx
+    code.emit_table(&[0xf7, 0x35], offset_of!(Table, processors), &[]); // div dword [processors]
+    code.emit_table(&[0x03, 0x15], offset_of!(Table, processor_first), &[]); // add edx, first
+    code.emit(&[0x89, 0x17]); // mov [rdi], edx
+    code.emit(&[0x31, 0xc0]); // xor eax, eax
     code.emit(&[0xc3]); // ret
 }
 

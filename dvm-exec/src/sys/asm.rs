@@ -9,6 +9,10 @@ use std::mem::offset_of;
 
 /// Bytes of an alternate stack; it is aligned to its size, with the [`Context`] at its base.
 pub const BLOCK_BYTES: usize = 256 * 1024;
+/// Result of an interruptible call that a signal kept from entering the kernel (ERESTARTNOINTR there).
+pub const NOT_BEGUN: i64 = -513;
+/// Result of an interruptible call that a signal broke off and that SA_RESTART would repeat (ERESTARTSYS there).
+pub const INTERRUPTED: i64 = -512;
 
 const _: () = assert!(offset_of!(ThreadState, fxsave) == 0 && offset_of!(ThreadState, registers) == 512);
 const _: () = assert!(offset_of!(ThreadState, fs_base) == 656 && offset_of!(Registers, rip) == 128);
@@ -55,6 +59,9 @@ global_asm!(
     "dvm_sigsys:",
     "dvm_sigsys_begin:",
     "cld",
+    // SYS_USER_DISPATCH; any other SIGSYS was sent by somebody.
+    "cmp dword ptr [rsi + 8], 2",
+    "jne dvm_catch",
     "mov rax, rsp",
     "and rax, -0x40000",
     "rdfsbase rcx",
@@ -125,11 +132,14 @@ global_asm!(
     "mov rsi, [rsi + 8]",
     "syscall",
     "ret",
-    // call_unless(number: rdi, arguments: rsi, flag: rdx): EINTR if the flag is set before the kernel is entered.
+    // call_unless(number: rdi, arguments: rsi, flag: rdx): NOT_BEGUN if the flag is set before the kernel is entered.
+    // rcx is 0 until the kernel has been entered; then it holds the address after the instruction.
     ".globl dvm_call_unless",
     ".globl dvm_call_unless_begin",
+    ".globl dvm_call_unless_enter",
     ".globl dvm_call_unless_end",
     ".globl dvm_call_unless_abort",
+    ".globl dvm_call_unless_interrupted",
     "dvm_call_unless:",
     "push rbx",
     "mov rbx, rdx",
@@ -140,15 +150,21 @@ global_asm!(
     "mov rdx, [rsi + 16]",
     "mov rdi, [rsi]",
     "mov rsi, [rsi + 8]",
+    "xor ecx, ecx",
     "dvm_call_unless_begin:",
     "cmp dword ptr [rbx], 0",
     "jne dvm_call_unless_abort",
+    "dvm_call_unless_enter:",
     "syscall",
     "dvm_call_unless_end:",
     "pop rbx",
     "ret",
     "dvm_call_unless_abort:",
-    "mov rax, -4",
+    "mov rax, {not_begun}",
+    "pop rbx",
+    "ret",
+    "dvm_call_unless_interrupted:",
+    "mov rax, {interrupted}",
     "pop rbx",
     "ret",
     // copy(to: rdi, from: rsi, bytes: rdx): returns the bytes not copied.
@@ -192,6 +208,8 @@ global_asm!(
     "dvm_store_fault:",
     "mov eax, 1",
     "ret",
+    not_begun = const NOT_BEGUN,
+    interrupted = const INTERRUPTED,
     on_call = sym super::context::on_call,
     on_signal = sym super::context::on_signal,
 );
@@ -207,8 +225,10 @@ unsafe extern "C" {
     pub(super) fn dvm_call(number: i64, arguments: *const u64) -> i64;
     pub(super) fn dvm_call_unless(number: i64, arguments: *const u64, flag: *const u32) -> i64;
     pub(super) fn dvm_call_unless_begin();
+    pub(super) fn dvm_call_unless_enter();
     pub(super) fn dvm_call_unless_end();
     pub(super) fn dvm_call_unless_abort();
+    pub(super) fn dvm_call_unless_interrupted();
     pub(super) fn dvm_copy(to: u64, from: u64, bytes: u64) -> u64;
     pub(super) fn dvm_copy_begin();
     pub(super) fn dvm_copy_end();
@@ -240,10 +260,23 @@ pub fn fault_landing(rip: u64) -> Option<u64> {
     is_between(rip, dvm_store_begin, dvm_store_end).then_some(dvm_store_fault as *const () as u64)
 }
 
-/// Where to go on after a signal at `rip`, if `rip` stands before the kernel entry of an interruptible call.
+/// Where to go on after a signal at `rip`, if `rip` stands before the kernel entry of an interruptible call, or is back
+/// there because the kernel would restart it; `rcx` tells which.
 #[must_use]
-pub fn call_landing(rip: u64) -> Option<u64> {
+pub fn call_landing(rip: u64, rcx: u64) -> Option<u64> {
+    let end = dvm_call_unless_end as *const () as u64;
+    if rip == dvm_call_unless_enter as *const () as u64 && rcx == end {
+        return Some(dvm_call_unless_interrupted as *const () as u64);
+    }
     is_between(rip, dvm_call_unless_begin, dvm_call_unless_end).then_some(dvm_call_unless_abort as *const () as u64)
+}
+
+/// Where to go on if a signal that is none of the program's came at `rip` with `rax`, and an interruptible call came back for it
+/// with the kernel's EINTR: then it is as if SA_RESTART repeated it.
+#[must_use]
+pub fn wish_landing(rip: u64, rax: u64) -> Option<u64> {
+    let is_broken = rip == dvm_call_unless_end as *const () as u64 && rax as i64 == -i64::from(libc::EINTR);
+    is_broken.then_some(dvm_call_unless_interrupted as *const () as u64)
 }
 
 /// Whether `rip` stands in the way into the program or in the first instructions of the SIGSYS handler, where the

@@ -13,8 +13,9 @@ pub fn raw(number: i64, arguments: &[u64; 6]) -> i64 {
     unsafe { asm::dvm_call(number, arguments.as_ptr()) }
 }
 
-/// As [`raw`], but answers EINTR without entering the kernel while `flag` is not zero; a signal that raises the flag
-/// between the test and the kernel's entry has the same effect.
+/// As [`raw`], but answers [`asm::NOT_BEGUN`] without entering the kernel while `flag` is not zero; a signal that raises
+/// the flag between the test and the kernel's entry has the same effect. A call that a signal breaks off gives
+/// [`asm::INTERRUPTED`] where SA_RESTART would repeat it, EINTR where not: the kernel decides.
 pub fn raw_unless(flag: &AtomicU32, number: i64, arguments: &[u64; 6]) -> i64 {
     // SAFETY: as in `raw`; the flag is an aligned word that outlives the call.
     unsafe { asm::dvm_call_unless(number, arguments.as_ptr(), flag.as_ptr()) }

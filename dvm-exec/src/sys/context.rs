@@ -6,7 +6,7 @@
 use super::asm::{self, BLOCK_BYTES};
 use super::call;
 use super::signal::Frame;
-use super::{HUSK_END, LINE};
+use super::{HUSK_END, LINE, TRAP_END};
 use crate::process::sigframe::{SignalInfo, ThreadState};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -99,6 +99,12 @@ impl Context {
         nested
     }
 
+    /// The thread is in the husk on behalf of the program, as in a call, which will be resumed from `frame`.
+    pub fn hold(&self, frame: Frame) {
+        self.frame.store(frame.address(), Ordering::SeqCst);
+        self.phase.store(1, Ordering::SeqCst);
+    }
+
     /// Marks that everything about the current call is decided; true if a signal was queued meanwhile and the end of
     /// the call must be looked at again.
     pub fn is_signalled_on_exit(&self) -> bool {
@@ -134,7 +140,7 @@ impl Context {
         }
         if let Some(slot) = free {
             let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-            // SAFETY: an empty slot is only filled by signal handlers of this thread, which block one another.
+            // SAFETY: an empty slot is only filled by signal handlers of this thread, of which each keeps the next one out.
             unsafe { *slot.info.get() = *info };
             slot.sequence.store(sequence, Ordering::Release);
             self.arrived.store(1, Ordering::SeqCst);
@@ -147,30 +153,41 @@ impl Context {
         &self.arrived
     }
 
+    /// Puts the flag right for `mask`: whether a queued signal is not blocked by it.
+    pub fn recheck(&self, mask: u64) -> bool {
+        self.signalled.store(0, Ordering::SeqCst);
+        let is_waiting = self.pending.iter().any(|slot| {
+            // SAFETY: as in `take_oldest`.
+            slot.sequence.load(Ordering::Acquire) != 0 && mask & 1 << (unsafe { *slot.info.get() }.signal() - 1) == 0
+        });
+        if is_waiting {
+            self.signalled.store(1, Ordering::SeqCst);
+        }
+        is_waiting
+    }
+
     /// The arrival was noted.
     pub fn clear_arrival(&self) {
         self.arrived.store(0, Ordering::SeqCst);
     }
 
-    /// Takes the oldest queued signal that `mask` does not block, and sets the flag to whether another one is left.
+    /// Takes the oldest queued signal that `mask` does not block. With none left the flag is down.
     pub fn take(&self, mask: u64) -> Option<SignalInfo> {
         self.signalled.store(0, Ordering::SeqCst);
-        let (info, count) = self.take_oldest(|signal| mask & (1 << (signal - 1)) == 0)?;
-        if count > 1 {
-            self.signalled.store(1, Ordering::SeqCst);
-        }
+        let info = self.take_oldest(|signal| mask & (1 << (signal - 1)) == 0)?;
+        // Whether there is another one, the next look tells.
+        self.signalled.store(1, Ordering::SeqCst);
         Some(info)
     }
 
     /// Takes the oldest queued signal that `mask` blocks.
     pub fn take_blocked(&self, mask: u64) -> Option<SignalInfo> {
-        self.take_oldest(|signal| mask & (1 << (signal - 1)) != 0).map(|(info, _)| info)
+        self.take_oldest(|signal| mask & (1 << (signal - 1)) != 0)
     }
 
-    /// The oldest queued signal wanted, and how many there were.
-    fn take_oldest(&self, is_wanted: impl Fn(i32) -> bool) -> Option<(SignalInfo, usize)> {
+    /// The oldest queued signal wanted.
+    fn take_oldest(&self, is_wanted: impl Fn(i32) -> bool) -> Option<SignalInfo> {
         let mut oldest: Option<(&Slot, u64)> = None;
-        let mut count = 0;
         for slot in &self.pending {
             let sequence = slot.sequence.load(Ordering::Acquire);
             if sequence == 0 {
@@ -182,7 +199,6 @@ impl Context {
             if !is_wanted(info.signal()) {
                 continue;
             }
-            count += 1;
             if oldest.is_none_or(|(_, first)| sequence < first) {
                 oldest = Some((slot, sequence));
             }
@@ -191,7 +207,7 @@ impl Context {
         // SAFETY: as above.
         let info = unsafe { *slot.info.get() };
         slot.sequence.store(0, Ordering::Release);
-        Some((info, count))
+        Some(info)
     }
 
     /// Raises the flag: something must be looked at before the program goes on.
@@ -248,10 +264,10 @@ impl Block {
         unsafe { &*self.base }
     }
 
-    /// Runs program code from `state` until the thread ends. System calls of addresses below [`LINE`] arrive in
+    /// Runs program code from `state` until the thread ends. System calls of addresses below [`TRAP_END`] arrive in
     /// [`on_call`].
     pub fn run(&self, state: &ThreadState) -> Result<(), std::io::Error> {
-        let arguments = [1, LINE, HUSK_END - LINE, 0];
+        let arguments = [1, TRAP_END, HUSK_END - TRAP_END, 0];
         call::checked(libc::SYS_prctl, &with_option(PR_SET_SYSCALL_USER_DISPATCH, arguments))?;
         self.context().phase.store(0, Ordering::SeqCst);
         // SAFETY: the context is this thread's own, the registers are a complete image, and the program comes back

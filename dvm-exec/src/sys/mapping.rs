@@ -3,6 +3,7 @@
 //! Owns the calls that change the address space below the line. Must not know which ranges the program asked for.
 
 use super::{LINE, VIEW_FIRST, call};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Error;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -29,7 +30,9 @@ pub fn make_space_file() -> Result<OwnedFd, Error> {
 pub fn map_space(file: BorrowedFd<'_>) -> Result<(), Error> {
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     let arguments = [VIEW_FIRST, LINE - VIEW_FIRST, 0, flags as u64, file.as_raw_fd() as u64, VIEW_FIRST];
-    call::checked(libc::SYS_mmap, &arguments).map(drop)
+    call::checked(libc::SYS_mmap, &arguments)?;
+    // Children have copies.
+    call::checked(libc::SYS_madvise, &[VIEW_FIRST, LINE - VIEW_FIRST, libc::MADV_DONTFORK as u64, 0, 0, 0]).map(drop)
 }
 
 /// Sets the access rights of program pages.
@@ -90,18 +93,44 @@ pub fn adopt(raw: RawFd) -> Result<OwnedFd, Error> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Puts `text` into an anonymous file positioned at its start and gives its number away.
+/// Opens `text`, read-only, as a file without a place that is named after `path`, and gives its number away, which is the
+/// lowest free one. `floor` is where numbers are nobody's but ours.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn file_of_text(text: &[u8], is_cloexec: bool) -> Result<RawFd, Error> {
-    let flags = if is_cloexec { u64::from(libc::MFD_CLOEXEC) } else { 0 };
-    let raw = call::checked(libc::SYS_memfd_create, &[c"dvm-text".as_ptr() as u64, flags, 0, 0, 0, 0])? as RawFd;
-    // SAFETY: the kernel has just made this descriptor for us.
-    let mut file = unsafe { File::from_raw_fd(raw) };
+pub fn file_of_text(path: &[u8], text: &[u8], is_cloexec: bool, floor: u64) -> Result<RawFd, Error> {
+    const NAME_BYTES_MAX: usize = 249;
+    let name = CString::new(&path[..path.len().min(NAME_BYTES_MAX)]).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
+    let mut file = File::from(move_up(anonymous_file(&name)?.into(), floor)?);
     std::io::Write::write_all(&mut file, text)?;
-    std::io::Seek::rewind(&mut file)?;
-    Ok(std::os::fd::IntoRawFd::into_raw_fd(file))
+    let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
+    let flags = libc::O_RDONLY | if is_cloexec { libc::O_CLOEXEC } else { 0 };
+    call::checked(libc::SYS_openat, &[libc::AT_FDCWD as u64, link.as_ptr() as u64, flags as u64, 0, 0, 0]).map(|raw| raw as RawFd)
+}
+
+/// Copies `bytes` to `address` as the result of a call: by the kernel, which refuses what the caller may not write.
+///
+/// # Errors
+/// EFAULT, or the kernel's error when it lacks memory.
+pub fn copy_by_kernel(address: u64, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = anonymous_file(c"dvm-result")?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    let mut done = 0;
+    while done < bytes.len() as u64 {
+        let left = bytes.len() as u64 - done;
+        match call::checked(libc::SYS_pread64, &[file.as_raw_fd() as u64, address + done, left, done, 0, 0])? {
+            0 => return Err(Error::from_raw_os_error(libc::EFAULT)),
+            count => done += count,
+        }
+    }
+    Ok(())
+}
+
+fn anonymous_file(name: &CStr) -> Result<File, Error> {
+    let arguments = [name.as_ptr() as u64, u64::from(libc::MFD_CLOEXEC), 0, 0, 0, 0];
+    let raw = call::checked(libc::SYS_memfd_create, &arguments)? as RawFd;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { File::from_raw_fd(raw) })
 }
 
 /// Connects to the packet socket at `path`.
@@ -131,4 +160,10 @@ pub fn connect_packets(path: &Path) -> Result<OwnedFd, Error> {
 /// Closes descriptor `raw` behind the back of its owner, who never uses it again.
 pub fn close_raw(raw: RawFd) {
     call::raw(libc::SYS_close, &[raw as u64, 0, 0, 0, 0, 0]);
+}
+
+/// Keeps shared memory, which the view is, out of core files: it is huge, and most pages are on other hosts.
+pub fn keep_view_out_of_cores() {
+    // A kernel without core files has no such switch.
+    std::fs::write("/proc/self/coredump_filter", "0x31").unwrap_or(());
 }

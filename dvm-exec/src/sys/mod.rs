@@ -8,12 +8,15 @@ pub mod call;
 pub mod context;
 pub mod cpu;
 pub mod mapping;
+pub mod process;
 pub mod signal;
 pub mod startup;
 pub mod user;
 
 /// First address that belongs to the husk; everything below belongs to the program.
 pub const LINE: u64 = 0x5000_0000_0000;
+/// System calls of instructions below this are the program's: those of its space, and of the synthetic vdso above the line.
+pub const TRAP_END: u64 = 0x5000_1000_2000;
 /// Lowest address of the program's view.
 pub const VIEW_FIRST: u64 = 0x1_0000;
 /// End of the address space a husk may use.

@@ -8,6 +8,12 @@ use crate::process::sigframe::{self, FXSAVE_BYTES, Fxsave, Registers, ThreadStat
 
 /// The bit of SIGSYS in a mask: never blocked.
 pub const SIGSYS_BIT: u64 = 1 << (libc::SIGSYS - 1);
+/// Signals by which the processor reports what a thread did itself: blocked, they would end the process.
+pub const FAULT_BITS: u64 = 1 << (libc::SIGSEGV - 1)
+    | 1 << (libc::SIGBUS - 1)
+    | 1 << (libc::SIGFPE - 1)
+    | 1 << (libc::SIGILL - 1)
+    | 1 << (libc::SIGTRAP - 1);
 const SA_RESTORER: u64 = 0x0400_0000;
 const GENERAL_FIRST: u64 = 40;
 const FLOAT_POINTER: u64 = 224;
@@ -26,10 +32,14 @@ pub enum Register {
     Rdi = 8,
     /// Second argument.
     Rsi = 9,
+    /// A register of no call.
+    Rbx = 11,
     /// Third argument.
     Rdx = 12,
     /// Number and result.
     Rax = 13,
+    /// Where a system call returns to: the call's instruction overwrites it.
+    Rcx = 14,
     /// Stack pointer.
     Rsp = 15,
     /// Instruction pointer.
@@ -50,6 +60,11 @@ impl Frame {
     /// The frame whose `ucontext` is at `address`; only the signal entries make one.
     pub(super) fn new(address: u64) -> Self {
         Self(address)
+    }
+
+    /// Where it is.
+    pub(super) fn address(self) -> u64 {
+        self.0
     }
 
     fn read(self, offset: u64) -> u64 {
@@ -122,6 +137,12 @@ impl Frame {
         unsafe { std::ptr::copy_nonoverlapping(state.as_ptr(), to, bytes) };
     }
 
+    /// Makes the floating-point state that of a new program, as handlers find it. Protection keys stay.
+    pub fn reset_float_state(self) {
+        let fresh = sigframe::initial_floating(&self.float_state());
+        self.set_float_state(&fresh);
+    }
+
     /// The general registers.
     #[must_use]
     pub fn registers(self) -> Registers {
@@ -172,15 +193,26 @@ pub enum Disposition {
 /// # Errors
 /// The kernel's error.
 pub fn set_disposition(signal: i32, disposition: Disposition) -> Result<(), std::io::Error> {
+    set_disposition_with(signal, disposition, 0)
+}
+
+/// As [`set_disposition`], with more flags (SA_NOCLDSTOP, SA_NOCLDWAIT).
+///
+/// # Errors
+/// The kernel's error.
+pub fn set_disposition_with(signal: i32, disposition: Disposition, more: u64) -> Result<(), std::io::Error> {
     let entry = |function: unsafe extern "C" fn()| function as usize as u64;
     let (handler, flags, mask) = match disposition {
         Disposition::Default => (libc::SIG_DFL as u64, 0, 0),
         Disposition::Ignore => (libc::SIG_IGN as u64, 0, 0),
-        Disposition::Catch => (entry(asm::dvm_catch), libc::SA_SIGINFO | libc::SA_ONSTACK, !SIGSYS_BIT),
+        // Restarting natively makes the kernel tell which calls SA_RESTART repeats.
+        Disposition::Catch => {
+            (entry(asm::dvm_catch), libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART, !(SIGSYS_BIT | FAULT_BITS))
+        }
         Disposition::Dispatch => (entry(asm::dvm_sigsys), libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER, 0),
     };
     let restorer = entry(asm::dvm_restore);
-    let action = KernelAction { handler, flags: flags as u32 as u64 | SA_RESTORER, restorer, mask };
+    let action = KernelAction { handler, flags: flags as u32 as u64 | SA_RESTORER | more, restorer, mask };
     let address = &raw const action as u64;
     call::checked(libc::SYS_rt_sigaction, &[signal as u64, address, 0, 8, 0, 0]).map(drop)
 }

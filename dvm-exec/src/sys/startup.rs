@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A finite limit for husks whose user has none: with an unlimited stack the kernel maps libraries from the bottom of
 /// the address space, into the program's part.
-const STACK_LIMIT_BYTES: u64 = 8 << 20;
+pub const STACK_LIMIT_BYTES: u64 = 8 << 20;
 /// Carries the user's limit through the new start.
 pub const LIMIT_VARIABLE: &str = "DVM_STACK_LIMIT";
 

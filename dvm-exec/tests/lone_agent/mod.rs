@@ -5,6 +5,7 @@
 
 mod sys;
 
+use dvm_api::features::CpuFeatures;
 use dvm_api::local::{JobOpened, Member, Purpose, ToAgent, ToHusk};
 use dvm_api::socket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -108,7 +109,8 @@ fn page(pager: &mut Pager) -> anyhow::Result<()> {
 fn job(root: &OwnedFd, exec: &Path, hosts: usize, husks: &mut Vec<Child>) -> anyhow::Result<()> {
     let (packet, _) = socket::receive::<ToAgent>(root.as_fd())?;
     anyhow::ensure!(matches!(packet, ToAgent::OpenJob { .. }), "expected a job, got {packet:?}");
-    let member = |node: usize| Member { node: node as u16, name: HOSTS[node].to_owned(), cpus: 2, monotonic_offset_ns: 0 };
+    let cpu = CpuFeatures::of_this_host();
+    let member = |node: usize| Member { node: node as u16, name: HOSTS[node].to_owned(), cpus: 2, monotonic_offset_ns: 0, cpu };
     let opened = JobOpened { space: 7, me: 0, root: 0, members: (0..hosts).map(member).collect(), job_key: [9; 16] };
     let job = Job { opened, backing: Backing::create("lone-space")?, device: uffd_dsm::open_userfaultfd_device()? };
     let mut sockets = Vec::new();
@@ -135,7 +137,11 @@ fn attend(root: &OwnedFd, job: &Job, members: &[OwnedFd]) -> anyhow::Result<()> 
             Err(error) => return Err(error.into()),
         };
         match packet {
-            ToAgent::Discard { tag, range } => {
+            ToAgent::Source { tag, .. } => {
+                let reason = "this agent reads no files".to_owned();
+                socket::send(root.as_fd(), &ToHusk::Failed { tag, reason }, &[])?;
+            }
+            ToAgent::Discard { tag, range, .. } => {
                 let first = dsm_wire::PageNumber(range.first);
                 pager.drop_pages(dsm_wire::PageRange::new(first, range.count))?;
                 socket::send(root.as_fd(), &ToHusk::Completed { tag }, &[])?;

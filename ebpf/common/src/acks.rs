@@ -3,16 +3,37 @@
 //! Owns the agent's side of a record's life. Must not know what an acknowledgement is waited for.
 //!
 //! ```text
-//!   free --begin--> named, a bit for each node that is to answer --acknowledge, by either side--> no bit left --end--> free
+//!   free --claim, by either side--> claimed --name--> named, a bit for each node that is to answer
+//!     ^                                                 |  \--acknowledge, by either side--> a bit less
+//!     +------------------------- end, by the agent -----+
 //! ```
 //!
-//! A record has a turn, beside the bits: a program that looked at it in an earlier life cannot change it in this one.
+//! A record has a turn, beside the bits: a program that looked at it in an earlier life cannot change it in this one. One that a
+//! program has named says so, until the agent takes it over.
 
-use crate::layout::{ACK_ERA, ACK_NODES, ACK_PAGE, ACK_PENDING, ACK_REQUEST, ACKS_PER_ENDPOINT, Map, ack_record};
+use crate::layout::{
+    ACK_CLAIMED, ACK_ERA, ACK_NODES, ACK_OPENED, ACK_PAGE, ACK_PENDING, ACK_REQUEST, ACK_UNTOLD, ACKS_PER_ENDPOINT, Map,
+    ack_record,
+};
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use dsm_wire::{Era, NodeId, PageNumber, RequestId};
 
 const BITS: u64 = (1 << ACK_NODES) - 1;
+
+/// A transaction that a program has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The writer's request.
+    pub request: RequestId,
+    /// The page.
+    pub page: PageNumber,
+    /// The era that begins.
+    pub era: Era,
+    /// Who keeps its copy until the writer has it: the writer itself, or the provider.
+    pub spared: NodeId,
+    /// The program has told who is pending. If not, who is to be told is not known yet.
+    pub is_told: bool,
+}
 
 /// The records of one endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +56,8 @@ impl Acks {
     #[must_use]
     pub fn begin(&self, request: RequestId, page: PageNumber, era: Era, nodes: &[NodeId]) -> bool {
         let record = self.record(page);
-        if record[ACK_REQUEST].load(SeqCst) != 0 || request.0 == 0 || nodes.iter().any(|node| node.0 >= ACK_NODES) {
+        let is_countable = request.0 != 0 && nodes.iter().all(|node| node.0 < ACK_NODES);
+        if !is_countable || record[ACK_REQUEST].compare_exchange(0, ACK_CLAIMED, SeqCst, SeqCst).is_err() {
             return false;
         }
         let turn = (record[ACK_PENDING].load(SeqCst) | BITS).wrapping_add(1);
@@ -46,6 +68,22 @@ impl Acks {
         let bits = nodes.iter().fold(0, |bits, node| bits | 1 << node.0);
         record[ACK_PENDING].store(turn | bits, SeqCst);
         true
+    }
+
+    /// The transaction on `page` that a program has begun and nobody has taken over.
+    #[must_use]
+    pub fn opened(&self, page: PageNumber) -> Option<Opened> {
+        opened_in(self.record(page)).filter(|opened| opened.page == page)
+    }
+
+    /// Every such transaction.
+    pub fn all_opened(&self) -> impl Iterator<Item = Opened> {
+        self.words.chunks_exact(Map::Acks.words()).filter_map(opened_in)
+    }
+
+    /// From now on the record of `page`, which a program has named, is as one that was begun here.
+    pub fn adopt(&self, page: PageNumber) {
+        self.record(page)[ACK_ERA].fetch_and(u64::from(u32::MAX), SeqCst);
     }
 
     /// Counts the acknowledgement of `node`, or that none is to be waited for. Any number of times.
@@ -65,8 +103,9 @@ impl Acks {
     pub fn end(&self, request: RequestId, page: PageNumber) {
         let record = self.record(page);
         if record[ACK_REQUEST].load(SeqCst) == request.0 {
-            record[ACK_REQUEST].store(0, SeqCst);
+            // In this order: a free record is soon another's.
             record[ACK_PENDING].fetch_and(!BITS, SeqCst);
+            record[ACK_REQUEST].store(0, SeqCst);
         }
     }
 
@@ -74,6 +113,19 @@ impl Acks {
         let first = ack_record(0, page.0) as usize * Map::Acks.words();
         &self.words[first..first + Map::Acks.words()]
     }
+}
+
+fn opened_in(record: &[AtomicU64]) -> Option<Opened> {
+    let request = record[ACK_REQUEST].load(SeqCst);
+    let (page, era) = (record[ACK_PAGE].load(SeqCst), record[ACK_ERA].load(SeqCst));
+    let is_opened = !matches!(request, 0 | ACK_CLAIMED) && era & ACK_OPENED != 0;
+    is_opened.then_some(Opened {
+        request: RequestId(request),
+        page: PageNumber(page),
+        era: Era(era as u32),
+        spared: NodeId((era >> 32) as u16),
+        is_told: era & ACK_UNTOLD == 0,
+    })
 }
 
 #[cfg(test)]

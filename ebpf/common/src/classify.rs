@@ -8,21 +8,24 @@
 //!   Request to read, page published      Serve: the reader is entered into the directory, page by page, then each page sent
 //!   Request to read, other node has it   Forward: the reader is entered, the owner or provider told (TC alone finds the way)
 //!   Forward to read, page published      Serve
+//!   Request to write, readers near       FanOut: the page is locked, its readers told, then the agent goes on (TC alone)
 //!   InvalidateAck, not the last          Counted
 //!   anything wrong                       Drop
 //!   anything else                        Pass
 //! ```
 //!
-//! A frame that is passed up has changed nothing but perhaps entered a reader too many: whoever sees it next sees it whole. Why bytes
+//! A frame that is passed up has changed nothing but perhaps entered a reader too many (or begun its transaction, see `fan_out`):
+//! whoever sees it next sees it whole. Why bytes
 //! of a published page can be sent though a writer may be granted meanwhile: the reader is entered before the word is looked at
 //! once more, so the writer's home tells it to drop what it gets; what comes after that order is of an era it refuses.
 
 use crate::admit::{Addressing, Drop, check_addressing};
 use crate::directory::{load, try_step};
+use crate::fan_out::{self, FanOut};
 use crate::layout::{
     ACK_ERA, ACK_NODES, ACK_PAGE, ACK_PENDING, ACK_REQUEST, COPY_ERA, COPY_PAGE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO,
     ENDPOINT_CLUSTER, ENDPOINT_LIVE, ENDPOINT_PAGES_FIT, ENDPOINT_SEEN, ENDPOINT_SPACE, Map, PATIENCE_NS, PEER_ADDRESS,
-    PEER_ANSWERED, PEER_KEY, PEER_LIVE, PEER_NEXT_KEY, PEER_SEQUENCE, PEER_WINDOWS, PEERS_PER_ENDPOINT, SEQUENCE_BULK,
+    PEER_ANSWERED, PEER_KEY, PEER_LINK, PEER_LIVE, PEER_NEXT_KEY, PEER_SEQUENCE, PEER_WINDOWS, PEERS_PER_ENDPOINT, SEQUENCE_BULK,
     SEQUENCE_KERNEL, WINDOW_SLOTS, ack_record, copy_page, directory_of, extent_key, places_of,
 };
 use crate::sip::{SipKey, header_tag};
@@ -33,7 +36,7 @@ use dsm_wire::{
     VERSION,
 };
 
-const PAGE_LIMIT: u64 = 1 << 52;
+pub(crate) const PAGE_LIMIT: u64 = 1 << 52;
 
 /// What the caller can do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub enum Verdict {
     },
     /// Pages for a reader: see [`Service::grant`].
     Serve(Service),
+    /// Orders to the readers of a page, see [`FanOut::take`]; then up to the agent, as it came.
+    FanOut(FanOut),
 }
 
 /// Why a frame is the agent's.
@@ -131,7 +136,7 @@ pub fn classify<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: 
     }
 }
 
-enum Refusal {
+pub(crate) enum Refusal {
     Drop(Drop),
     Pass(Pass),
 }
@@ -150,9 +155,9 @@ impl From<Pass> for Refusal {
 
 /// The endpoint a frame came to.
 #[derive(Clone, Copy)]
-struct Here {
-    record: u32,
-    us: Addressing,
+pub(crate) struct Here {
+    pub record: u32,
+    pub us: Addressing,
     is_live: bool,
     pages_fit: bool,
 }
@@ -181,7 +186,7 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
     let is_read = header.flags.get() & FLAG_WRITE == 0;
     let is_ours = match kind {
         Kind::Ping => header.page.get() == 0,
-        Kind::Request => is_read,
+        Kind::Request => is_read || means == Means::Grow,
         Kind::Forward => is_read && means == Means::Grow,
         Kind::InvalidateAck => true,
         _ => false,
@@ -192,6 +197,7 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
     let source = peer_record(&here, NodeId(header.source.get()))?;
     check_tag(header, source, tables)?;
     let seen = check_fresh(header, source, tables)?;
+    learn_link(source, tables);
     if !is_ours {
         return Err(Pass::Agent.into());
     }
@@ -204,6 +210,7 @@ fn judge<T: Tables>(header: &mut Header, bytes: usize, port: u16, means: Means, 
             address(header, &here, to, source, tables)?;
             Ok(Verdict::Pong { to: source })
         }
+        Kind::Request if !is_read => fan_out::on_write(header, &here, &seen, tables),
         Kind::Request => on_request(header, &here, source, &seen, means, tables),
         Kind::Forward => on_forward(header, &here, &seen, tables),
         _ => on_ack(header, &here, &seen, means, tables),
@@ -231,7 +238,7 @@ fn find_endpoint<T: Tables>(port: u16, tables: &T) -> Result<Here, Refusal> {
 }
 
 #[inline(always)]
-fn endpoint_in<T: Tables>(record: u32, tables: &T) -> Option<Here> {
+pub(crate) fn endpoint_in<T: Tables>(record: u32, tables: &T) -> Option<Here> {
     let word = |word| tables.load(cell(Map::Endpoint, record, word));
     let (cluster, space) = (word(ENDPOINT_CLUSTER)?, word(ENDPOINT_SPACE)?);
     let us = Addressing { cluster: cluster as u32, epoch: (cluster >> 32) as u32, space: space as u32, me: (space >> 32) as u16 };
@@ -239,7 +246,7 @@ fn endpoint_in<T: Tables>(record: u32, tables: &T) -> Option<Here> {
 }
 
 #[inline(always)]
-fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
+pub(crate) fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
     let number = u32::from(node.0);
     if number >= PEERS_PER_ENDPOINT || node.0 == here.us.me {
         return Err(Pass::NoSession.into());
@@ -248,7 +255,7 @@ fn peer_record(here: &Here, node: NodeId) -> Result<u32, Refusal> {
 }
 
 #[inline(always)]
-fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
+pub(crate) fn key_of<T: Tables>(peer: u32, tables: &T) -> Result<SipKey, Refusal> {
     let word = |word| tables.load(cell(Map::Peer, peer, word)).ok_or(Pass::NoSession);
     if word(PEER_ADDRESS)? & PEER_LIVE == 0 {
         return Err(Pass::NoSession.into());
@@ -273,7 +280,7 @@ fn check_tag<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<(), Re
 }
 
 /// A sequence that was not seen when it was looked up.
-struct Seen {
+pub(crate) struct Seen {
     peer: u32,
     word: usize,
     before: u64,
@@ -289,10 +296,20 @@ fn check_fresh<T: Tables>(header: &Header, peer: u32, tables: &T) -> Result<Seen
     if sequence <= before { Err(Drop::Replay.into()) } else { Ok(Seen { peer, word, before, sequence }) }
 }
 
+/// Remembers where frames of this peer come from.
+#[inline(always)]
+fn learn_link<T: Tables>(peer: u32, tables: &T) {
+    let (link, at) = (tables.link(), cell(Map::Peer, peer, PEER_LINK));
+    if let Some(known) = tables.load(at).filter(|known| link != 0 && *known != link) {
+        // Another program that was first knows as much.
+        tables.exchange(at, known, link);
+    }
+}
+
 impl Seen {
     /// Notes the sequence: the frame goes no further.
     #[inline(always)]
-    fn note<T: Tables>(&self, tables: &T) -> Result<(), Refusal> {
+    pub fn note<T: Tables>(&self, tables: &T) -> Result<(), Refusal> {
         let noted = tables.exchange(cell(Map::Peer, self.peer, self.word), self.before, self.sequence).ok_or(Pass::NoSession)?;
         if noted { Ok(()) } else { Err(Drop::Replay.into()) }
     }
@@ -300,7 +317,7 @@ impl Seen {
 
 /// Makes `header` one of a program's own frames for `to`, and tags it. Everything else must be set.
 #[inline(always)]
-fn address<T: Tables>(header: &mut Header, here: &Here, to: NodeId, peer: u32, tables: &T) -> Result<(), Refusal> {
+pub(crate) fn address<T: Tables>(header: &mut Header, here: &Here, to: NodeId, peer: u32, tables: &T) -> Result<(), Refusal> {
     let key = key_of(peer, tables)?;
     let sequence = tables.add(cell(Map::Peer, peer, PEER_SEQUENCE), 1).ok_or(Pass::NoSession)? + 1;
     header.epoch.set(here.us.epoch);
@@ -412,7 +429,7 @@ fn on_ack<T: Tables>(header: &Header, here: &Here, seen: &Seen, means: Means, ta
     let pending = word(ACK_PENDING)?;
     let is_named = word(ACK_REQUEST)? == header.request.get()
         && word(ACK_PAGE)? == page
-        && word(ACK_ERA)? == u64::from(header.page_version.get());
+        && word(ACK_ERA)? as u32 == header.page_version.get();
     if !is_named {
         return Err(Pass::Agent.into());
     }

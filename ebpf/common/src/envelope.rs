@@ -109,6 +109,20 @@ impl Envelope {
         self.ip_checksum = U16::new(!self.ip_sum());
     }
 
+    /// The Ethernet address of the sender, first byte lowest.
+    #[must_use]
+    pub fn ethernet_sender(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.ethernet_source;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// Sends the frame, as far as Ethernet goes, from where it came to, to `address`, as [`Envelope::ethernet_sender`] gives it.
+    pub fn send_on(&mut self, from: [u8; 6], address: u64) {
+        let [a, b, c, d, e, f, ..] = address.to_le_bytes();
+        self.ethernet_source = from;
+        self.ethernet_destination = [a, b, c, d, e, f];
+    }
+
     /// Sends the frame back where it came from, as far as Ethernet goes.
     pub fn turn_round(&mut self) {
         core::mem::swap(&mut self.ethernet_source, &mut self.ethernet_destination);

@@ -31,6 +31,8 @@ pub const WINDOW_SLOTS: u64 = 512;
 pub const ACKS_PER_ENDPOINT: u32 = 256;
 /// Nodes whose acknowledgements are counted in the kernel: numbers below this.
 pub const ACK_NODES: u16 = 48;
+/// Nodes that a program tells to drop a page, at most.
+pub const FAN_OUT_MAX: u32 = 16;
 /// An agent that was not heard of for this long does not answer through the kernel either, in nanoseconds.
 pub const PATIENCE_NS: u64 = 5_000_000_000;
 
@@ -89,6 +91,9 @@ pub const PEER_SEQUENCE: usize = 2;
 pub const PEER_ADDRESS: usize = 3;
 /// Peer: first half of the key that the next session will have, if [`PEER_ANSWERED`].
 pub const PEER_NEXT_KEY: usize = 4;
+/// Peer: the Ethernet address its frames come from (first byte lowest), the number of the interface they come by from bit 48; 0 if
+/// none came yet.
+pub const PEER_LINK: usize = 6;
 /// There is a session, and its key is here.
 pub const PEER_LIVE: u64 = 1 << 48;
 /// A handshake was answered: the first frame under the next key begins a session.
@@ -113,12 +118,18 @@ pub const COPY_USED: usize = 4;
 /// Copy: where it stands in `Places` (record times 512, plus the page's place in its extent), plus one.
 pub const COPY_PLACE: usize = 5;
 
-/// Acks: the request of the transaction; 0 if the record is free.
+/// Acks: the request of the transaction; 0 if the record is free, [`ACK_CLAIMED`] if it is not named yet.
 pub const ACK_REQUEST: usize = 0;
+/// Acks: no request has this number.
+pub const ACK_CLAIMED: u64 = u64::MAX;
 /// Acks: the page.
 pub const ACK_PAGE: usize = 1;
-/// Acks: the era that begins.
+/// Acks: the era that begins; of a transaction that a program has begun, the spared node from bit 32, and [`ACK_OPENED`].
 pub const ACK_ERA: usize = 2;
+/// Acks: a program has begun the transaction, and the agent has not taken it over yet.
+pub const ACK_OPENED: u64 = 1 << 48;
+/// Acks: the program has told nobody, and who is to be told the agent finds out itself.
+pub const ACK_UNTOLD: u64 = 1 << 49;
 /// Acks: who has not answered (bit = node), turn of the record from bit 48.
 pub const ACK_PENDING: usize = 3;
 

@@ -11,6 +11,7 @@ mod admit;
 mod classify;
 mod directory;
 mod envelope;
+mod fan_out;
 pub mod layout;
 mod probe;
 #[cfg(target_has_atomic = "64")]
@@ -22,11 +23,12 @@ mod verdicts;
 mod word;
 
 #[cfg(target_has_atomic = "64")]
-pub use acks::Acks;
+pub use acks::{Acks, Opened};
 pub use admit::{Addressing, Drop, check_addressing, check_length, is_transport};
 pub use classify::{Copy, Means, Pass, Service, Verdict, classify};
 pub use directory::{DIRECTORY_WORDS, Directory, SLOTS, load, step, try_step};
 pub use envelope::{ENVELOPE_BYTES, Envelope};
+pub use fan_out::{FanOut, Told};
 pub use probe::{
     PROBE_ANSWERS_ELEMENTS, PROBE_BYTES, PROBE_ELEMENTS, PROBE_FILL, PROBE_FRAME_BYTES, PROBE_GROWN_BYTES, PROBE_MAGIC,
     PROBE_NONCE, PROBE_PORT, PROBE_TO_PORT, Probe, ProbeFrame, ProbeKind, ProbeProgram,

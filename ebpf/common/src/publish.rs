@@ -8,7 +8,7 @@
 
 use crate::layout::{
     COPY_ERA, COPY_PAGE, COPY_PLACE, COPY_TAG, COPY_TURN, COPY_USED, COPY_ZERO, Map, PAGE_WORDS, PEER_ADDRESS, PEER_ANSWERED,
-    PEER_KEY, PEER_LIVE, PEER_NEXT_KEY, PEER_SEQUENCE, PEER_WORDS, PEERS_PER_ENDPOINT, copy_page,
+    PEER_KEY, PEER_LINK, PEER_LIVE, PEER_NEXT_KEY, PEER_SEQUENCE, PEER_WORDS, PEERS_PER_ENDPOINT, copy_page,
 };
 use crate::sip::SipKey;
 use crate::tables::Cell;
@@ -72,6 +72,7 @@ impl Arrays {
     pub fn close_peer(&self, endpoint: u32, node: u16) {
         if let Some(words) = self.peer(endpoint, node) {
             words[PEER_ADDRESS].store(0, SeqCst);
+            words[PEER_LINK].store(0, SeqCst);
         }
     }
 

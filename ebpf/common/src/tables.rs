@@ -42,6 +42,9 @@ pub trait Tables {
 
     /// Nanoseconds of CLOCK_MONOTONIC.
     fn now(&self) -> u64;
+
+    /// Where the frame came from, as in [`PEER_LINK`](crate::layout::PEER_LINK); 0 if that is not known.
+    fn link(&self) -> u64;
 }
 
 /// One extent's directory in the tables. Where the tables give up, words read busy and exchanges fail.

@@ -10,6 +10,7 @@
 mod fast;
 mod maps;
 mod probe;
+mod send;
 mod sys;
 mod tables;
 

@@ -7,8 +7,11 @@ use crate::sys;
 use dsm_fast::layout::Map;
 use dsm_fast::{Cell, Tables};
 
-/// All of them.
-pub struct Maps;
+/// All of them, and where the frame came from.
+pub struct Maps {
+    /// See `PEER_LINK` of `dsm-fast`; 0 if that is not known.
+    pub link: u64,
+}
 
 #[inline(always)]
 fn at(cell: Cell) -> Option<sys::Word> {
@@ -51,5 +54,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u64 {
         sys::now()
+    }
+
+    #[inline(always)]
+    fn link(&self) -> u64 {
+        self.link
     }
 }

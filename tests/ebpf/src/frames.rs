@@ -108,9 +108,13 @@ impl Senders {
         header.source.set(peer.node);
         header.destination.set(endpoint.us.me ^ u16::from(rarely(rng)));
         header.space.set(endpoint.us.space ^ u32::from(rarely(rng)));
-        header.flags.set(flags(kind, rng));
+        let is_write = kind == Kind::Request && rng.chance(250_000);
+        header.flags.set(if is_write { write_flags(rng) } else { flags(kind, rng) });
         header.page.set(page(endpoint, rng));
         header.page_version.set(rng.between(1, 5) as u32);
+        if is_write && rng.chance(500_000) {
+            header.page_version.set(known_era_at_home(world, endpoint, header.page.get()).unwrap_or(1));
+        }
         let asker = if kind == Kind::Forward || rng.chance(10_000) { rng.pick(&NODES) } else { peer.node };
         header.request.set(RequestId::new(NodeId(asker), rng.below(1000)).0);
         match kind {
@@ -149,6 +153,20 @@ fn flags(kind: Kind, rng: &mut Rng) -> u16 {
     }
     let line = if rng.chance(500_000) { rng.draw() as u16 & 0x30f0 } else { 0 };
     if kind == Kind::Ping { 0 } else { Header::flags_with_count(bits | line, count).get() }
+}
+
+fn write_flags(rng: &mut Rng) -> u16 {
+    let copy = if rng.chance(400_000) { FLAG_COPY } else { 0 };
+    let count = if rng.chance(980_000) { 1 } else { rng.between(1, 16) as u16 };
+    Header::flags_with_count(FLAG_WRITE | copy | rng.draw() as u16 & 0x30f0, count).get()
+}
+
+/// The era of a page as its directory had it at first.
+fn known_era_at_home(world: &World, endpoint: &Endpoint, page: u64) -> Option<u32> {
+    use dsm_fast::layout::{Map, directory_of, extent_key};
+    let directory = directory_of(*world.extents.get(&extent_key(endpoint.record, page / PAGES_PER_EXTENT))?)?;
+    let place = dsm_fast::cell(Map::Directory, directory, (page % PAGES_PER_EXTENT) as usize);
+    Some((world.arrays.at(place)?.load(std::sync::atomic::Ordering::Relaxed) >> 32) as u32)
 }
 
 fn page(endpoint: &Endpoint, rng: &mut Rng) -> u64 {

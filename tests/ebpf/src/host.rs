@@ -4,9 +4,10 @@
 
 use crate::network::{Interface, Network};
 use crate::state::{Ports, World};
-use dsm_fast::layout::{ENDPOINT_ADDRESS, Map, PAGE_WORDS, PEER_ADDRESS, PEERS_PER_ENDPOINT};
+use dsm_fast::layout::{ENDPOINT_ADDRESS, Map, PAGE_WORDS, PEER_ADDRESS, PEER_LINK, PEERS_PER_ENDPOINT};
 use dsm_fast::{
-    Arrays, Cell, ENVELOPE_BYTES, Envelope, Means, SERVE_FAILED, SLOTS, Service, Tables, VERDICT_NAMES, Verdict, cell, classify,
+    Arrays, Cell, ENVELOPE_BYTES, Envelope, FanOut, Means, SERVE_FAILED, SLOTS, Service, Tables, VERDICT_NAMES, Verdict, cell,
+    classify,
 };
 use dsm_wire::{HEADER_BYTES, Header, PAGE_BYTES};
 use std::cell::RefCell;
@@ -56,6 +57,10 @@ pub enum Plant {
     Page,
     /// A page of several is not sent.
     Copy,
+    /// The first reader is not told to drop its copy.
+    Order,
+    /// Where a peer's frames come from is not remembered.
+    Link,
     /// A verdict is counted as another.
     Counter,
 }
@@ -79,6 +84,8 @@ pub struct HostTables {
     extents: std::collections::BTreeMap<u64, u64>,
     /// Words that were looked at since this was emptied.
     pub touched: RefCell<Vec<Cell>>,
+    /// Where the frame came from.
+    link: u64,
     plant: Option<Plant>,
 }
 
@@ -118,6 +125,7 @@ impl Tables for HostTables {
         let word = self.arrays.at(cell)?;
         let spoiled = match cell.map {
             Map::Directory if cell.word >= SLOTS => Plant::Sharers,
+            Map::Peer if cell.word == PEER_LINK => Plant::Link,
             Map::Peer => Plant::Window,
             Map::Copy => Plant::Used,
             Map::Acks => Plant::Pending,
@@ -138,6 +146,10 @@ impl Tables for HostTables {
     fn now(&self) -> u64 {
         NOW
     }
+
+    fn link(&self) -> u64 {
+        self.link
+    }
 }
 
 impl Host {
@@ -145,7 +157,8 @@ impl Host {
     #[must_use]
     pub fn new(words: [usize; Map::ALL.len()], pages: usize, plant: Option<Plant>) -> Self {
         let arrays = Arrays { maps: words.map(crate::state::memory), pages: crate::state::memory(pages) };
-        let tables = HostTables { arrays, ports: Ports::new(), extents: Default::default(), touched: RefCell::default(), plant };
+        let tables =
+            HostTables { arrays, ports: Ports::new(), extents: Default::default(), touched: RefCell::default(), link: 0, plant };
         Self { tables, verdicts: [0; VERDICT_NAMES.len()], last_verdict: None }
     }
 
@@ -187,9 +200,10 @@ impl Host {
         if !frame.envelope.is_udp() {
             return None;
         }
+        self.tables.link = 0;
         let verdict = self.classify(&mut frame, Means::SameSize);
         let action = match verdict {
-            Verdict::Pass(_) | Verdict::Serve(_) | Verdict::Forward { .. } => XDP_PASS,
+            Verdict::Pass(_) | Verdict::Serve(_) | Verdict::Forward { .. } | Verdict::FanOut(_) => XDP_PASS,
             Verdict::Drop(_) | Verdict::Counted => XDP_DROP,
             Verdict::Pong { to } => {
                 self.readdress(&mut frame.envelope, to, 0)?;
@@ -208,6 +222,7 @@ impl Host {
             return None;
         }
         let original = frame;
+        self.tables.link = frame.envelope.ethernet_sender() | u64::from(interface.index) << 48;
         let verdict = self.classify(&mut frame, Means::Grow);
         let mut number = verdict.number();
         let action = match verdict {
@@ -226,6 +241,10 @@ impl Host {
                     ran.packet[..FRAME_BYTES].copy_from_slice(original.as_bytes());
                 }
                 action
+            }
+            Verdict::FanOut(mut orders) => {
+                self.fan_out(ran, &mut frame, &mut orders, interface);
+                None
             }
         };
         self.note(number);
@@ -254,6 +273,20 @@ impl Host {
             }
         }
         Some(TC_REDIRECT)
+    }
+
+    fn fan_out(&self, ran: &mut Ran, frame: &mut Front, orders: &mut FanOut, interface: &Interface) -> Option<()> {
+        let here = frame.envelope.ethernet_destination;
+        let mut is_first = true;
+        loop {
+            let told = orders.take(&mut frame.header, &self.tables)?;
+            self.readdress(&mut frame.envelope, told.to, 0)?;
+            frame.envelope.send_on(here, told.ethernet);
+            if !(is_first && self.has(Plant::Order)) {
+                ran.sent.push((interface.index, frame.as_bytes().to_vec()));
+            }
+            is_first = false;
+        }
     }
 
     fn classify(&self, frame: &mut Front, means: Means) -> Verdict {

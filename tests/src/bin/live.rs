@@ -17,6 +17,9 @@ struct Arguments {
     /// Only cases whose name contains this; may be given several times.
     #[arg(long)]
     only: Vec<String>,
+    /// No case whose name contains this; may be given several times.
+    #[arg(long)]
+    except: Vec<String>,
     /// Only print the names.
     #[arg(long)]
     list: bool,
@@ -59,6 +62,7 @@ fn main() -> Result<ExitCode> {
     let beside = own.parent().context("this program has no directory")?.to_path_buf();
     let plan = runner::Plan {
         filters: arguments.only,
+        exceptions: arguments.except,
         repeat: arguments.repeat.max(1),
         effort: Effort { litmus_rounds: arguments.rounds, history_operations: arguments.operations, seed: arguments.seed },
         fast_paths: arguments.fast_path,

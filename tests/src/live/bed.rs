@@ -21,11 +21,16 @@ const COMPILED_LATEST: Duration = Duration::from_secs(120);
 const STDERR_SHOWN_BYTES_MAX: usize = 1500;
 
 /// Source and compiler call of a test program.
-struct Source {
-    name: &'static str,
-    file: &'static str,
-    text: &'static str,
-    compiler: &'static [&'static str],
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Name of the source file.
+    pub file: &'static str,
+    /// What is in it.
+    pub text: &'static str,
+    /// Compiler and its options.
+    pub compiler: &'static [&'static str],
 }
 
 macro_rules! source {
@@ -39,7 +44,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 11] = [
+const SOURCES: [Source; 16] = [
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
@@ -47,11 +52,18 @@ const SOURCES: [Source; 11] = [
     source!("threads", "threads.rs", "rustc" "--edition=2024" "-O"),
     source!("endless", "endless.c", "gcc" "-O2" "-pthread"),
     source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
+    source!("children", "children.c", "gcc" "-O2" "-pthread"),
+    source!("memory", "memory.c", "gcc" "-O2" "-pthread"),
     source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
     source!("tcx", "tcx.c", "gcc" "-O2"),
     source!("pairs", "pairs.c", "gcc" "-O2" "-pthread"),
+    source!("readers", "readers.c", "gcc" "-O2" "-pthread"),
     source!("history", "history.c", "gcc" "-O2" "-pthread"),
+    source!("view", "view.c", "gcc" "-O2" "-pthread"),
+    source!("signals", "signals.c", "gcc" "-O2" "-pthread"),
 ];
+/// Scripts for python3.
+const SCRIPTS: [(&str, &str); 1] = [("jobcontrol.py", include_str!("../../programs/jobcontrol.py"))];
 const SCENE: &str = include_str!("../../programs/scene.pov");
 
 /// How much a case that repeats itself does.
@@ -90,10 +102,26 @@ impl Workshop {
     /// # Errors
     /// It does not compile, or there is none of that name.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
-        let Some(source) = SOURCES.iter().find(|source| source.name == name) else {
-            return find_program(name).with_context(|| format!("`{name}` is neither a test program nor installed"));
-        };
-        let target = self.directory.join(name);
+        match SOURCES.iter().find(|source| source.name == name) {
+            Some(source) => self.compiled(source),
+            None => find_program(name).with_context(|| format!("`{name}` is neither a test program nor installed")),
+        }
+    }
+
+    /// Writes a file that sources include.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn header(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.directory.join(name), text)?)
+    }
+
+    /// The program of a source, compiled at the first use.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn compiled(&self, source: &Source) -> Result<PathBuf> {
+        let target = self.directory.join(source.name);
         if target.exists() {
             return Ok(target);
         }
@@ -116,6 +144,17 @@ impl Workshop {
         if !path.exists() {
             write_sample(&path, mebibytes << 20)?;
         }
+        Ok(path)
+    }
+
+    /// A script of the tests.
+    ///
+    /// # Errors
+    /// There is none of that name, or it cannot be written.
+    pub fn script(&self, name: &str) -> Result<PathBuf> {
+        let (_, text) = SCRIPTS.iter().find(|script| script.0 == name).with_context(|| format!("no script `{name}`"))?;
+        let path = self.directory.join(name);
+        fs::write(&path, text)?;
         Ok(path)
     }
 

@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
     };
     vec![
         case("serves", serves),
+        Case::new("fast-path/fan-out", 4, fan_out).needs(&[Need::Program("gcc")]).with_fast_path("auto"),
         case("agent-killed-and-back", killed_and_back).harmful(),
         case("small-packets", small_packets).with_mtu(1500).harmful(),
     ]
@@ -37,11 +38,26 @@ fn serves(bed: &mut Bed<'_>) -> Result<String> {
     let before = verdicts(bed)?;
     job(bed)?;
     let after = verdicts(bed)?;
-    let more =
-        |name: &str| after.iter().zip(&before).map(|(after, before)| count(after, name) - count(before, name)).sum::<u64>();
+    let more = |name: &str| more(&before, &after, name);
     let (served, forwarded, counted) = (more("serve"), more("forward"), more("counted"));
     ensure!(served > 0, "the kernel served nothing; verdicts of the first host: {}", after[0]);
     Ok(format!("served {served}, forwarded {forwarded}, counted {counted}"))
+}
+
+/// Over four hosts that read what one of them writes, the kernel of the pages' home tells the readers, and the sum is the native one.
+fn fan_out(bed: &mut Bed<'_>) -> Result<String> {
+    attached(bed)?;
+    let before = verdicts(bed)?;
+    let job = bed.job("readers", &["8", "120"])?.options(["--place", "rr"]);
+    let expected = bed.workshop.native("readers", &job)?;
+    let finished = bed.succeed(&job)?;
+    same_bytes(&expected, &finished.stdout)?;
+    let worked = bed.all_hosts_worked(&finished)?;
+    let after = verdicts(bed)?;
+    let more = |name: &str| more(&before, &after, name);
+    let (told, counted) = (more("fan_out"), more("counted"));
+    ensure!(told > 0, "the kernel told nobody; verdicts of the first host: {}", after[0]);
+    Ok(format!("told the readers of {told} pages, counted {counted}; {worked}"))
 }
 
 /// Where a page does not fit a packet the kernel passes its readers up.
@@ -101,6 +117,11 @@ pub(super) fn verdicts(bed: &Bed<'_>) -> Result<Vec<Value>> {
         status.pointer("/fast_path/verdicts").cloned().context("no verdicts in the status")
     };
     (0..bed.hosts.hosts().len()).map(of).collect()
+}
+
+/// How often that verdict came on all hosts together.
+fn more(before: &[Value], after: &[Value], name: &str) -> u64 {
+    after.iter().zip(before).map(|(after, before)| count(after, name) - count(before, name)).sum()
 }
 
 pub(super) fn count(verdicts: &Value, name: &str) -> u64 {

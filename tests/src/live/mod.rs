@@ -6,11 +6,11 @@
 //! * [`case`]: what a case is and what it needs.
 //! * [`bed`]: what a case is given: hosts, compiled programs, native results.
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
-//! * the cases: [`programs`], [`litmus`], [`histories`], [`failures`], [`refusals`], [`users`],
-//!   [`stages`], [`trace`], [`doctor`], [`fastpath`], [`links`].
+//! * the cases: a module for each theme, all of them in [`cases`].
 
 pub mod bed;
 pub mod case;
+pub mod children;
 pub mod doctor;
 pub mod failures;
 pub mod fastpath;
@@ -18,14 +18,18 @@ pub mod histories;
 pub mod linearize;
 pub mod links;
 pub mod litmus;
+pub mod memory;
 pub mod memory_model;
 pub mod place;
+pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod signals;
 pub mod stages;
 pub mod trace;
 pub mod users;
+pub mod view;
 
 use case::Case;
 
@@ -34,8 +38,10 @@ use case::Case;
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = [
         programs::cases(),
+        memory::cases(),
         users::cases(),
         refusals::cases(),
+        children::cases(),
         litmus::cases(),
         histories::cases(),
         failures::cases(),
@@ -45,6 +51,9 @@ pub fn cases() -> Vec<Case> {
         fastpath::cases(),
         links::cases(),
         place::cases(),
+        view::cases(),
+        process::cases(),
+        signals::cases(),
     ]
     .into_iter()
     .flatten()

@@ -26,6 +26,8 @@ const HOST_FAILURES_MAX: usize = 2;
 pub struct Plan {
     /// Only cases whose name contains one of these; all if empty.
     pub filters: Vec<String>,
+    /// No case whose name contains one of these.
+    pub exceptions: Vec<String>,
     /// Times each case is run.
     pub repeat: u32,
     /// How much the repeating cases do.
@@ -74,7 +76,8 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
 
 impl Plan {
     fn chooses(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
+        let is_named = |words: &[String]| words.iter().any(|word| name.contains(word.as_str()));
+        (self.filters.is_empty() || is_named(&self.filters)) && !is_named(&self.exceptions)
     }
 
     /// Why no case at all can run here.

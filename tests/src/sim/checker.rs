@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
     last: BTreeMap<PageNumber, Stamp>,
+    sources: BTreeMap<PageNumber, Stamp>,
     stamp_last: Stamp,
 }
 
@@ -36,11 +37,19 @@ impl Truth {
     /// # Errors
     /// If that was not the last write.
     pub fn on_read(&self, page: PageNumber, stamp: Stamp) -> Result<(), String> {
-        let last = self.last.get(&page).copied().unwrap_or(0);
+        let last = self.last.get(&page).or(self.sources.get(&page)).copied().unwrap_or(0);
         if stamp == last { Ok(()) } else { Err(format!("page {page} shows write {stamp}, the last one is {last}")) }
     }
 
-    /// The pages of `range` read zero from now on.
+    /// The pages of `range`, which nobody has, hold this at first from now on; or zero.
+    pub fn set_source(&mut self, range: PageRange, stamp_of: Option<fn(PageNumber) -> Stamp>) {
+        self.sources.retain(|page, _| !range.contains(*page));
+        if let Some(stamp_of) = stamp_of {
+            self.sources.extend(range.pages().map(|page| (page, stamp_of(page))));
+        }
+    }
+
+    /// The pages of `range` hold what they hold at first from now on.
     pub fn on_discarded(&mut self, range: PageRange) {
         self.last.retain(|page, _| !range.contains(*page));
     }

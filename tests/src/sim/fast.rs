@@ -12,10 +12,10 @@ use dsm_fast::layout::{
     COPY_PLACE, ENDPOINT_CLUSTER, ENDPOINT_LIVE, ENDPOINT_PAGES_FIT, ENDPOINT_SEEN, ENDPOINT_SPACE, Map, PAGE_WORDS,
     PEERS_PER_ENDPOINT, directory_of, extent_key, extent_value, places_of,
 };
-use dsm_fast::{Acks, Arrays, Bytes, Cell as Place, Publisher, SLOTS, Tables, cell};
+use dsm_fast::{Acks, Arrays, Bytes, Cell as Place, Publisher, SLOTS, Tables, Word, cell};
 use dsm_proto::Node;
 use dsm_wire::{Epoch, Era, ExtentNumber, NodeId, PAGE_BYTES, PageNumber};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -56,6 +56,10 @@ pub struct Shared {
     extents: BTreeMap<u64, u64>,
     /// The present.
     pub now: Cell<u64>,
+    /// Where the frame that is judged came from.
+    pub link: Cell<u64>,
+    /// The sharers of an entry as a program has seen them last, for a bug.
+    early: RefCell<BTreeMap<(u32, usize), u64>>,
     /// The bug planted in the programs or in the driver.
     pub sabotage: Option<Sabotage>,
 }
@@ -81,7 +85,14 @@ impl Fast {
         let used = Map::Copy.words() * plan.copies.min(COPIES_MAX) as usize;
         arrays.maps[Map::Copy as usize] = &whole.maps[Map::Copy as usize][..used];
         let fit = if plan.pages_fit { ENDPOINT_PAGES_FIT } else { 0 };
-        let shared = Shared { arrays, extents: BTreeMap::new(), now: Cell::new(0), sabotage: None };
+        let shared = Shared {
+            arrays,
+            extents: BTreeMap::new(),
+            now: Cell::new(0),
+            link: Cell::new(0),
+            early: RefCell::default(),
+            sabotage: None,
+        };
         shared.set(ENDPOINT_SPACE, u64::from(seal::SPACE) | u64::from(me.0) << 32 | ENDPOINT_LIVE | fit);
         for peer in salt.into_iter().flat_map(|_| peers).filter(|peer| **peer != me) {
             let key = seal::pair_key(me, *peer, salt.unwrap_or_default());
@@ -232,7 +243,17 @@ impl Tables for Shared {
     }
 
     fn load(&self, cell: Place) -> Option<u64> {
-        self.arrays.at(cell).map(|word| word.load(Ordering::SeqCst))
+        let found = self.arrays.at(cell).map(|word| word.load(Ordering::SeqCst))?;
+        if self.sabotage != Some(Sabotage::ReadersBeforeLock) || cell.map != Map::Directory || cell.word < SLOTS {
+            return Some(found);
+        }
+        let is_locked = self.load(Place { word: cell.word - SLOTS, ..cell }).is_some_and(|word| Word(word).is_busy());
+        let mut early = self.early.borrow_mut();
+        let seen = early.entry((cell.record, cell.word)).or_insert(found);
+        if !is_locked {
+            *seen = found;
+        }
+        Some(*seen)
     }
 
     fn exchange(&self, cell: Place, current: u64, new: u64) -> Option<bool> {
@@ -250,6 +271,10 @@ impl Tables for Shared {
 
     fn now(&self) -> u64 {
         self.now.get()
+    }
+
+    fn link(&self) -> u64 {
+        self.link.get()
     }
 }
 

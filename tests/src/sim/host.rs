@@ -6,8 +6,11 @@ use super::fast::Fast;
 use super::pager::Pager;
 use super::rng::Rng;
 use dsm_proto::{Config, FaultKind, Nanos, Node};
-use dsm_wire::{Epoch, NodeId, PageNumber, SpaceId};
+use dsm_wire::{Epoch, ExtentNumber, NodeId, PageNumber, SpaceId};
 use std::collections::BTreeMap;
+
+/// The first extent whose home is the first host, whoever touches it.
+pub const ROOTED_FROM: ExtentNumber = ExtentNumber(8);
 
 /// A thread of the simulated program.
 #[derive(Clone, Debug)]
@@ -53,7 +56,7 @@ impl Host {
     /// A host that knows nothing.
     #[must_use]
     pub fn new(me: NodeId, members: Vec<NodeId>, epoch: Epoch, threads: Vec<Thread>, rng: Rng) -> Self {
-        let node = Node::new(Config { me, space: SpaceId(1), members, epoch });
+        let node = Node::new(Config { me, space: SpaceId(1), members, epoch, rooted_from: ROOTED_FROM });
         Self {
             node,
             pager: Pager::default(),

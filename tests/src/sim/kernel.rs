@@ -11,7 +11,7 @@ use super::seal;
 use super::verdicts::Count;
 use super::world::{Happening, Sabotage, World};
 use dsm_fast::layout::{Map, PAGE_WORDS};
-use dsm_fast::{Cell as Place, Copy, Means, Service, Tables, Verdict, classify};
+use dsm_fast::{Cell as Place, Copy, FanOut, Means, Service, Tables, Verdict, classify};
 use dsm_wire::{HEADER_BYTES, Header, Kind, NodeId, PAGE_BYTES};
 use std::cell::{Cell, RefCell};
 
@@ -29,6 +29,13 @@ pub struct Arrival {
     pub header: Header,
     /// Pages.
     pub stamps: Vec<Stamp>,
+}
+
+impl Arrival {
+    /// Where it came from: every host is reached by one interface.
+    const fn link(&self) -> u64 {
+        (self.from as u64 + 1) | 1 << 48
+    }
 }
 
 /// A run that was interrupted.
@@ -154,6 +161,10 @@ impl Tables for Replay<'_> {
     fn now(&self) -> u64 {
         self.ask(|| Some(self.shared.now())).unwrap_or_default()
     }
+
+    fn link(&self) -> u64 {
+        self.shared.link()
+    }
 }
 
 impl Machine for Replay<'_> {
@@ -193,7 +204,12 @@ fn obey(header: Header, verdict: Verdict, machine: &impl Machine) -> Conduct {
             Conduct { sent: vec![Sent { header, stamps: Vec::new() }], is_up: false, count }
         }
         Verdict::Serve(service) => serve(header, &service, machine),
+        Verdict::FanOut(orders) => Conduct { sent: tell(header, orders, machine), is_up: true, count },
     }
+}
+
+fn tell(mut header: Header, mut orders: FanOut, machine: &impl Machine) -> Vec<Sent> {
+    std::iter::from_fn(|| orders.take(&mut header, machine).map(|_| Sent { header, stamps: Vec::new() })).collect()
 }
 
 fn serve(mut header: Header, service: &Service, machine: &impl Machine) -> Conduct {
@@ -224,6 +240,7 @@ impl Run {
         if self.end.is_some() {
             return Vec::new();
         }
+        shared.link.set(self.arrival.link());
         let most = rng.pick(&[2, 8, 30]);
         let sore = rng.pick(&[Sore::Nothing, Sore::Directory, Sore::Page]);
         let may_pause = self.pauses < PAUSES_MAX;
@@ -267,6 +284,7 @@ impl World {
             let number = fast.next_run();
             return self.go_on(host, number, Run { arrival, log: Vec::new(), sent: 0, pauses: 0, end: None });
         }
+        fast.shared.link.set(arrival.link());
         let conduct = execute(&arrival, plan.has_small, &fast.shared);
         self.conclude(host, &arrival, conduct)
     }

@@ -5,10 +5,13 @@
 
 use dsm_proto::{BufferId, Contents, FaultKind, OpResult, PageContent, PageOp};
 use dsm_wire::{PageNumber, PageRange};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one write of the whole run; 0 is the zero page.
 pub type Stamp = u64;
+
+/// Pages read ahead of a page with a source.
+pub const AHEAD_PAGES: u64 = 5;
 
 /// What a host may do with a page it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +52,10 @@ pub struct Pager {
     pages: BTreeMap<PageNumber, Mapping>,
     buffers: BTreeMap<BufferId, Stamp>,
     buffer_last: u32,
+    /// What pages hold that the node believes here and that are not.
+    sources: BTreeMap<PageNumber, Stamp>,
+    /// Pages of these that were read.
+    read: BTreeSet<PageNumber>,
     /// Threads that wait, and for what.
     pub parked: Vec<(usize, PageNumber, FaultKind)>,
 }
@@ -58,6 +65,36 @@ impl Pager {
     #[must_use]
     pub fn mapping(&self, page: PageNumber) -> Option<Mapping> {
         self.pages.get(&page).copied()
+    }
+
+    /// From now on the pages of `range` hold `stamp_of` them at first; or nothing.
+    pub fn set_source(&mut self, range: PageRange, stamp_of: Option<fn(PageNumber) -> Stamp>) {
+        for page in range.pages() {
+            self.read.remove(&page);
+            match stamp_of {
+                Some(stamp_of) => self.sources.insert(page, stamp_of(page)),
+                None => self.sources.remove(&page),
+            };
+        }
+    }
+
+    /// Brings a page from its source, if it has one and is not here.
+    fn load(&mut self, page: PageNumber) {
+        if let (Some(stamp), false) = (self.sources.get(&page).copied(), self.pages.contains_key(&page)) {
+            self.read.insert(page);
+            self.pages.insert(page, Mapping { stamp, rights: Rights::Write, is_hidden: false });
+        }
+    }
+
+    /// Brings those after `page` that were never read, too.
+    fn load_ahead(&mut self, page: PageNumber) {
+        self.load(page);
+        for next in (1..=AHEAD_PAGES).map(|offset| page.offset(offset)) {
+            if self.read.contains(&next) {
+                return;
+            }
+            self.load(next);
+        }
     }
 
     /// A thread accesses a page; a write leaves `stamp` there.
@@ -117,6 +154,9 @@ impl Pager {
         match *op {
             PageOp::InstallZero { range } => {
                 for page in range.pages() {
+                    if self.sources.contains_key(&page) {
+                        return Err(format!("page {page} has a source and is filled with zeros"));
+                    }
                     self.map(page, 0, Rights::Write)?;
                 }
                 Ok((OpResult::Done, Some(range)))
@@ -157,9 +197,13 @@ impl Pager {
                 for page in gone {
                     self.pages.remove(&page);
                 }
+
                 Ok((OpResult::Done, None))
             }
             PageOp::Refresh { page, writable } => {
+                if !self.pages.contains_key(&page) {
+                    self.load_ahead(page);
+                }
                 let mapping = self.mapped(page, op)?;
                 mapping.is_hidden = false;
                 if writable != (mapping.rights == Rights::Write) {
@@ -182,6 +226,7 @@ impl Pager {
     }
 
     fn mapped(&mut self, page: PageNumber, op: &PageOp) -> Result<&mut Mapping, String> {
+        self.load(page);
         let mapping = self.pages.get_mut(&page).filter(|mapping| mapping.rights != Rights::Poison);
         mapping.ok_or_else(|| format!("page {page} is not here for {op:?}"))
     }

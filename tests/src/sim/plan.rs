@@ -30,6 +30,8 @@ pub struct Plan {
     pub scans: u64,
     /// Discards, in millionths of the accesses.
     pub discards: u64,
+    /// Whether pages have contents before anybody touched them.
+    pub is_sourced: bool,
     /// Weather until `heal_ns`.
     pub weather: Weather,
     /// Nanoseconds until the weather is fine for good.
@@ -137,6 +139,8 @@ impl Plan {
             writes: rng.pick(&[50_000, 300_000, 500_000, 900_000]),
             scans: rng.pick(&[0, 100_000, 400_000]),
             discards: rng.pick(&[0, 0, 10_000, 50_000]),
+            // From a stream of its own: the rest of a seed's plan does not depend on it.
+            is_sourced: Rng::new(seed ^ 0x50ce).chance(400_000),
             weather: Weather::of(&mut rng),
             heal_ns,
             crash,
@@ -168,6 +172,7 @@ impl Plan {
             scans: 0,
             discards: 0,
             stride: 1,
+            is_sourced: false,
             weather: Weather::fine(),
             heal_ns: 0,
             crash: None,

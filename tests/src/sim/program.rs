@@ -2,10 +2,10 @@
 //!
 //! Owns the load. Must not know the protocol.
 
-use super::host::Host;
-use super::pager::Access;
+use super::host::{Host, ROOTED_FROM};
+use super::pager::{Access, Stamp};
 use super::world::{Closing, Happening, World};
-use dsm_proto::FaultKind;
+use dsm_proto::{FaultKind, Nanos};
 use dsm_wire::{PageNumber, PageRange};
 
 const FIRST_EXTENT: u64 = 7;
@@ -110,6 +110,9 @@ impl World {
                 continue;
             }
             self.closings.insert(token, Closing { is_sent: true, ..closing });
+            if token % 3 == 0 {
+                self.unsource(closing.range);
+            }
             self.note_text(format!("discard {} {:?}", closing.host, closing.range));
             if !self.call(closing.host, |node, now| node.handle_discard(now, closing.range, token))? {
                 return Err("a discard is refused".into());
@@ -123,6 +126,55 @@ impl World {
         if let Some(closing) = self.closings.remove(&token) {
             self.truth.on_discarded(closing.range);
             self.outcome.discards += 1;
+            if self.plan.is_sourced && token % 6 == 0 {
+                self.source(closing.range);
+            }
         }
     }
+
+    /// Gives most pages of the rooted extents contents, before anybody touches them.
+    pub(super) fn source_all(&mut self) -> Result<(), String> {
+        let extents = self.sourceable();
+        for first in (extents.first.0..extents.end().0).step_by(16) {
+            if !self.source(PageRange::new(PageNumber(first), 12)) {
+                return Err(format!("page {first} cannot have a source"));
+            }
+        }
+        Ok(())
+    }
+
+    fn sourceable(&self) -> PageRange {
+        let end = FIRST_EXTENT + self.plan.extents;
+        PageRange::new(ROOTED_FROM.first_page(), end.saturating_sub(ROOTED_FROM.0) * 512)
+    }
+
+    /// Gives the pages of `range` that can have some contents, if they are in nobody's hands. Returns whether it did.
+    fn source(&mut self, range: PageRange) -> bool {
+        let all = self.sourceable();
+        let first = range.first.max(all.first);
+        let range = PageRange::new(first, range.end().min(all.end()).0.saturating_sub(first.0));
+        if range.count == 0 || !self.hosts[0].is_up || self.hosts[0].is_fenced {
+            return false;
+        }
+        let is_taken = self.hosts[0].node.handle_source(Nanos(self.now), range);
+        if is_taken {
+            self.hosts[0].pager.set_source(range, Some(first_stamp));
+            self.truth.set_source(range, Some(first_stamp));
+        }
+        is_taken
+    }
+
+    fn unsource(&mut self, range: PageRange) {
+        let all = self.sourceable();
+        let first = range.first.max(all.first);
+        let range = PageRange::new(first, range.end().min(all.end()).0.saturating_sub(first.0));
+        self.hosts[0].node.handle_unsource(Nanos(self.now), range);
+        self.hosts[0].pager.set_source(range, None);
+        self.truth.set_source(range, None);
+    }
+}
+
+/// What a page with a source holds at first: no write's stamp.
+fn first_stamp(page: PageNumber) -> Stamp {
+    (1 << 40) + page.0
 }

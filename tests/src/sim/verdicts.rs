@@ -2,7 +2,7 @@
 //!
 //! Owns the names and the counts. Must not decide anything.
 
-use dsm_fast::{Drop, Pass, SERVE_FAILED, SERVED, VERDICT_NAMES, Verdict};
+use dsm_fast::{Drop, FanOut, Pass, SERVE_FAILED, SERVED, VERDICT_NAMES, Verdict};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,7 @@ impl Verdicts {
             Count::Verdict(Verdict::Drop(Drop::Replay)),
             Count::Verdict(Verdict::Drop(Drop::Epoch)),
             Count::Verdict(Verdict::Forward { to: 0 }),
+            Count::Verdict(Verdict::FanOut(FanOut::default())),
             Count::Served,
             Count::ServedPartly,
             Count::PageServed,

@@ -6,7 +6,7 @@ use super::checker::{Truth, check_single_writer};
 use super::fast::Fast;
 use super::host::{Host, Thread};
 use super::kernel::Arrival;
-use super::pager::Stamp;
+use super::pager::{AHEAD_PAGES, Stamp};
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
 use super::verdicts::{Count, Verdicts};
@@ -39,15 +39,18 @@ pub enum Sabotage {
     ForwardWithoutEntry,
     /// In the programs: a page is sent without a look whether it is still the one that was granted.
     SendWithoutThirdLook,
+    /// In the programs: whom to tell to drop a page is looked up before the page is locked.
+    ReadersBeforeLock,
 }
 
 impl Sabotage {
-    const OWN: [Sabotage; 5] = [
+    const OWN: [Sabotage; 6] = [
         Sabotage::StaleRestart,
         Sabotage::PublishWhileGranted,
         Sabotage::ServeWithoutSecondLook,
         Sabotage::ForwardWithoutEntry,
         Sabotage::SendWithoutThirdLook,
+        Sabotage::ReadersBeforeLock,
     ];
 
     /// Every bug that can be planted.
@@ -64,7 +67,8 @@ impl fmt::Display for Sabotage {
             | Sabotage::PublishWhileGranted
             | Sabotage::ServeWithoutSecondLook
             | Sabotage::ForwardWithoutEntry
-            | Sabotage::SendWithoutThirdLook => {
+            | Sabotage::SendWithoutThirdLook
+            | Sabotage::ReadersBeforeLock => {
                 write!(f, "{self:?}")
             }
         }
@@ -191,7 +195,8 @@ pub fn run(plan: &Plan, sabotage: Option<Sabotage>, keeps_trail: bool) -> Result
             | Sabotage::PublishWhileGranted
             | Sabotage::ServeWithoutSecondLook
             | Sabotage::ForwardWithoutEntry
-            | Sabotage::SendWithoutThirdLook,
+            | Sabotage::SendWithoutThirdLook
+            | Sabotage::ReadersBeforeLock,
         )
         | None => None,
     });
@@ -241,6 +246,9 @@ impl World {
             self.plan_at(crash.at_ns, crash.host, Happening::Crash);
         }
         self.plan_partition();
+        if self.plan.is_sourced {
+            self.source_all()?;
+        }
         while let Some(Reverse(due)) = self.agenda.pop() {
             if due.at > self.plan.heal_ns + LIVENESS_NS {
                 break;
@@ -423,7 +431,8 @@ impl World {
 
     fn effect(&mut self, host: usize, op: OpId, work: &PageOp, rest_ns: u64) -> Result<(), String> {
         let (result, woken) = self.hosts[host].pager.carry_out(work).map_err(|reason| format!("host {host}: {reason}"))?;
-        for page in work.range().pages() {
+        let ahead = if let PageOp::Refresh { .. } = work { AHEAD_PAGES } else { 0 };
+        for page in PageRange::new(work.range().first, work.range().count + ahead).pages() {
             self.check_page(page)?;
         }
         if let Some(range) = woken {

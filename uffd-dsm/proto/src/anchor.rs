@@ -4,7 +4,7 @@
 
 use crate::extent::{Extent, Form};
 use crate::face::Nanos;
-use crate::node::Node;
+use crate::node::{Node, whole_extent};
 use crate::plant::{Plant, is};
 use crate::timer::TimerKey;
 use alloc::boxed::Box;
@@ -29,6 +29,10 @@ impl Node {
     /// Finds the home of the extent of `page`, on behalf of the want there.
     pub(crate) fn search(&mut self, page: PageNumber) {
         let extent = page.extent();
+        if let Some(home) = self.rooted_home(extent) {
+            self.settle_home(extent, Some(home).filter(|home| self.peers.contains_key(home)));
+            return;
+        }
         let anchor = self.anchor_of(extent);
         if !self.peers.contains_key(&anchor) {
             self.settle_home(extent, None);
@@ -105,6 +109,9 @@ impl Node {
             match home {
                 Some(home) => record.locate(home, me, ramp),
                 None => record.form = Form::Lost,
+            }
+            if let Form::Whole(whole) = &mut record.form {
+                self.sources.add_to(&mut whole.present, whole_extent(extent));
             }
             self.counters.extents_homed += u64::from(home == Some(me));
         }

@@ -10,7 +10,6 @@ use crate::node::{Node, whole_extent};
 use crate::operation::Follow;
 use crate::plant::{Plant, is};
 use crate::timer::TimerKey;
-use crate::transient::Waiter;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use dsm_fast::{Directory, State, Step};
@@ -305,6 +304,7 @@ impl Node {
             whole.present.remove_run(first, count);
             whole.ramp = 0;
             self.counters.pages_discarded += (before - whole.present.len()) as u64;
+            self.sources.add_to(&mut whole.present, here);
             let range = PageRange::new(number.page(low), span as u64);
             self.start(PageOp::Drop { range }, Follow::Forget { job: request });
         }
@@ -329,8 +329,6 @@ impl Node {
             self.advance_cursor(request, cursor, 1);
             if own.count > 0 {
                 self.forget_own(request, own);
-            } else if self.entry(page).word.is_busy() {
-                self.transients.entry(page).or_default().waiters.push_back(Waiter::Discard(request));
             } else if !self.forget_page(page, request) {
                 self.on_page_forgotten(request);
             }
@@ -363,6 +361,7 @@ impl Node {
             self.change(page, Step::Forgotten);
             let era = self.entry(page).word.era();
             self.set_local(page, Local { state: LocalState::Invalid, era });
+            self.regain(page);
             self.finish(page);
         }
         self.on_page_forgotten(job);

@@ -49,6 +49,8 @@ pub struct Config {
     pub members: alloc::vec::Vec<NodeId>,
     /// Membership epoch the list belongs to.
     pub epoch: Epoch,
+    /// From this extent on the first member is home of every extent, whoever touches it first. Only these can have sourced pages.
+    pub rooted_from: ExtentNumber,
 }
 
 /// What a thread wanted when it stopped.

@@ -14,12 +14,24 @@ use alloc::vec::Vec;
 use dsm_fast::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
 use dsm_wire::{Era, GrantContent, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
 
+/// Why a page was not made busy.
+enum NotLocked {
+    /// It was; the waiter waits.
+    Waits,
+    /// Its eras are used up.
+    Lost,
+}
+
 impl Node {
     pub(crate) fn on_request(&mut self, page: PageNumber, frame: Frame) {
         let Message::Request { request, rights, count, copy, line, .. } = frame.message else { return };
         if request.requester() != frame.from {
             self.counters.dropped_nonsense += 1;
             return;
+        }
+        let is_unknown = self.extents.get(&page.extent()).is_none_or(|extent| matches!(extent.form, Form::Unknown));
+        if is_unknown && self.rooted_home(page.extent()) == Some(self.me) {
+            self.settle_home(page.extent(), Some(self.me));
         }
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
             None | Some(Form::Unknown) => {
@@ -49,10 +61,11 @@ impl Node {
             return;
         }
         let asked = Asked { request, rights, count, copy, line };
-        if self.entry(page).word.is_busy() {
-            self.enqueue(page, asked);
-        } else {
+        let adopted = self.adopt(page, Some(&asked));
+        if !self.entry(page).word.is_busy() {
             self.serve(page, asked);
+        } else if adopted != Some(request) {
+            self.wait(page, Waiter::Request(asked));
         }
         self.settle(page);
     }
@@ -67,7 +80,7 @@ impl Node {
         }
     }
 
-    fn enqueue(&mut self, page: PageNumber, asked: Asked) {
+    pub(crate) fn enqueue(&mut self, page: PageNumber, asked: Asked) {
         let transient = self.transients.entry(page).or_default();
         let is_known = transient.deal.as_ref().is_some_and(|deal| deal.request == asked.request)
             || transient.waiters.iter().any(|waiter| matches!(waiter, Waiter::Request(other) if other.request == asked.request));
@@ -81,7 +94,7 @@ impl Node {
         }
     }
 
-    /// Serves a request on a page that is not busy.
+    /// Serves a request on a page that was not busy a moment ago.
     fn serve(&mut self, page: PageNumber, asked: Asked) {
         let Entry { word, .. } = self.entry(page);
         let reader = asked.request.requester();
@@ -100,7 +113,7 @@ impl Node {
     /// Nobody has the page: the requester gets it, zero, to write.
     fn grant_fresh(&mut self, page: PageNumber, asked: Asked) {
         let Asked { request, line, .. } = asked;
-        let Some(era) = self.lock(page) else { return };
+        let Ok(era) = self.lock_for(page, Waiter::Request(asked)) else { return };
         self.deal(page, Deal { request, line, era, phase: Phase::Granted { provider: self.me }, deadline: None, tries: 0 });
         self.hold(page, request, era, GrantContent::Zero, Contents::EMPTY);
     }
@@ -124,8 +137,8 @@ impl Node {
         } else if word.owner() == reader {
             self.counters.dropped_stale += 1;
         } else {
-            if !is(Plant::ForgottenSharer) {
-                self.change(page, Step::Joined(reader));
+            if !is(Plant::ForgottenSharer) && !self.try_change(page, Step::Joined(reader)) {
+                return self.wait(page, Waiter::Request(asked));
             }
             let Asked { request, line, .. } = asked;
             self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
@@ -189,10 +202,8 @@ impl Node {
             let word = self.entry(page).word;
             let is_same = word.state() == State::Shared && (!word.is_busy() || is_over_writer(word)) && word.era() == era;
             let is_next = usize::from(granted.len()) as u64 == page.0 - range.first.0;
-            if is_same && is_next && is_zero(content) == first_is_zero {
-                if !word.is_busy() {
-                    self.change(page, Step::Joined(reader));
-                }
+            let is_wanted = is_same && is_next && is_zero(content) == first_is_zero;
+            if is_wanted && (word.is_busy() || self.try_change(page, Step::Joined(reader))) {
                 granted.push(*content);
             } else {
                 self.free(&Contents::one(*content));
@@ -209,7 +220,7 @@ impl Node {
     fn serve_write(&mut self, page: PageNumber, asked: Asked) {
         let writer = asked.request.requester();
         let early = is(Plant::SharersBeforeLock).then(|| self.entry(page).sharers);
-        let Some(era) = self.lock(page) else { return };
+        let Ok(era) = self.lock_for(page, Waiter::Request(asked)) else { return };
         // Readers may have come until the word was busy.
         let Entry { word, sharers } = self.entry(page);
         let sharers = early.unwrap_or(sharers);
@@ -233,17 +244,22 @@ impl Node {
         self.members.iter().any(|node| node.0 >= NARROW_NODES_MAX)
     }
 
-    fn members_of(&self, sharers: Sharers) -> impl Iterator<Item = NodeId> + '_ {
+    pub(crate) fn members_of(&self, sharers: Sharers) -> impl Iterator<Item = NodeId> + '_ {
         let is_wide = self.is_wide();
         self.peers.keys().copied().filter(move |node| sharers.may_contain(*node, is_wide))
     }
 
-    /// Starts the transaction of a discard on a page that is not busy. Returns false if there is nothing to do.
+    /// Starts the transaction of a discard on a page, as soon as it is not busy. Returns false if there is nothing to do.
     pub(crate) fn forget_page(&mut self, page: PageNumber, job: RequestId) -> bool {
-        if self.entry(page).word.state() == State::Fresh {
+        let word = self.entry(page).word;
+        if word.state() == State::Fresh && !word.is_busy() {
             return false;
         }
-        let Some(era) = self.lock(page) else { return false };
+        let era = match self.lock_for(page, Waiter::Discard(job)) {
+            Ok(era) => era,
+            Err(NotLocked::Waits) => return true,
+            Err(NotLocked::Lost) => return false,
+        };
         let Entry { word, sharers } = self.entry(page);
         let pending: Vec<NodeId> = match word.state() {
             State::Owned => Vec::from([word.owner()]),
@@ -259,13 +275,13 @@ impl Node {
 
     /// Who is to acknowledge: counted with the kernel programs where more than one is, and they have room for it.
     fn pending(&self, request: RequestId, page: PageNumber, era: Era, nodes: Vec<NodeId>) -> Pending {
-        let is_counted = nodes.len() > 1 && self.acks.is_some_and(|acks| acks.begin(request, page, era, &nodes));
+        let is_counted = nodes.len() > 1 && self.shared_acks().is_some_and(|acks| acks.begin(request, page, era, &nodes));
         if is_counted { Pending::Counted } else { Pending::Listed(nodes) }
     }
 
     /// Who has not acknowledged yet.
-    fn left(&self, page: PageNumber, pending: &Pending) -> Vec<NodeId> {
-        match (pending, self.acks) {
+    pub(crate) fn left(&self, page: PageNumber, pending: &Pending) -> Vec<NodeId> {
+        match (pending, self.shared_acks()) {
             (Pending::Listed(nodes), _) => nodes.clone(),
             (Pending::Counted, Some(acks)) => acks.pending(page).collect(),
             (Pending::Counted, None) => Vec::new(),
@@ -294,14 +310,14 @@ impl Node {
         }
     }
 
-    fn deal(&mut self, page: PageNumber, deal: Deal) {
+    pub(crate) fn deal(&mut self, page: PageNumber, deal: Deal) {
         let transient = self.transients.entry(page).or_default();
         assert!(transient.deal.is_none(), "one transaction at a time");
         transient.deal = Some(deal);
     }
 
     /// Sends what the transaction of `page` waits for an answer to, for the first time or again.
-    fn send_deal(&mut self, page: PageNumber) {
+    pub(crate) fn send_deal(&mut self, page: PageNumber) {
         let Some(deal) = self.transients.get(&page).and_then(|transient| transient.deal.as_ref()) else { return };
         let (request, era, line) = (deal.request, deal.era, deal.line);
         let slowest = match &deal.phase {
@@ -338,6 +354,7 @@ impl Node {
     }
 
     pub(crate) fn on_ack(&mut self, from: NodeId, request: RequestId, page: PageNumber, era: Era) {
+        self.adopt(page, None);
         let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
         let is_named = deal.is_some_and(|deal| deal.request == request && deal.era == era);
         if is_named && self.acknowledge(page, from) {
@@ -372,6 +389,7 @@ impl Node {
             Then::Forget => {
                 self.counters.pages_discarded += 1;
                 self.change(page, Step::Forgotten);
+                self.regain(page);
                 self.on_page_forgotten(request);
                 self.finish(page);
             }
@@ -418,10 +436,30 @@ impl Node {
                 }
             }
         }
+        self.watch(page);
     }
 
-    /// Makes the page busy and returns the era after the present one; a page whose eras are used up is lost.
-    fn lock(&mut self, page: PageNumber) -> Option<Era> {
+    /// Makes the page busy and returns the era after the present one; a page whose eras are used up is lost. If somebody was first,
+    /// `waiter` waits.
+    fn lock_for(&mut self, page: PageNumber, waiter: Waiter) -> Result<Era, NotLocked> {
+        let word = self.entry(page).word;
+        if word.is_busy() {
+            self.wait(page, waiter);
+            return Err(NotLocked::Waits);
+        }
+        let Some(era) = word.era().0.checked_add(1).map(Era) else {
+            self.change(page, Step::LostAt(Era(0)));
+            return Err(NotLocked::Lost);
+        };
+        if !self.try_change(page, Step::Lock) {
+            self.wait(page, waiter);
+            return Err(NotLocked::Waits);
+        }
+        Ok(era)
+    }
+
+    /// The same for a page that nobody has: no kernel program locks that.
+    pub(crate) fn lock_fresh(&mut self, page: PageNumber) -> Option<Era> {
         let Some(era) = self.entry(page).word.era().0.checked_add(1).map(Era) else {
             self.change(page, Step::LostAt(Era(0)));
             return None;
@@ -438,10 +476,24 @@ impl Node {
         }
     }
 
+    /// A step that no program can come before: it begins at a busy page, or at one that programs leave alone.
     pub(crate) fn change(&mut self, page: PageNumber, step: Step) {
         let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return };
         let result: Result<Entry, Refused> = dsm_fast::step(directory, page.index_in_extent(), step);
         result.expect("home takes only steps the entry allows");
+    }
+
+    /// A step at rest. Returns false, and nothing has happened, if a program has made the page busy meanwhile.
+    pub(crate) fn try_change(&mut self, page: PageNumber, step: Step) -> bool {
+        let Some(Form::Split(_, directory)) = self.extents.get(&page.extent()).map(|extent| &extent.form) else { return true };
+        let result: Result<Entry, Refused> = dsm_fast::step(directory, page.index_in_extent(), step);
+        result.map_or_else(
+            |refused| {
+                assert!(refused.entry.word.is_busy(), "home takes only steps the entry allows");
+                false
+            },
+            |_| true,
+        )
     }
 }
 

@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod adopt;
 mod ahead;
 mod anchor;
 mod discard;
@@ -27,6 +28,7 @@ pub mod plant;
 mod recent;
 mod requester;
 mod sense;
+mod source;
 mod stats;
 mod timer;
 mod transient;

@@ -60,6 +60,7 @@ impl Node {
     }
 
     fn bury_entry(&mut self, page: PageNumber, dead: &[NodeId]) {
+        self.adopt(page, None);
         let Entry { word, .. } = self.entry(page);
         if word.state() == State::Shared {
             dead.iter().for_each(|node| self.change(page, Step::Left(*node)));
@@ -75,8 +76,9 @@ impl Node {
         let is_gone = matches!(word.state(), State::Shared | State::Owned) && dead.contains(&word.owner());
         match self.dead_end(page, dead) {
             Some(era) => self.lose(page, era),
-            // A transaction among the living ends by itself, and names a living owner.
-            None if is_gone && !word.is_busy() => self.lose(page, word.era()),
+            // A transaction among the living ends by itself, and names a living owner; a program's that is not named yet is judged
+            // when it is taken over.
+            None if is_gone && self.try_change(page, Step::Lock) => self.lose(page, word.era()),
             None => {}
         }
         self.proceed(page);
@@ -98,7 +100,7 @@ impl Node {
     }
 
     /// The page's content is gone: every waiter, and everybody who asks later, is told so.
-    fn lose(&mut self, page: PageNumber, era: dsm_wire::Era) {
+    pub(crate) fn lose(&mut self, page: PageNumber, era: dsm_wire::Era) {
         let word = self.entry(page).word;
         let deal = self.transients.get(&page).and_then(|transient| transient.deal.as_ref());
         let requester = deal.map(|deal| deal.request.requester());

@@ -40,6 +40,8 @@ pub struct Node {
     pub(crate) stays: crate::hold::Stays,
     pub(crate) habits: crate::migratory::Habits,
     pub(crate) acks: Option<Acks>,
+    pub(crate) rooted_from: ExtentNumber,
+    pub(crate) sources: crate::source::Sources,
     pub(crate) counters: Counters,
     request_last: u64,
     /// Messages of one role of this node to another.
@@ -78,6 +80,8 @@ impl Node {
             stays: crate::hold::Stays::default(),
             habits: crate::migratory::Habits::default(),
             acks: None,
+            rooted_from: config.rooted_from,
+            sources: crate::source::Sources::default(),
             counters: Counters::default(),
             request_last: 0,
             loopback: VecDeque::new(),
@@ -228,7 +232,7 @@ impl Node {
     }
 
     /// Lets the roles of this node talk until nothing is left to say.
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         loop {
             if let Some((message, contents)) = self.loopback.pop_front() {
                 self.dispatch(Frame { from: self.me, epoch: self.epoch, message, contents });
@@ -344,6 +348,7 @@ impl Node {
         self.on_held_due(page);
         self.on_deal_due(page);
         self.on_hold_due(page);
+        self.on_look_due(page);
         self.settle(page);
     }
 

@@ -34,11 +34,17 @@ pub enum Plant {
     AckCountedTwice,
     /// Whom to tell to drop a page is looked up before the page is busy: who is entered until then is forgotten.
     SharersBeforeLock,
+    /// A transaction that a kernel program has begun is not taken over.
+    TransactionNotAdopted,
+    /// Who keeps its copy is taken from the request that comes again, not from the one that the program has seen.
+    SparedByRetry,
+    /// A sourced page that was forgotten is fresh, as any other.
+    SourceNotRegained,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 13] = [
+    pub const ALL: [Plant; 16] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -52,6 +58,9 @@ impl Plant {
         Plant::DiscardTwice,
         Plant::AckCountedTwice,
         Plant::SharersBeforeLock,
+        Plant::TransactionNotAdopted,
+        Plant::SparedByRetry,
+        Plant::SourceNotRegained,
     ];
 }
 

@@ -72,6 +72,8 @@ counters! {
     retries,
     /// Requests that had to wait at home for a busy page.
     waits,
+    /// Transactions that kernel programs began and this node took over.
+    fan_outs_adopted,
     /// Pages lost with a host.
     pages_lost,
     /// Pages forgotten by discards, at home.

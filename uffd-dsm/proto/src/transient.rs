@@ -135,6 +135,8 @@ pub struct Transient {
     pub inbox: VecDeque<Frame>,
     /// Frames in the inbox may go on at this time, though no operation is in flight.
     pub hold_until: Option<Nanos>,
+    /// When to look again for the transaction of a kernel program that keeps the page busy.
+    pub look_at: Option<Nanos>,
     /// The deadline the timers know.
     pub armed: Option<Nanos>,
 }
@@ -148,6 +150,6 @@ impl Transient {
         let want = self.want.and_then(|want| want.ask).map(|ask| ask.deadline);
         let held = self.held.map(|held| held.deadline);
         let deal = self.deal.as_ref().and_then(|deal| deal.deadline);
-        [want, held, deal, self.hold_until].into_iter().flatten().min()
+        [want, held, deal, self.hold_until, self.look_at].into_iter().flatten().min()
     }
 }

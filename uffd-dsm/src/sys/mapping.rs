@@ -1,4 +1,4 @@
-//! The one mapping of a space's memfd in the executor.
+//! The one mapping of a space in the executor, or in a child that has a copy.
 //!
 //! Owns the address range and its protection. No reference into it is ever made: pages are named by number, and the few
 //! words read or written from here go through atomics.
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dsm_wire::{PAGE_BYTES, PageRange};
 use nix::errno::Errno;
 use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mprotect, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
-/// Pages of a memfd mapped at addresses equal to their file offsets, until dropped.
+/// Pages of a space mapped at their addresses, until dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     range: PageRange,
@@ -34,6 +34,26 @@ impl Mapping {
             return Err(Errno::EEXIST);
         }
         Ok(mapping)
+    }
+
+    /// Maps `range` without a file, inaccessible at first. Fails with EEXIST where anything is mapped.
+    pub(crate) fn anonymous(range: PageRange) -> Result<Self, Errno> {
+        let address = NonZeroUsize::new(range.first.address() as usize).ok_or(Errno::EINVAL)?;
+        let bytes = NonZeroUsize::new(range.count as usize * PAGE_BYTES).ok_or(Errno::EINVAL)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED_NOREPLACE;
+        // SAFETY: as in `fixed`.
+        unsafe { mmap_anonymous(Some(address), bytes, ProtFlags::PROT_NONE, flags) }?;
+        Ok(Self { range })
+    }
+
+    /// Forgets the bytes of `range`: they read as zero afterwards.
+    ///
+    /// # Panics
+    /// When `range` is not inside the mapping.
+    pub(crate) fn forget(&self, range: PageRange) -> Result<(), Errno> {
+        self.assert_inside(range);
+        // SAFETY: the range is inside this mapping, to which no reference exists.
+        unsafe { madvise(self.pointer(range), self.bytes(range), MmapAdvise::MADV_DONTNEED) }
     }
 
     /// Keeps the mapping out of children, which the userfaultfd would not watch, and out of core dumps, which would walk

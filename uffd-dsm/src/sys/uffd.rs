@@ -46,6 +46,7 @@ const UFFDIO: u32 = 0xAA;
 
 const API: Request<uffdio_api> = Request::new(0x3F, true);
 const REGISTER: Request<uffdio_register> = Request::new(0x00, true);
+const UNREGISTER: Request<uffdio_range> = Request::new(0x01, false);
 const WAKE: Request<uffdio_range> = Request::new(0x02, false);
 const COPY: Request<uffdio_copy> = Request::new(0x03, true);
 const ZEROPAGE: Request<uffdio_zeropage> = Request::new(0x04, true);
@@ -59,6 +60,7 @@ const WRITEPROTECT_MODE_WP: u64 = 1 << 0;
 const CREATE_FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
 
 const _: () = assert!(COPY.0 == linux_raw_sys::ioctl::UFFDIO_COPY as libc::c_ulong);
+const _: () = assert!(UNREGISTER.0 == linux_raw_sys::ioctl::UFFDIO_UNREGISTER as libc::c_ulong);
 const _: () = assert!(WAKE.0 == linux_raw_sys::ioctl::UFFDIO_WAKE as libc::c_ulong);
 const _: () = assert!(WRITEPROTECT.0 == linux_raw_sys::ioctl::UFFDIO_WRITEPROTECT as libc::c_ulong);
 
@@ -85,6 +87,11 @@ impl Uffd {
         Self(fd)
     }
 
+    /// Gives the descriptor away.
+    pub(crate) fn into_owned(self) -> OwnedFd {
+        self.0
+    }
+
     /// Asks for the interface and the features the pager needs.
     ///
     /// No event of the address space (fork, remap, remove, unmap) is asked for: those make the kernel refuse fills with
@@ -109,6 +116,17 @@ impl Uffd {
             mode |= UFFDIO_REGISTER_MODE_MINOR;
         }
         self.call(&REGISTER, &mut uffdio_register { range: span(range), mode: u64::from(mode), ioctls: 0 })
+    }
+
+    /// Watches `range` no longer.
+    pub(crate) fn unregister(&self, range: PageRange) -> Result<(), Errno> {
+        self.call(&UNREGISTER, &mut span(range))
+    }
+
+    /// Fills an absent page with what the calling process has at the same address, and wakes who waits.
+    pub(crate) fn copy_own(&self, page: PageNumber) -> Result<(), Errno> {
+        let (address, bytes) = (page.address(), PAGE_BYTES as u64);
+        self.call(&COPY, &mut uffdio_copy { dst: address, src: address, len: bytes, mode: 0, copy: 0 })
     }
 
     /// Fills absent pages from `first` on with `bytes`, maps them and wakes who waits. Returns the pages done.
@@ -182,7 +200,8 @@ impl Uffd {
         // SAFETY: `Request<T>` ties the number to its argument type, and the number carries `size_of::<T>()`, so the kernel
         // reads and writes inside `argument`, which is borrowed for the call; all structures are plain integers. What the
         // call does to memory: it fills, maps, unmaps or protects pages of a registered range, which is only ever a
-        // `Mapping`, to which no reference exists; COPY reads its source, which `copy` borrows.
+        // `Mapping`, to which no reference exists; COPY reads its source, which `copy` borrows and which for `copy_own` the
+        // kernel itself checks.
         Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), request.0, std::ptr::from_mut(argument)) }).map(drop)
     }
 }

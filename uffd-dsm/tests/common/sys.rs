@@ -24,3 +24,24 @@ pub fn fd_of_process(pid: u32, fd: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
 }
+
+/// Runs `part` in a copy of this process, which then ends; gives the copy's number.
+pub fn fork_for(part: impl FnOnce()) -> Result<nix::unistd::Pid, Errno> {
+    // SAFETY: the child uses the C library's allocator, which is whole after a fork, and no lock of another thread.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(child),
+        nix::unistd::ForkResult::Child => {
+            let is_done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(part)).is_ok();
+            // SAFETY: ends the child without running what the parent has registered for its own end.
+            unsafe { libc::_exit(if is_done { 0 } else { 1 }) }
+        }
+    }
+}
+
+/// The descriptor under another number, which nobody has.
+pub fn move_to(descriptor: OwnedFd, number: i32) -> std::io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    Errno::result(unsafe { libc::dup3(descriptor.as_raw_fd(), number, libc::O_CLOEXEC) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

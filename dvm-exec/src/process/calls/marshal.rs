@@ -200,7 +200,7 @@ impl Prepared {
                 outputs.push(Buffer { argument: index as u8, bytes });
             }
         }
-        Return { value, outputs, signal: None }
+        Return { value, outputs, ..Return::default() }
     }
 
     /// What the kernel would do with an argument's buffer.

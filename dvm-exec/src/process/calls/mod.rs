@@ -2,6 +2,7 @@
 //!
 //! Owns the classes, the table and the shapes of arguments. Must not run a call or touch the program's memory itself.
 
+mod arity;
 pub mod marshal;
 mod refine;
 pub mod shape;
@@ -9,6 +10,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use arity::arity;
 pub use marshal::Prepared;
 pub use shape::Shape;
 
@@ -25,7 +27,7 @@ pub enum Class {
     Marshal(&'static Shape),
     /// The root's map of the address space.
     Memory,
-    /// Threads: clone, exit, robust lists, tid addresses.
+    /// Threads and processes: clone, fork, exit, robust lists, tid addresses, execve.
     Thread,
     /// Signals: actions, masks, stacks, returns.
     Signal,
@@ -66,52 +68,41 @@ fn entry(number: u64) -> Option<&'static (&'static str, Class)> {
     }
 }
 
-/// Whether a call that came back with EINTR is repeated under SA_RESTART (signal(7) names those that are not).
-#[must_use]
-pub fn is_restartable(number: u64) -> bool {
-    !matches!(
-        number as i64,
-        libc::SYS_nanosleep
-            | libc::SYS_clock_nanosleep
-            | libc::SYS_pause
-            | libc::SYS_rt_sigsuspend
-            | libc::SYS_rt_sigtimedwait
-            | libc::SYS_poll
-            | libc::SYS_ppoll
-            | libc::SYS_select
-            | libc::SYS_pselect6
-            | libc::SYS_epoll_wait
-            | libc::SYS_epoll_pwait
-            | libc::SYS_epoll_pwait2
-            | libc::SYS_semop
-            | libc::SYS_semtimedop
-            | libc::SYS_msgsnd
-            | libc::SYS_msgrcv
-    )
-}
-
 /// Where a call's path stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenedPath {
+pub struct NamedPath {
     /// Index of the directory descriptor, if the call has one.
     pub directory: Option<u8>,
     /// Index of the path.
     pub path: u8,
-    /// Whether it opens (else: reads the link).
-    pub opens: bool,
+    /// What is done with it.
+    pub action: PathUse,
 }
 
-/// The argument that is a path to be opened or read as a link, with the directory argument before it if there is one.
+/// What a call does with its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathUse {
+    /// Opens it.
+    Open,
+    /// Reads it as a link into the two arguments behind it.
+    ReadLink,
+    /// Asks for its attributes.
+    Look,
+}
+
+/// The path that a call opens, reads as a link or looks at.
 #[must_use]
-pub fn opened_path(number: u64) -> Option<OpenedPath> {
-    let (directory, path, opens) = match number as i64 {
-        libc::SYS_open => (None, 0, true),
-        libc::SYS_openat | libc::SYS_openat2 => (Some(0), 1, true),
-        libc::SYS_readlink => (None, 0, false),
-        libc::SYS_readlinkat => (Some(0), 1, false),
+pub fn named_path(number: u64) -> Option<NamedPath> {
+    let (directory, path, action) = match number as i64 {
+        libc::SYS_open => (None, 0, PathUse::Open),
+        libc::SYS_openat | libc::SYS_openat2 => (Some(0), 1, PathUse::Open),
+        libc::SYS_readlink => (None, 0, PathUse::ReadLink),
+        libc::SYS_readlinkat => (Some(0), 1, PathUse::ReadLink),
+        libc::SYS_stat | libc::SYS_lstat | libc::SYS_access => (None, 0, PathUse::Look),
+        libc::SYS_newfstatat | libc::SYS_statx | libc::SYS_faccessat | libc::SYS_faccessat2 => (Some(0), 1, PathUse::Look),
         _ => return None,
     };
-    Some(OpenedPath { directory, path, opens })
+    Some(NamedPath { directory, path, action })
 }
 
 /// Takes away what would pin pages: O_DIRECT of open, openat and fcntl, MSG_ZEROCOPY of sends.

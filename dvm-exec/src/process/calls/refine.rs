@@ -35,6 +35,7 @@ pub(super) fn refine(number: i64, arguments: &[u64; 6]) -> Option<Class> {
         libc::SYS_ioctl => ioctl(arguments[1]).map(Class::Marshal),
         libc::SYS_fcntl => fcntl(arguments[1]).map(Class::Marshal),
         libc::SYS_prctl => prctl(arguments[0]),
+        libc::SYS_getrusage if arguments[0] as i32 == libc::RUSAGE_THREAD => Some(Class::Local),
         libc::SYS_arch_prctl => arch_prctl(arguments[0]),
         libc::SYS_setsockopt => is_plain_option(arguments, arguments[4]).then_some(Class::Marshal(&OPTION_IN)),
         libc::SYS_getsockopt => is_plain_option(arguments, 0).then_some(Class::Marshal(&OPTION_OUT)),
@@ -53,12 +54,9 @@ fn futex(operation: u64) -> Option<Class> {
     let command = operation as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     match command {
         libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => Some(Class::Marshal(&FUTEX_WAIT)),
-        libc::FUTEX_LOCK_PI
-        | libc::FUTEX_UNLOCK_PI
-        | libc::FUTEX_TRYLOCK_PI
-        | libc::FUTEX_WAIT_REQUEUE_PI
-        | libc::FUTEX_CMP_REQUEUE_PI
-        | 13 => refuse(libc::ENOSYS, "priority inheritance cannot span hosts", false), // 13: FUTEX_LOCK_PI2
+        libc::FUTEX_WAIT_REQUEUE_PI | libc::FUTEX_CMP_REQUEUE_PI => {
+            refuse(libc::ENOSYS, "waiters cannot be moved to a priority-inheriting lock", false)
+        }
         _ => None,
     }
 }

@@ -48,7 +48,7 @@ fn the_handler_finds_its_frame() {
     assert_eq!((after.rdi, after.rip, after.rsp, after.rax), (11, 0x40_2000, frame.address, 0));
     assert_eq!(after.flags, 0x246, "direction, trap and resume are off");
     assert_eq!(Registers { r12: 0, ..after }, Registers { r12: 0, r8: before.r8, ..after });
-    assert_eq!(frame.mask, 1 | 0x10 | 1 << 10);
+    assert_eq!(action(0).running_mask(11, 1), 1 | 0x10 | 1 << 10);
     assert_eq!(u64_at(&frame.bytes, 0), 0x40_3000, "returns to the restorer");
     let info = (after.rsi - frame.address) as usize;
     assert_eq!(u32_at(&frame.bytes, info), 11);
@@ -185,4 +185,18 @@ proptest! {
         }
         let _report = altstack.report(rsp);
     }
+}
+
+#[test]
+fn a_handler_starts_with_fresh_floating_point_state() {
+    let mut own = xsave(832);
+    own[0..2].copy_from_slice(&0x0f7f_u16.to_le_bytes());
+    own[MXCSR_OFFSET..MXCSR_OFFSET + 4].copy_from_slice(&0x7f80_u32.to_le_bytes());
+    own[HEADER_OFFSET..HEADER_OFFSET + 8].copy_from_slice(&0x207_u64.to_le_bytes());
+    let fresh = initial_floating(&own);
+    assert_eq!(fresh.len(), own.len());
+    assert_eq!((fresh[0], fresh[1], u32_at(&fresh, MXCSR_OFFSET)), (0x7f, 0x03, 0x1f80));
+    assert_eq!(u64_at(&fresh, HEADER_OFFSET), 0x200, "protection keys stay");
+    assert_eq!(fresh[SOFTWARE_OFFSET..FXSAVE_BYTES], own[SOFTWARE_OFFSET..FXSAVE_BYTES]);
+    assert_eq!(initial_floating(&own[..FXSAVE_BYTES])[MXCSR_OFFSET + 1], 0x1f, "without extended state as well");
 }

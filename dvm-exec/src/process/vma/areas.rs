@@ -14,6 +14,8 @@ pub(super) struct Entry {
     pub touched: bool,
     /// A member has looked it up and may have its rights.
     pub known: bool,
+    /// All its pages have a file as their source.
+    pub sourced: bool,
 }
 
 /// Areas by address; never two at one page.
@@ -25,6 +27,10 @@ pub(super) struct Areas {
 impl Areas {
     pub fn count(&self) -> usize {
         self.by_start.len()
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.by_start.values()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Area> {
@@ -133,7 +139,9 @@ fn piece(entry: &Entry, range: &Range<u64>) -> Entry {
 /// The kind of the same thing, starting so many bytes later.
 fn moved_kind(kind: &AreaKind, bytes: u64) -> AreaKind {
     match kind {
-        AreaKind::File { file, offset, shared } => AreaKind::File { file: file.clone(), offset: offset + bytes, shared: *shared },
+        AreaKind::File { file, offset, shared, end } => {
+            AreaKind::File { file: file.clone(), offset: offset + bytes, shared: *shared, end: *end }
+        }
         AreaKind::Anonymous { .. } | AreaKind::Stack | AreaKind::Heap => kind.clone(),
     }
 }
@@ -148,11 +156,12 @@ fn joined(left: Entry, right: &Entry) -> Entry {
         area: Area { range: left.area.range.start..right.area.range.end, ..left.area },
         touched: left.touched || right.touched,
         known: left.known || right.known,
+        sourced: left.sourced && right.sourced,
     }
 }
 
 impl Entry {
     pub fn new(range: Range<u64>, protection: Protection, kind: AreaKind) -> Self {
-        Self { area: Area { range, protection, kind }, touched: protection != Protection::NONE, known: false }
+        Self { area: Area { range, protection, kind }, touched: protection != Protection::NONE, known: false, sourced: false }
     }
 }

@@ -32,6 +32,12 @@ pub const SPACE_END: u64 = 0x5000_0000_0000;
 pub const ARENA_START: u64 = 0x1000_0000_0000;
 /// Blocks of an extent and more, and thread stacks; each has its extents for itself.
 pub const ARENA_LARGE_START: u64 = 0x1100_0000_0000;
+/// Blocks that were moved to grow, each with room to grow again.
+pub const ARENA_GROWN_START: u64 = 0x2800_0000_0000;
+/// Where pages can have a file as their source.
+pub const ARENA_SOURCED_START: u64 = dvm_api::SOURCED_START;
+/// File mappings from this size on are read by page, not at once.
+pub const SOURCED_BYTES_MIN: u64 = 1 << 20;
 /// Areas a program may have, as `vm.max_map_count`.
 pub const AREAS_MAX: usize = 65_530;
 
@@ -69,6 +75,18 @@ impl Protection {
         Self(self.0 | other.0)
     }
 
+    /// Whether an access may go on that faulted with this error code. As on x86, whatever may be written or executed may be read.
+    #[must_use]
+    pub const fn allows(self, error: u64) -> bool {
+        const WRITE: u64 = 2;
+        const EXECUTE: u64 = 16;
+        match error {
+            error if error & WRITE != 0 => self.contains(Self::WRITE),
+            error if error & EXECUTE != 0 => self.contains(Self::EXECUTE),
+            _ => self.0 != 0,
+        }
+    }
+
     /// Whether all of `other`'s rights are among these.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
@@ -95,7 +113,7 @@ pub enum AreaKind {
         /// MAP_SHARED.
         shared: bool,
     },
-    /// A copy of a file's bytes, taken when it was mapped.
+    /// A file's bytes, as they are when they are read: all at once when it was mapped, or by page.
     File {
         /// Which file.
         file: FileIdentity,
@@ -103,6 +121,8 @@ pub enum AreaKind {
         offset: u64,
         /// MAP_SHARED, read-only: a snapshot.
         shared: bool,
+        /// Where in the file no page of the area has a byte of it any more: a multiple of a page.
+        end: u64,
     },
     /// The first thread's stack.
     Stack,
@@ -143,6 +163,21 @@ pub enum Effect {
     Discard {
         /// Pages.
         range: Range<u64>,
+    },
+    /// As [`Effect::Discard`], for pages with a source: they have the bytes of their file afterwards.
+    Reload {
+        /// Pages.
+        range: Range<u64>,
+    },
+    /// The file's bytes from `offset` on are what these pages hold at first, which were discarded or never used, and lie where
+    /// pages can have a source. The caller may read them in instead, and say so by [`AddressSpace::note_copied`].
+    Source {
+        /// Pages.
+        range: Range<u64>,
+        /// The program's descriptor.
+        fd: i32,
+        /// Offset of the first byte.
+        offset: u64,
     },
     /// Read the file into these pages, from `offset`; what is beyond its end stays zero. They are writable at the root now.
     ReadFile {
@@ -231,6 +266,18 @@ impl Change {
     }
 }
 
+impl Area {
+    /// The pages that can be touched at all: those of a file mapping beyond its end cannot.
+    #[must_use]
+    pub fn reach(&self) -> Range<u64> {
+        let bytes = match self.kind {
+            AreaKind::File { offset, end, .. } => end.saturating_sub(offset),
+            AreaKind::Anonymous { .. } | AreaKind::Stack | AreaKind::Heap => u64::MAX,
+        };
+        self.range.start..self.range.end.min(self.range.start.saturating_add(bytes))
+    }
+}
+
 /// A file given to mmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSource {
@@ -240,6 +287,8 @@ pub struct FileSource {
     pub offset: u64,
     /// What it is.
     pub file: FileIdentity,
+    /// Its size, if it has one: a regular file.
+    pub bytes: Option<u64>,
 }
 
 /// mmap's arguments.
@@ -277,8 +326,19 @@ pub struct RemapRequest {
 pub struct Lookup {
     /// The whole area, or the whole hole, in which the address lies.
     pub range: Range<u64>,
-    /// Its rights; NONE for a hole.
+    /// Its rights; NONE for a hole and beyond a file's end.
     pub protection: Protection,
-    /// False for a hole (SEGV_MAPERR), true for an area (SEGV_ACCERR).
-    pub mapped: bool,
+    /// What it is.
+    pub found: Found,
+}
+
+/// What is at an address, as far as it matters for the signal of a thread that may not touch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: SEGV_MAPERR.
+    Hole,
+    /// An area that does not allow it: SEGV_ACCERR.
+    Area,
+    /// A file mapping, beyond the file's end: SIGBUS.
+    BeyondFile,
 }

@@ -6,8 +6,8 @@ use super::advice::{self, Advice};
 use super::areas::{Areas, Entry};
 use super::place::{self, Wish};
 use super::{
-    AREAS_MAX, Area, AreaKind, Change, Effect, Lookup, MapError, MapRequest, PAGE_BYTES, Protection, RemapRequest, SPACE_END,
-    SPACE_START, text,
+    AREAS_MAX, ARENA_GROWN_START, ARENA_SOURCED_START, Area, AreaKind, Change, EXTENT_BYTES, Effect, FileSource, Found, Lookup,
+    MapError, MapRequest, PAGE_BYTES, Protection, RemapRequest, SOURCED_BYTES_MIN, SPACE_END, SPACE_START, text,
 };
 use std::ops::Range;
 
@@ -24,12 +24,21 @@ const MAP_SYNC: u64 = libc::MAP_SYNC as u64;
 const MREMAP_MAYMOVE: u64 = libc::MREMAP_MAYMOVE as u64;
 const MREMAP_FIXED: u64 = libc::MREMAP_FIXED as u64;
 const MREMAP_DONTUNMAP: u64 = libc::MREMAP_DONTUNMAP as u64;
+/// Address space of a block that was moved to grow, as a multiple of its size, and at most.
+const ROOM_FACTOR: u64 = 8;
+const ROOM_BYTES_MAX: u64 = 64 << 30;
 
 /// The map.
 #[derive(Clone, Debug, Default)]
 pub struct AddressSpace {
     areas: Areas,
     heap: Heap,
+    /// Where the next block that grows goes.
+    grown_end: u64,
+    /// Most bytes of one request for memory that is to be there.
+    promise_max: Option<u64>,
+    /// RLIMIT_AS of the program, soft and hard, if it has set one.
+    limits: Option<(u64, u64)>,
 }
 
 /// The break and its bounds.
@@ -54,7 +63,7 @@ impl AddressSpace {
     /// [`MapError::NoMemory`].
     pub fn find_free(&self, bytes: u64, alignment: u64) -> Result<u64, MapError> {
         let bytes = page_up(bytes).ok_or(MapError::NoMemory("length"))?;
-        self.find(Wish { bytes, alignment: alignment.max(PAGE_BYTES), low: false, own_extents: false })
+        self.find(Wish { bytes, alignment: alignment.max(PAGE_BYTES), ..Wish::default() })
     }
 
     /// The loader puts an area at a fixed, free, page-aligned place.
@@ -69,7 +78,8 @@ impl AddressSpace {
         if !self.areas.is_free(&range) {
             return failed(MapError::Exists);
         }
-        let effects = vec![Effect::Protect { range: range.clone(), protection: area.protection }];
+        let mut effects = Vec::new();
+        push_rights(&mut effects, &area, area.protection, false);
         // The loader fills it before anybody looks.
         self.areas.insert(Entry { touched: true, ..Entry::new(range.clone(), area.protection, area.kind) });
         done(range.start, effects)
@@ -82,6 +92,34 @@ impl AddressSpace {
     pub fn set_heap(&mut self, start: u64, limit: u64) {
         assert!(is_aligned(start) && is_aligned(limit) && start <= limit, "the heap is whole pages");
         self.heap = Heap { start, end: start, limit: limit.min(SPACE_END) };
+    }
+
+    /// Says how much memory all hosts have: a request for more than that fails, unless it says that it will not use it.
+    pub fn set_promise(&mut self, bytes: u64) {
+        self.promise_max = Some(bytes);
+    }
+
+    /// The program's RLIMIT_AS: soft, hard.
+    #[must_use]
+    pub fn limits(&self) -> (u64, u64) {
+        self.limits.unwrap_or((libc::RLIM_INFINITY, libc::RLIM_INFINITY))
+    }
+
+    /// The program limits its address space.
+    pub fn set_limits(&mut self, limits: (u64, u64)) {
+        self.limits = Some(limits);
+    }
+
+    /// Whether `bytes` more may be mapped.
+    fn judge_growth(&self, bytes: u64, is_promised: bool) -> Result<(), MapError> {
+        if is_promised && self.promise_max.is_some_and(|most| bytes > most) {
+            return Err(MapError::NoMemory("more than all hosts have"));
+        }
+        let mapped = || self.areas.entries().map(|entry| entry.area.range.end - entry.area.range.start).sum::<u64>();
+        if self.limits.is_some_and(|(soft, _)| bytes > 0 && mapped().saturating_add(bytes) > soft) {
+            return Err(MapError::NoMemory("above RLIMIT_AS"));
+        }
+        Ok(())
     }
 
     /// mmap.
@@ -97,22 +135,39 @@ impl AddressSpace {
         let protection = Protection::from_bits(request.protection);
         let shared = request.flags & MAP_TYPE != MAP_PRIVATE;
         let kind = match &request.file {
-            Some(source) => AreaKind::File { file: source.file.clone(), offset: source.offset, shared },
+            Some(source) => AreaKind::File {
+                file: source.file.clone(),
+                offset: source.offset,
+                shared,
+                end: source.bytes.and_then(page_up).unwrap_or(u64::MAX),
+            },
             None => AreaKind::Anonymous { shared },
         };
         let mut entry = Entry::new(range.clone(), protection, kind);
-        if let Some(source) = &request.file {
+        let reach = entry.area.reach();
+        if let Some(source) = request.file.as_ref().filter(|_| !reach.is_empty()) {
+            let FileSource { fd, offset, .. } = *source;
             entry.touched = true;
-            effects.push(Effect::Protect { range: range.clone(), protection: Protection::READ_WRITE });
-            effects.push(Effect::ReadFile { range: range.clone(), fd: source.fd, offset: source.offset });
-            if protection != Protection::READ_WRITE {
-                effects.push(Effect::Protect { range: range.clone(), protection });
+            entry.sourced = is_sourced(request) && range.start >= ARENA_SOURCED_START;
+            if entry.sourced {
+                effects.push(Effect::Source { range: reach, fd, offset });
+            } else {
+                effects.push(Effect::Protect { range: reach.clone(), protection: Protection::READ_WRITE });
+                effects.push(Effect::ReadFile { range: reach, fd, offset });
             }
+            push_rights(&mut effects, &entry.area, protection, false);
         } else if protection != Protection::NONE {
-            effects.push(Effect::Protect { range: range.clone(), protection });
+            push_rights(&mut effects, &entry.area, protection, false);
         }
         self.areas.insert(entry);
         done(range.start, effects)
+    }
+
+    /// Pages of this range have a copy of their file, not the file as their source.
+    pub fn note_copied(&mut self, range: &Range<u64>) {
+        for piece in self.areas.remove(range) {
+            self.areas.insert(Entry { sourced: false, ..piece });
+        }
     }
 
     /// munmap.
@@ -192,7 +247,7 @@ impl AddressSpace {
         if request.flags & MREMAP_MAYMOVE == 0 {
             return failed(MapError::NoMemory("cannot grow in place"));
         }
-        match self.find(Wish { bytes: new_bytes, alignment: PAGE_BYTES, low: false, own_extents: false }) {
+        match self.find_to_grow(new_bytes) {
             Ok(start) => {
                 self.move_area(&old, &(start..start + new_bytes), &mut effects);
                 done(start, effects)
@@ -210,7 +265,8 @@ impl AddressSpace {
         let (old, new) = (self.heap.end.next_multiple_of(PAGE_BYTES), address.next_multiple_of(PAGE_BYTES));
         let mut effects = Vec::new();
         if new > old {
-            if !self.areas.is_free(&(old..new)) || self.is_too_split() {
+            let is_refused = self.judge_growth(new - old, true).is_err();
+            if is_refused || !self.areas.is_free(&(old..new)) || self.is_too_split() {
                 return done(self.heap.end, effects);
             }
             effects.push(Effect::Protect { range: old..new, protection: Protection::READ_WRITE });
@@ -222,13 +278,13 @@ impl AddressSpace {
         done(address, effects)
     }
 
-    /// madvise. Contents of file mappings stay: their file may be closed by now.
+    /// madvise. Contents of a file mapping that was read at once stay: its file may be closed by now.
     pub fn advise(&mut self, address: u64, bytes: u64, advice: u64) -> Change {
         let advice = advice::sort(advice);
         match advice {
             Advice::Unknown => return failed(MapError::Invalid("unknown advice")),
             Advice::NotPermitted => return failed(MapError::NotPermitted("not for a program of several hosts")),
-            Advice::DontNeed | Advice::Remove | Advice::Hint => {}
+            Advice::DontNeed | Advice::Remove | Advice::Free | Advice::Populate(_) | Advice::Hint => {}
         }
         let range = match whole_pages(address, bytes) {
             Ok(range) => range,
@@ -237,13 +293,21 @@ impl AddressSpace {
         let mut effects = Vec::new();
         let pieces = self.areas.pieces(&range);
         for piece in &pieces {
-            let discards = match piece.area.kind {
-                AreaKind::Anonymous { shared: true } => advice == Advice::Remove,
-                AreaKind::Anonymous { shared: false } | AreaKind::Stack | AreaKind::Heap => advice == Advice::DontNeed,
-                AreaKind::File { .. } => false,
+            let is_private = matches!(piece.area.kind, AreaKind::Anonymous { shared: false } | AreaKind::Stack | AreaKind::Heap);
+            let refused = match advice {
+                Advice::Free if !is_private => Some("only private anonymous memory is freed"),
+                Advice::Remove if piece.area.kind != (AreaKind::Anonymous { shared: true }) => Some("not shared memory"),
+                Advice::Populate(wanted) if !piece.area.protection.contains(wanted) => Some("its protection forbids it"),
+                _ => None,
             };
-            if discards && piece.touched {
+            if let Some(reason) = refused {
+                return Change { result: Err(MapError::Invalid(reason)), effects };
+            }
+            let discards = piece.touched && (advice == Advice::DontNeed && is_private || advice == Advice::Remove);
+            if discards {
                 push_discard(&mut effects, piece.area.range.clone());
+            } else if advice == Advice::DontNeed && piece.sourced {
+                effects.push(Effect::Reload { range: piece.area.reach() });
             }
         }
         let mapped: u64 = pieces.iter().map(|piece| piece.area.range.end - piece.area.range.start).sum();
@@ -255,9 +319,16 @@ impl AddressSpace {
     /// mlock, munlock, msync, mincore: nothing changes.
     ///
     /// # Errors
-    /// EINVAL unaligned, ENOMEM over a hole.
-    pub fn covered(&self, address: u64, bytes: u64) -> Result<u64, MapError> {
-        let range = whole_pages(address, bytes)?;
+    /// EINVAL unaligned, or for flags msync does not know; ENOMEM over a hole.
+    pub fn covered(&self, address: u64, bytes: u64, flags: u64, number: i64) -> Result<u64, MapError> {
+        const BOTH: u64 = (libc::MS_ASYNC | libc::MS_SYNC) as u64;
+        let is_unknown = flags & !(BOTH | libc::MS_INVALIDATE as u64) != 0 || flags & BOTH == BOTH;
+        if number == libc::SYS_msync && is_unknown {
+            return Err(MapError::Invalid("flags of msync"));
+        }
+        let locks = matches!(number, libc::SYS_mlock | libc::SYS_mlock2 | libc::SYS_munlock);
+        let (first, rest) = if locks { (address & !(PAGE_BYTES - 1), address % PAGE_BYTES) } else { (address, 0) };
+        let range = whole_pages(first, bytes.checked_add(rest).ok_or(MapError::Invalid("beyond the end"))?)?;
         let is_whole = self.areas.covered_to(&range) == range.end;
         if is_whole { Ok(0) } else { Err(MapError::NoMemory("a part is not mapped")) }
     }
@@ -277,15 +348,24 @@ impl AddressSpace {
         if !(SPACE_START..SPACE_END).contains(&address) {
             return None;
         }
-        let (range, protection, mapped) = match self.areas.at(address) {
-            Some(entry) => (entry.area.range.clone(), entry.area.protection, true),
-            None => (self.areas.hole_at(address), Protection::NONE, false),
+        let Some(Entry { area, .. }) = self.areas.at(address) else {
+            return Some(Lookup { range: self.areas.hole_at(address), protection: Protection::NONE, found: Found::Hole });
         };
-        Some(Lookup { range, protection, mapped })
+        let reach = area.reach();
+        Some(if reach.contains(&address) {
+            Lookup { range: reach, protection: area.protection, found: Found::Area }
+        } else {
+            Lookup { range: reach.end..area.range.end, protection: Protection::NONE, found: Found::BeyondFile }
+        })
+    }
+
+    /// What the area at an address is.
+    #[must_use]
+    pub fn kind_at(&self, address: u64) -> Option<&AreaKind> {
+        self.areas.at(address).map(|entry| &entry.area.kind)
     }
 
     /// Areas, ascending.
-    #[cfg(test)]
     pub fn areas(&self) -> impl Iterator<Item = &Area> {
         self.areas.iter()
     }
@@ -321,6 +401,8 @@ impl AddressSpace {
                 return Err(MapError::NotSupported("MAP_SYNC"));
             }
         }
+        let is_writable = Protection::from_bits(request.protection).contains(Protection::WRITE);
+        self.judge_growth(bytes, is_writable && flags & (libc::MAP_NORESERVE as u64) == 0)?;
         if flags & MAP_HUGETLB != 0 {
             return Err(MapError::NoMemory("no huge pages here"));
         }
@@ -334,18 +416,23 @@ impl AddressSpace {
             }
             return Ok((range, true));
         }
-        if let Some(hint) = self.suitable_hint(request.address, bytes, flags) {
+        if let Some(hint) = self.suitable_hint(request.address, bytes, flags, is_sourced(request)) {
             return Ok((hint..hint + bytes, false));
         }
-        let low = flags & MAP_32BIT != 0;
-        let start = self.find(Wish { bytes, alignment: PAGE_BYTES, low, own_extents: flags & MAP_STACK != 0 })?;
+        let (low, own_extents) = (flags & MAP_32BIT != 0, flags & MAP_STACK != 0);
+        let sourced = is_sourced(request) && !low;
+        let start = self.find(Wish { bytes, alignment: PAGE_BYTES, low, own_extents, sourced })?;
         Ok((start..start + bytes, false))
     }
 
-    fn suitable_hint(&self, address: u64, bytes: u64, flags: u64) -> Option<u64> {
+    fn suitable_hint(&self, address: u64, bytes: u64, flags: u64, is_sourced: bool) -> Option<u64> {
         let start = page_up(address).filter(|&start| start >= SPACE_START)?;
         let end = start.checked_add(bytes)?;
         let bound = if flags & MAP_32BIT != 0 { 1 << 31 } else { SPACE_END };
+        // A hint need not be followed, and elsewhere a large file is not read at once.
+        if is_sourced && start < ARENA_SOURCED_START {
+            return None;
+        }
         let in_heap = start < self.heap.limit && end > self.heap.start;
         (end <= bound && !in_heap && self.areas.is_free(&(start..end))).then_some(start)
     }
@@ -372,6 +459,7 @@ impl AddressSpace {
         if is_grown && matches!(entry.area.kind, AreaKind::File { .. }) {
             return Err(MapError::NoMemory("a file mapping cannot grow"));
         }
+        self.judge_growth(new_bytes.saturating_sub(old_bytes), entry.area.protection.contains(Protection::WRITE))?;
         if self.is_too_split() {
             return Err(MapError::NoMemory("too many areas"));
         }
@@ -388,16 +476,20 @@ impl AddressSpace {
     fn move_area(&mut self, from: &Range<u64>, to: &Range<u64>, effects: &mut Vec<Effect>) {
         let Some(piece) = self.areas.pieces(from).into_iter().next() else { return };
         let protection = piece.area.protection;
-        if piece.touched {
-            // No thread writes the old place any more while it is copied.
-            push_protection(effects, from, Protection::READ, piece.known);
-            effects.push(Effect::Protect { range: to.clone(), protection: Protection::READ_WRITE });
-            effects.push(Effect::Copy { from: from.start, to: to.start, bytes: from.end - from.start });
-        }
-        if !piece.touched || protection != Protection::READ_WRITE {
-            effects.push(Effect::Protect { range: to.clone(), protection });
-        }
+        let reach = piece.area.reach();
         let mut moved = Entry::new(to.clone(), protection, piece.area.kind);
+        if piece.touched && !reach.is_empty() {
+            // No thread writes the old place any more while it is copied.
+            push_protection(effects, &reach, Protection::READ, piece.known);
+            effects.push(Effect::Protect { range: to.clone(), protection: Protection::READ_WRITE });
+            effects.push(Effect::Copy { from: from.start, to: to.start, bytes: reach.end - reach.start });
+        }
+        if reach != piece.area.range {
+            effects.push(Effect::Protect { range: to.clone(), protection: Protection::NONE });
+        }
+        if !piece.touched || reach != piece.area.range || protection != Protection::READ_WRITE {
+            push_rights(effects, &moved.area, protection, false);
+        }
         moved.touched = piece.touched;
         self.clear_with_rights(from, piece.touched, effects);
         self.areas.insert(moved);
@@ -427,7 +519,7 @@ impl AddressSpace {
             return;
         }
         let loses = !protection.contains(old);
-        push_protection(effects, &piece.area.range, protection, loses && piece.known);
+        push_rights(effects, &piece.area, protection, loses && piece.known);
         self.areas.remove(&piece.area.range);
         piece.area.protection = protection;
         piece.touched |= protection != Protection::NONE;
@@ -438,6 +530,20 @@ impl AddressSpace {
 
     fn find(&self, wish: Wish) -> Result<u64, MapError> {
         place::first_fit(&self.areas, &(self.heap.start..self.heap.limit), wish).ok_or(MapError::NoMemory("no free place"))
+    }
+
+    /// A place for a block that has grown and will grow again: a move costs its bytes, address space nothing.
+    fn find_to_grow(&mut self, bytes: u64) -> Result<u64, MapError> {
+        let start = self.grown_end.max(ARENA_GROWN_START);
+        let room = bytes.saturating_mul(ROOM_FACTOR).min(ROOM_BYTES_MAX.max(bytes));
+        let end = start.checked_add(bytes.max(room)).and_then(|end| end.checked_next_multiple_of(EXTENT_BYTES));
+        match end.filter(|&end| end <= ARENA_SOURCED_START && self.areas.is_free(&(start..end))) {
+            Some(end) => {
+                self.grown_end = end;
+                Ok(start)
+            }
+            None => self.find(Wish { bytes, alignment: PAGE_BYTES, ..Wish::default() }),
+        }
     }
 
     /// Whether the next call could exceed the count: each makes at most two areas more.
@@ -468,6 +574,20 @@ fn push_protection(effects: &mut Vec<Effect>, range: &Range<u64>, new: Protectio
         }
         _ => effects.push(Effect::Protect { range: range.clone(), protection: new }),
     }
+}
+
+/// Adds a protection of what of an area can be touched.
+fn push_rights(effects: &mut Vec<Effect>, area: &Area, new: Protection, broadcast: bool) {
+    let reach = area.reach();
+    if !reach.is_empty() {
+        push_protection(effects, &reach, new, broadcast);
+    }
+}
+
+/// Whether the file of `request` is large enough to be read by page.
+fn is_sourced(request: &MapRequest) -> bool {
+    let Some(FileSource { offset, bytes: Some(file_bytes), .. }) = request.file else { return false };
+    request.bytes.min(file_bytes.saturating_sub(offset)) >= SOURCED_BYTES_MIN
 }
 
 fn push_discard(effects: &mut Vec<Effect>, range: Range<u64>) {

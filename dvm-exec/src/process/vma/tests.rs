@@ -50,6 +50,13 @@ impl Machine {
                     }
                 }
                 Effect::Discard { range } => self.contents.retain(|page, _| !pages(range).contains(page)),
+                Effect::Reload { range } => panic!("{range:x?} has no source here"),
+                Effect::Source { range, offset, .. } => {
+                    for (index, page) in pages(range).enumerate() {
+                        assert_eq!(self.content(page), 0, "a source of fresh pages");
+                        self.contents.insert(page, file_content(*offset, index as u64));
+                    }
+                }
                 Effect::ReadFile { range, offset, .. } => {
                     for (index, page) in pages(range).enumerate() {
                         assert!(Self::right(&self.root, page).contains(Protection::WRITE), "read into writable pages");
@@ -132,8 +139,8 @@ impl Trial {
             Call::MemberFault { at } => {
                 let Some(found) = self.map.lookup(Self::address(at)) else { panic!("inside the space") };
                 let page = self.model.get(&(Self::address(at) / PAGE_BYTES));
-                assert_eq!(found.mapped, page.is_some());
-                if found.mapped {
+                assert_eq!(found.found == Found::Area, page.is_some());
+                if page.is_some() {
                     self.machine.member.extend(pages(&found.range).map(|page| (page, found.protection)));
                 }
             }
@@ -165,7 +172,7 @@ impl Trial {
     fn map_pages(&mut self, at: u64, count: u64, protection: u64, kind: u8, flags: u64) {
         let identity = FileIdentity { name: "/lib/x".into(), device: (8, 1), inode: 77 };
         let offset = at * PAGE_BYTES;
-        let file = (kind == 2).then_some(FileSource { fd: 5, offset, file: identity });
+        let file = (kind == 2).then_some(FileSource { fd: 5, offset, file: identity, bytes: None });
         let sharing = if kind == 1 { libc::MAP_SHARED } else { libc::MAP_PRIVATE } as u64;
         let address = Self::address(at);
         let bytes = count * PAGE_BYTES - count.min(1) * 7;
@@ -292,7 +299,7 @@ impl Trial {
             let page = self.model.get(&number);
             let protection = page.map_or(Protection::NONE, |page| page.protection);
             let found = self.map.look(number * PAGE_BYTES).expect("inside the space");
-            assert_eq!((found.mapped, found.protection), (page.is_some(), protection));
+            assert_eq!((found.found == Found::Area, found.protection), (page.is_some(), protection));
             assert_eq!(Machine::right(&self.machine.root, number), protection, "root's rights at {number:#x}");
             let member = Machine::right(&self.machine.member, number);
             assert!(protection.contains(member), "a member has more than the map gives at {number:#x}");
@@ -350,7 +357,7 @@ proptest! {
             let _advise = map.advise(to, bytes, flags & 31);
             let _unmap = map.unmap(to, protection);
             let _break = map.set_break(address);
-            let _covered = map.covered(address, bytes);
+            let _covered = map.covered(address, bytes, flags, libc::SYS_msync);
             let _lookup = map.lookup(address);
         }
     }
@@ -371,6 +378,106 @@ fn blocks_of_an_extent_do_not_share_one() {
     assert_eq!(start(256 << 10, libc::MAP_STACK), ARENA_LARGE_START + (18 << 20));
     assert_eq!(start(1 << 20, 0), ARENA_START + 4096);
     assert_eq!(start(4096, libc::MAP_32BIT), 0x4000_0000);
+}
+
+fn file(bytes: u64, mapped: u64, address: u64, flags: i32) -> MapRequest {
+    let file = FileIdentity { name: "/x".into(), device: (0, 0), inode: 1 };
+    let source = FileSource { fd: 3, offset: 0x1000, file, bytes: Some(bytes) };
+    MapRequest { address, bytes: mapped, protection: 3, flags: (flags | libc::MAP_PRIVATE) as u64, file: Some(source) }
+}
+
+#[test]
+fn large_files_are_read_by_page() {
+    let mut map = AddressSpace::new();
+    let change = map.map(&file(4 << 30, 3 << 30, 0, 0));
+    let start = change.result.expect("room");
+    let range = start..start + (3 << 30);
+    let expected = [
+        Effect::Source { range: range.clone(), fd: 3, offset: 0x1000 },
+        Effect::Protect { range: range.clone(), protection: Protection::READ_WRITE },
+    ];
+    assert_eq!(change.effects, expected);
+    assert!(start >= ARENA_SOURCED_START);
+    let forgotten = start + 0x1000..start + 0x3000;
+    let advised = |map: &mut AddressSpace| map.advise(start + 0x1000, 0x2000, libc::MADV_DONTNEED as u64).effects;
+    assert_eq!(advised(&mut map), [Effect::Reload { range: forgotten }]);
+    map.note_copied(&range);
+    assert_eq!(advised(&mut map), [], "a copy stays");
+    let elsewhere = map.map(&file(4 << 30, 2 << 20, BASE, libc::MAP_FIXED));
+    assert!(matches!(elsewhere.effects[1], Effect::ReadFile { .. }), "{elsewhere:?}");
+    let hinted = map.map(&file(4 << 30, 2 << 20, BASE + (4 << 20), 0)).result.expect("room");
+    assert!(hinted >= ARENA_SOURCED_START);
+    let small = map.map(&file(0x3000, 0x2000, 0, 0));
+    assert!(matches!(small.effects[1], Effect::ReadFile { .. }), "{small:?}");
+}
+
+#[test]
+fn nothing_is_beyond_the_end_of_a_file() {
+    let mut map = AddressSpace::new();
+    let change = map.map(&file(0x2001, 0x4000, 0, 0));
+    let start = change.result.expect("room");
+    let reach = start..start + 0x2000;
+    let rights = |protection| Effect::Protect { range: reach.clone(), protection };
+    let read = Effect::ReadFile { range: reach.clone(), fd: 3, offset: 0x1000 };
+    assert_eq!(change.effects, [rights(Protection::READ_WRITE), read, rights(Protection::READ_WRITE)]);
+    let look = |map: &AddressSpace, address| map.look(address).map(|found| (found.range, found.protection, found.found));
+    assert_eq!(look(&map, start), Some((reach.clone(), Protection::READ_WRITE, Found::Area)));
+    let beyond = start + 0x2000..start + 0x4000;
+    assert_eq!(look(&map, start + 0x3fff), Some((beyond, Protection::NONE, Found::BeyondFile)));
+    assert_eq!(map.protect(start, 0x4000, 1).effects, [rights(Protection::READ)]);
+    assert_eq!(map.protect(start + 0x3000, 0x1000, 3).effects, []);
+    let nothing = map.map(&file(0x1000, 0x1000, 0, 0));
+    assert_eq!((nothing.effects.len(), nothing.result.is_ok()), (0, true), "all of it is beyond the end");
+}
+
+#[test]
+fn what_grew_has_room_to_grow() {
+    let mut map = AddressSpace::new();
+    let first = map.map(&anonymous(0, 4 << 20, 0)).result.expect("room");
+    assert!(map.map(&anonymous(0, 4 << 20, 0)).result.is_ok());
+    let grown = |map: &mut AddressSpace, at, old, new| {
+        let request = RemapRequest { old_address: at, old_bytes: old, new_bytes: new, flags: MAYMOVE, new_address: 0 };
+        map.remap(request).result.expect("room")
+    };
+    const MAYMOVE: u64 = libc::MREMAP_MAYMOVE as u64;
+    let moved = grown(&mut map, first, 4 << 20, 8 << 20);
+    assert_ne!(moved, first);
+    assert!(map.map(&anonymous(0, 16 << 20, 0)).result.is_ok());
+    assert_eq!(grown(&mut map, moved, 8 << 20, 32 << 20), moved);
+}
+
+#[test]
+fn no_more_is_promised_than_there_is() {
+    let mut map = AddressSpace::new();
+    map.set_promise(1 << 30);
+    let mut check = |request: &MapRequest, is_mapped: bool| assert_eq!(map.map(request).result.is_ok(), is_mapped, "{request:?}");
+    check(&anonymous(0, (1 << 30) + 1, 0), false);
+    check(&anonymous(0, 1 << 30, 0), true);
+    check(&anonymous(0, 1 << 40, libc::MAP_NORESERVE), true);
+    check(&MapRequest { protection: 0, ..anonymous(0, 1 << 40, 0) }, true);
+    map.set_limits((3 << 40, u64::MAX));
+    let again = MapRequest { protection: 0, ..anonymous(0, 1 << 40, 0) };
+    assert_eq!(map.map(&again).return_value(), -i64::from(libc::ENOMEM), "two TiB and a GiB are mapped");
+    assert!(map.map(&anonymous(0, 1 << 20, 0)).result.is_ok());
+}
+
+#[test]
+fn advice_is_refused_as_by_linux() {
+    let mut map = AddressSpace::new();
+    let private = map.map(&anonymous(0, 0x1000, 0)).result.expect("room");
+    let request = MapRequest { flags: (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64, protection: 1, ..anonymous(0, 0x1000, 0) };
+    let shared = map.map(&request).result.expect("room");
+    let mut check = |at, advice: i32, errno: i32| {
+        assert_eq!(map.advise(at, 0x1000, advice as u64).return_value(), -i64::from(errno), "{advice} at {at:#x}");
+    };
+    check(private, libc::MADV_FREE, 0);
+    check(shared, libc::MADV_FREE, libc::EINVAL);
+    check(private, libc::MADV_REMOVE, libc::EINVAL);
+    check(shared, libc::MADV_REMOVE, 0);
+    check(private, libc::MADV_POPULATE_WRITE, 0);
+    check(shared, libc::MADV_POPULATE_READ, 0);
+    check(shared, libc::MADV_POPULATE_WRITE, libc::EINVAL);
+    check(private, 102, libc::EINVAL);
 }
 
 #[test]
@@ -445,7 +552,7 @@ fn errors_are_those_of_linux() {
         bytes: 4096,
         protection,
         flags: flags as u64,
-        file: Some(FileSource { fd: 3, offset, file: file.clone() }),
+        file: Some(FileSource { fd: 3, offset, file: file.clone(), bytes: None }),
     };
     let check = |change: Change, errno: i32| assert_eq!(change.return_value(), -i64::from(errno), "{change:?}");
     check(map.map(&anonymous(0, 0, 0)), libc::EINVAL);
@@ -483,8 +590,10 @@ fn errors_are_those_of_linux() {
     check(map.remap(remap(at, 8192, 8192, 3, at + 4096)), libc::EINVAL);
     let snapshot = map.map(&with_file(libc::MAP_SHARED, 1, 0)).result.expect("read-only");
     check(map.protect(snapshot, 4096, 3), libc::EACCES);
-    assert_eq!(map.covered(at, 0x1000), Ok(0));
-    assert_eq!(map.covered(at + 0x1000, 0x3000).map_err(MapError::errno), Err(libc::ENOMEM));
+    assert_eq!(map.covered(at, 0x1000, 0, libc::SYS_mincore), Ok(0));
+    assert_eq!(map.covered(at + 5, 0xff0, 0, libc::SYS_mlock), Ok(0));
+    assert_eq!(map.covered(at, 0x1000, 8, libc::SYS_msync).map_err(MapError::errno), Err(libc::EINVAL));
+    assert_eq!(map.covered(at + 0x1000, 0x3000, 0, libc::SYS_mlock).map_err(MapError::errno), Err(libc::ENOMEM));
     assert_eq!(map.lookup(SPACE_END), None);
     assert_eq!(map.lookup(0), None);
 }
@@ -505,7 +614,7 @@ fn a_break_stays_within_its_bounds() {
 fn maps_reads_as_the_kernels() {
     let mut map = AddressSpace::new();
     let file = FileIdentity { name: "/usr/bin/prog".into(), device: (0xfe, 1), inode: 1234 };
-    let kind = AreaKind::File { file, offset: 0x1000, shared: false };
+    let kind = AreaKind::File { file, offset: 0x1000, shared: false, end: u64::MAX };
     let rights = Protection::READ.union(Protection::EXECUTE);
     assert!(map.place(Area { range: 0x40_1000..0x40_2000, protection: rights, kind }).result.is_ok());
     map.set_heap(0x50_0000, 0x60_0000);

@@ -29,7 +29,7 @@ pub(super) fn maps<'a>(areas: impl Iterator<Item = &'a Area>) -> String {
 fn push_line(text: &mut String, area: &Area) {
     let right = |right, letter| if area.protection.contains(right) { letter } else { '-' };
     let (offset, device, inode, shared, name) = match &area.kind {
-        AreaKind::File { file, offset, shared } => (*offset, file.device, file.inode, *shared, Some(&*file.name)),
+        AreaKind::File { file, offset, shared, .. } => (*offset, file.device, file.inode, *shared, Some(&*file.name)),
         AreaKind::Anonymous { shared } => (0, (0, 0), 0, *shared, None),
         AreaKind::Stack => (0, (0, 0), 0, false, Some("[stack]")),
         AreaKind::Heap => (0, (0, 0), 0, false, Some("[heap]")),

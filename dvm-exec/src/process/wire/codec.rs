@@ -2,13 +2,15 @@
 //!
 //! Owns the layout. Must not know keys, tags or lengths of frames.
 
+use super::super::ask::ThreadUsage;
 use super::super::moving::Luggage;
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
-use super::super::vma::Protection;
+use super::super::vma::{Found, Protection};
 use super::{
-    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Return, Room, SignalOrder,
-    ThreadStart, WireError,
+    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room,
+    SignalOrder, TOLD_BYTES_MAX, TRACE_BYTES_MAX, ThreadStart, WireError,
 };
+use crate::sys::cpu::Scheduling;
 
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
     let mut writer = Writer(out);
@@ -18,17 +20,16 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Clone { call, state, mask } => writer.kind(3).call(call).state(state).u64(*mask),
         Message::Return(answer) => writer.kind(4).answer(answer),
         Message::SetMask(mask) => writer.kind(5).u64(*mask),
-        Message::Fault { info, ip } => writer.kind(6).bytes(&info.0).u64(*ip),
+        Message::Fault { info, ip, is_blocked } => writer.kind(6).bytes(&info.0).u64(*ip).kind(u8::from(*is_blocked)),
         Message::ExitThread { status } => writer.kind(7).u32(*status as u32),
         Message::MapQuery { address } => writer.kind(8).u64(*address),
-        Message::MapAnswer { range, protection, mapped } => {
-            writer.kind(9).range(range).protection(*protection).kind(u8::from(*mapped))
-        }
+        Message::MapAnswer { range, protection, found } => writer.kind(9).range(range).protection(*protection).kind(*found as u8),
         Message::Protect { tag, range, protection } => writer.kind(10).u64(*tag).range(range).protection(*protection),
         Message::ProtectDone { tag } => writer.kind(11).u64(*tag),
         Message::Kick { tid, signal } => writer.kind(12).u32(*tid as u32).signal(signal.as_ref()),
         Message::Exit { status } => writer.kind(13).u32(*status as u32),
         Message::ClockOffset { correction_ns } => writer.kind(14).u64(*correction_ns as u64),
+        Message::Barrier { tag } => writer.kind(16).u64(*tag),
         Message::Figures { user_ns, system_ns, threads, calls } => {
             writer.kind(15).u64(*user_ns).u64(*system_ns).u32(*threads).u32(calls.len() as u32);
             for &(number, count, ns) in calls {
@@ -39,6 +40,9 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Move { tid } => writer.kind(41).u32(*tid as u32),
         Message::Depart(start) => writer.kind(42).start(start),
         Message::Carrier { tid, carrier } => writer.kind(40).u32(*tid as u32).u32(*carrier as u32),
+        Message::Ask { tag, question } => writer.kind(32).u64(*tag).question(*question),
+        Message::Told { tag, answer } => writer.kind(33).u64(*tag).u32(answer.len() as u32).bytes(answer),
+        Message::Traced { line } => writer.kind(34).u32(line.len() as u32).bytes(line),
     };
 }
 
@@ -58,10 +62,10 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         3 => Message::Clone { call: reader.call()?, state: Box::new(reader.state()?), mask: reader.u64()? },
         4 => Message::Return(reader.answer()?),
         5 => Message::SetMask(reader.u64()?),
-        6 => Message::Fault { info: reader.info()?, ip: reader.u64()? },
+        6 => Message::Fault { info: reader.info()?, ip: reader.u64()?, is_blocked: reader.flag()? },
         7 => Message::ExitThread { status: reader.u32()? as i32 },
         8 => Message::MapQuery { address: reader.u64()? },
-        9 => Message::MapAnswer { range: reader.range()?, protection: reader.protection()?, mapped: reader.flag()? },
+        9 => Message::MapAnswer { range: reader.range()?, protection: reader.protection()?, found: reader.found()? },
         10 => Message::Protect { tag: reader.u64()?, range: reader.range()?, protection: reader.protection()? },
         11 => Message::ProtectDone { tag: reader.u64()? },
         12 => Message::Kick { tid: reader.u32()? as i32, signal: reader.signal()? },
@@ -71,6 +75,10 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         41 => Message::Move { tid: reader.u32()? as i32 },
         42 => Message::Depart(Box::new(reader.start()?)),
         40 => Message::Carrier { tid: reader.u32()? as i32, carrier: reader.u32()? as i32 },
+        16 => Message::Barrier { tag: reader.u64()? },
+        32 => Message::Ask { tag: reader.u64()?, question: reader.question()? },
+        33 => Message::Told { tag: reader.u64()?, answer: reader.list(TOLD_BYTES_MAX)? },
+        34 => Message::Traced { line: reader.list(TRACE_BYTES_MAX)? },
         _ => return Err(WireError::Malformed("unknown kind")),
     })
 }
@@ -131,7 +139,7 @@ impl Writer<'_> {
     }
 
     fn answer(&mut self, answer: &Return) -> &mut Self {
-        self.u64(answer.value as u64).buffers(&answer.outputs).signal(answer.signal.as_ref())
+        self.u64(answer.value as u64).buffers(&answer.outputs).signal(answer.signal.as_ref()).kind(u8::from(answer.is_signalled))
     }
 
     fn state(&mut self, state: &ThreadState) -> &mut Self {
@@ -140,9 +148,34 @@ impl Writer<'_> {
 
     fn start(&mut self, start: &ThreadStart) -> &mut Self {
         self.state(&start.state).u64(start.mask).u32(start.tid as u32).u32(start.pid as u32).u64(start.clear_tid);
-        let luggage = &start.luggage;
-        self.bytes(&start.altstack.to_bytes()).bytes(&luggage.registers.to_bytes());
-        self.u32(luggage.floating.len() as u32).bytes(&luggage.floating)
+        let AltStack { address, flags, bytes } = start.altstack;
+        self.u64(address).u32(flags).u64(bytes).kind(u8::from(start.is_traced));
+        match start.scheduling {
+            Some(scheduling) => self.kind(1).scheduling(scheduling),
+            None => self.kind(0),
+        };
+        self.luggage(&start.luggage)
+    }
+
+    fn luggage(&mut self, luggage: &Luggage) -> &mut Self {
+        let ThreadUsage { cpu_ns, user_ticks, system_ticks, processor } = luggage.used;
+        self.bytes(&luggage.registers.to_bytes()).u32(luggage.floating.len() as u32).bytes(&luggage.floating);
+        self.u64(cpu_ns).u64(user_ticks).u64(system_ticks).u64(processor)
+    }
+
+    fn scheduling(&mut self, scheduling: Scheduling) -> &mut Self {
+        self.u32(scheduling.policy as u32).u32(scheduling.priority as u32).u32(scheduling.nice as u32)
+    }
+
+    fn question(&mut self, question: Question) -> &mut Self {
+        match question {
+            Question::Memory => self.kind(1),
+            Question::Processor => self.kind(2),
+            Question::Times => self.kind(3),
+            Question::Usage => self.kind(4),
+            Question::Thread(tid) => self.kind(5).u32(tid as u32),
+            Question::Schedule(tid, scheduling) => self.kind(6).u32(tid as u32).scheduling(scheduling),
+        }
     }
 }
 
@@ -171,6 +204,15 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Result<u64, WireError> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn found(&mut self) -> Result<Found, WireError> {
+        match self.u8()? {
+            0 => Ok(Found::Hole),
+            1 => Ok(Found::Area),
+            2 => Ok(Found::BeyondFile),
+            _ => Err(WireError::Malformed("what is at an address is unknown")),
+        }
     }
 
     fn flag(&mut self) -> Result<bool, WireError> {
@@ -240,7 +282,7 @@ impl<'a> Reader<'a> {
     }
 
     fn answer(&mut self) -> Result<Return, WireError> {
-        Ok(Return { value: self.u64()? as i64, outputs: self.buffers()?, signal: self.signal()? })
+        Ok(Return { value: self.u64()? as i64, outputs: self.buffers()?, signal: self.signal()?, is_signalled: self.flag()? })
     }
 
     fn state(&mut self) -> Result<ThreadState, WireError> {
@@ -255,15 +297,39 @@ impl<'a> Reader<'a> {
             tid: self.u32()? as i32,
             pid: self.u32()? as i32,
             clear_tid: self.u64()?,
-            altstack: AltStack::from_bytes(&self.array()?),
+            altstack: AltStack { address: self.u64()?, flags: self.u32()?, bytes: self.u64()? },
+            is_traced: self.flag()?,
+            scheduling: if self.flag()? { Some(self.scheduling()?) } else { None },
             luggage: self.luggage()?,
         })
     }
 
     fn luggage(&mut self) -> Result<Luggage, WireError> {
         let registers = Registers::from_bytes(&self.array()?);
-        let count = self.count(FLOATING_BYTES_MAX)?;
-        Ok(Luggage { registers, floating: self.bytes(count)?.to_vec() })
+        let floating = self.list(FLOATING_BYTES_MAX)?;
+        let (cpu_ns, user_ticks, system_ticks, processor) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
+        Ok(Luggage { registers, floating, used: ThreadUsage { cpu_ns, user_ticks, system_ticks, processor } })
+    }
+
+    fn question(&mut self) -> Result<Question, WireError> {
+        Ok(match self.u8()? {
+            1 => Question::Memory,
+            2 => Question::Processor,
+            3 => Question::Times,
+            4 => Question::Usage,
+            5 => Question::Thread(self.u32()? as i32),
+            6 => Question::Schedule(self.u32()? as i32, self.scheduling()?),
+            _ => return Err(WireError::Malformed("unknown question")),
+        })
+    }
+
+    fn scheduling(&mut self) -> Result<Scheduling, WireError> {
+        Ok(Scheduling { policy: self.u32()? as i32, priority: self.u32()? as i32, nice: self.u32()? as i32 })
+    }
+
+    fn list(&mut self, bytes_max: usize) -> Result<Vec<u8>, WireError> {
+        let count = self.count(bytes_max)?;
+        Ok(self.bytes(count)?.to_vec())
     }
 
     fn figures(&mut self) -> Result<Message, WireError> {

@@ -18,7 +18,8 @@ mod tests;
 
 use super::moving::Luggage;
 use super::sigframe::{Action, AltStack, SignalInfo, ThreadState};
-use super::vma::Protection;
+use super::vma::{Found, Protection};
+use crate::sys::cpu::Scheduling;
 
 /// Payload bytes a call may carry, in or out.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +33,10 @@ pub const TAG_BYTES: usize = 8;
 pub const BUFFERS_MAX: usize = 6;
 /// Bytes of a floating-point state.
 pub const FLOATING_BYTES_MAX: usize = 16 * 1024;
+/// Longest line about a traced call.
+pub const TRACE_BYTES_MAX: usize = 1024;
+/// Longest answer to a question about a host.
+pub const TOLD_BYTES_MAX: usize = INLINE_BYTES_MAX;
 /// Kinds of calls in a member's figures.
 pub const FIGURES_CALLS_MAX: usize = 400;
 
@@ -96,6 +101,8 @@ pub struct Return {
     pub outputs: Vec<Buffer>,
     /// A signal to take before going on.
     pub signal: Option<SignalOrder>,
+    /// A signal waits at the root, to be asked for before the program goes on.
+    pub is_signalled: bool,
 }
 
 /// A thread to be started.
@@ -113,8 +120,29 @@ pub struct ThreadStart {
     pub clear_tid: u64,
     /// Alternate stack.
     pub altstack: AltStack,
+    /// Whether its delegated calls are told on the service connection.
+    pub is_traced: bool,
+    /// How it is scheduled, if otherwise than the program was at its start.
+    pub scheduling: Option<Scheduling>,
     /// What it brings along, if it was on another host before.
     pub luggage: Luggage,
+}
+
+/// What the root asks a member's husk about its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The text of /proc/meminfo.
+    Memory,
+    /// The first block of /proc/cpuinfo.
+    Processor,
+    /// The lines of /proc/stat about processors.
+    Times,
+    /// What the husk has used: [`super::ask::Usage`].
+    Usage,
+    /// What a thread has used: [`super::ask::ThreadUsage`].
+    Thread(i32),
+    /// Have the thread scheduled so from now on; the answer is the call's result.
+    Schedule(i32, Scheduling),
 }
 
 /// A message. The comment says who sends it, on which connection.
@@ -143,6 +171,8 @@ pub enum Message {
         info: SignalInfo,
         /// Where.
         ip: u64,
+        /// Whether the thread blocks it: no handler can be run.
+        is_blocked: bool,
     },
     /// Member, thread: the thread has left its stack and ends. No answer.
     ExitThread {
@@ -160,8 +190,8 @@ pub enum Message {
         range: Range<u64>,
         /// Its rights.
         protection: Protection,
-        /// Whether it is an area.
-        mapped: bool,
+        /// What it is.
+        found: Found,
     },
     /// Root, service: lower these pages to these rights, answered by ProtectDone; with tag 0: they have these rights, no answer.
     Protect {
@@ -207,6 +237,30 @@ pub enum Message {
         tid: i32,
         /// Kernel thread there.
         carrier: i32,
+    },
+    /// Root, service: make the program's threads there pass a memory barrier. Answered by ProtectDone.
+    Barrier {
+        /// Comes back.
+        tag: u64,
+    },
+    /// Root, service: tell about this host. Answered by Told.
+    Ask {
+        /// Comes back.
+        tag: u64,
+        /// What about it.
+        question: Question,
+    },
+    /// Member, service: the answer; empty if there is none.
+    Told {
+        /// Tag of the request.
+        tag: u64,
+        /// Text or words, as the question says.
+        answer: Vec<u8>,
+    },
+    /// Member, service: a line about a delegated call of a traced thread.
+    Traced {
+        /// At most [`TRACE_BYTES_MAX`] bytes.
+        line: Vec<u8>,
     },
     /// Member, service: figures of this husk at the end.
     Figures {

@@ -2,11 +2,16 @@
 //!
 //! Owns the strategies for messages. Must not use sockets.
 
+use super::super::ask::ThreadUsage;
 use super::super::moving::Luggage;
 use super::super::sigframe::{Action, Registers};
 use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+fn found() -> impl Strategy<Value = Found> {
+    prop_oneof![Just(Found::Hole), Just(Found::Area), Just(Found::BeyondFile)]
+}
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 
@@ -81,7 +86,7 @@ fn lengths_are_bounded() {
     assert_eq!(check(max + 1), Err(WireError::Length { bytes: max + 1 }));
     assert_eq!(check(u32::MAX), Err(WireError::Length { bytes: u32::MAX }));
     let buffer = |bytes| Buffer { argument: 0, bytes: std::vec![0; bytes] };
-    let with = |outputs| Message::Return(Return { value: 0, outputs, signal: None });
+    let with = |outputs| Message::Return(Return { outputs, ..Return::default() });
     let (mut sealer, mut opener) = pair();
     let full = with(std::vec![buffer(INLINE_BYTES_MAX)]);
     let mut out = std::vec![1];
@@ -135,43 +140,59 @@ fn signal() -> impl Strategy<Value = Option<SignalOrder>> {
     }))
 }
 
+fn question() -> impl Strategy<Value = Question> {
+    prop_oneof![
+        Just(Question::Memory),
+        Just(Question::Processor),
+        Just(Question::Times),
+        Just(Question::Usage),
+        any::<i32>().prop_map(Question::Thread),
+        any::<[i32; 4]>()
+            .prop_map(|[tid, policy, priority, nice]| Question::Schedule(tid, Scheduling { policy, priority, nice })),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let range = || (0u64..u64::MAX, 1u64..).prop_map(|(start, bytes)| start..start.saturating_add(bytes));
     let rights = || (0u64..8).prop_map(Protection::from_bits);
-    let start = (state(), any::<[u64; 5]>(), any::<[i32; 2]>(), any::<u32>()).prop_map(|(state, words, ids, flags)| {
-        let altstack = AltStack { address: words[2], flags, bytes: words[3] };
-        let [tid, pid] = ids;
-        Message::Start(Box::new(ThreadStart {
-            state: *state,
-            mask: words[0],
-            tid,
-            pid,
-            clear_tid: words[1],
-            altstack,
-            luggage: Luggage {
-                registers: Registers { rax: words[4], ..Registers::default() },
-                floating: std::vec![7; flags as usize % 99],
-            },
-        }))
-    });
+    let start = || {
+        (state(), any::<[u64; 5]>(), any::<[i32; 2]>(), any::<u32>()).prop_map(|(state, words, ids, flags)| {
+            let altstack = AltStack { address: words[2], flags, bytes: words[3] };
+            let [tid, pid] = ids;
+            Box::new(ThreadStart {
+                state: *state,
+                mask: words[0],
+                tid,
+                pid,
+                clear_tid: words[1],
+                altstack,
+                luggage: Luggage {
+                    registers: Registers { rax: words[4], ..Registers::default() },
+                    floating: std::vec![7; flags as usize % 99],
+                    used: ThreadUsage { cpu_ns: words[0], user_ticks: words[1], system_ticks: words[2], processor: words[3] },
+                },
+                is_traced: flags & 1 == 1,
+                scheduling: (flags & 2 == 2).then_some(Scheduling { policy: tid, priority: pid, nice: 3 }),
+            })
+        })
+    };
     prop_oneof![
-        start,
+        start().prop_map(Message::Start),
+        start().prop_map(Message::Depart),
         call().prop_map(Message::Call),
         (call(), state(), any::<u64>()).prop_map(|(call, state, mask)| Message::Clone { call, state, mask }),
-        (any::<i64>(), buffers(), signal()).prop_map(|(value, outputs, signal)| Message::Return(Return {
-            value,
-            outputs,
-            signal
-        })),
+        (any::<i64>(), buffers(), signal(), any::<bool>())
+            .prop_map(|(value, outputs, signal, is_signalled)| Message::Return(Return { value, outputs, signal, is_signalled })),
         any::<u64>().prop_map(Message::SetMask),
-        (any::<u8>(), any::<u64>()).prop_map(|(byte, ip)| Message::Fault { info: SignalInfo([byte; 128]), ip }),
+        (any::<u8>(), any::<u64>(), any::<bool>()).prop_map(|(byte, ip, is_blocked)| Message::Fault {
+            info: SignalInfo([byte; 128]),
+            ip,
+            is_blocked
+        }),
+        any::<u64>().prop_map(|tag| Message::Barrier { tag }),
         any::<i32>().prop_map(|status| Message::ExitThread { status }),
         any::<u64>().prop_map(|address| Message::MapQuery { address }),
-        (range(), rights(), any::<bool>()).prop_map(|(range, protection, mapped)| Message::MapAnswer {
-            range,
-            protection,
-            mapped
-        }),
+        (range(), rights(), found()).prop_map(|(range, protection, found)| Message::MapAnswer { range, protection, found }),
         (any::<u64>(), range(), rights()).prop_map(|(tag, range, protection)| Message::Protect { tag, range, protection }),
         any::<u64>().prop_map(|tag| Message::ProtectDone { tag }),
         any::<i32>().prop_map(|tid| Message::Move { tid }),
@@ -181,6 +202,9 @@ fn message() -> impl Strategy<Value = Message> {
         any::<i64>().prop_map(|correction_ns| Message::ClockOffset { correction_ns }),
         (any::<[u64; 2]>(), any::<u32>(), vec(any::<(u32, u64, u64)>(), 0..9))
             .prop_map(|(ns, threads, calls)| { Message::Figures { user_ns: ns[0], system_ns: ns[1], threads, calls } }),
+        (any::<u64>(), question()).prop_map(|(tag, question)| Message::Ask { tag, question }),
+        (any::<u64>(), vec(any::<u8>(), 0..40)).prop_map(|(tag, answer)| Message::Told { tag, answer }),
+        vec(any::<u8>(), 0..40).prop_map(|line| Message::Traced { line }),
     ]
 }
 

@@ -7,7 +7,7 @@ mod packet;
 mod words;
 
 pub use packet::{
-    is_joined, tc_read, tc_resize, tc_route, tc_send_back, tc_send_copy, tc_write, tc_write_page, xdp_read, xdp_write,
+    is_joined, tc_link, tc_read, tc_resize, tc_route, tc_send_back, tc_send_copy, tc_write, tc_write_page, xdp_read, xdp_write,
 };
 pub use words::{Word, count, find, now, scratch, word};
 

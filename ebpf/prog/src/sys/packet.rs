@@ -69,6 +69,14 @@ pub fn tc_send_back(context: &TcContext) -> i32 {
     unsafe { bpf_redirect(interface, 0) as i32 }
 }
 
+/// Where the frame came from, as in `PEER_LINK` of `dsm-fast`, if its Ethernet header says `sender`.
+#[inline(always)]
+pub fn tc_link(context: &TcContext, sender: u64) -> u64 {
+    // SAFETY: the context is this program's own.
+    let interface = unsafe { (*context.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).ifindex };
+    if interface > u32::from(u16::MAX) { 0 } else { sender | u64::from(interface) << 48 }
+}
+
 /// Whether the frame is several that were joined, or are to be cut.
 #[inline(always)]
 pub fn is_joined(context: &TcContext) -> bool {

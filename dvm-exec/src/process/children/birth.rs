@@ -1,0 +1,279 @@
+//! Makes children, and waits until they have left the program's memory.
+//!
+//! Owns the thread on which a child is born, the copying of pages it touches, and its deadline. Must not know what its calls do.
+//!
+//! ```text
+//!  thread of the program, or its shadow      thread of the birth                      child
+//!  fork: waits ---------------------------> copies the process --------------------> maps the space anew
+//!                                           answers its faults with own pages <----- runs the program's code
+//!                                           the socket closes <--------------------- execve or exit
+//!  goes on with the child's number <------- ends
+//! ```
+//!
+//! With vfork the child runs on the program's memory itself, so there is nothing to answer; the kernel says when it has left.
+//! In both, the thread that asked stands still, so locks it took for the fork stay taken, and the child finds whole what they
+//! protect.
+
+use super::child::{Child, Seen};
+use super::request::{self, Kind};
+use crate::process::clone::{CloneRequest, STACK_BYTES};
+use crate::process::husk::{self, Root};
+use crate::process::sigframe::ThreadState;
+use crate::process::thread::{Side, Task, Thread, clear_current, set_current};
+use crate::process::{descriptors, say};
+use crate::sys::context::Block;
+use crate::sys::process::{self, Forked};
+use crate::sys::signal::{FAULT_BITS, replace_mask};
+use crate::sys::user::{self, BadAddress};
+use crate::sys::{call, cpu};
+use dvm_api::socket;
+use std::cell::{Cell, RefCell};
+use std::io::Error;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use uffd_dsm::{Copied, CopyError, CopyFaults};
+
+/// How long a forked child may take to get a program of its own, or to end.
+pub const COPY_LONGEST: Duration = Duration::from_secs(10);
+/// How long it may take to say that it was too slow.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Status of a child that could not be born.
+const STILLBORN_STATUS: i32 = 126;
+
+/// One copy of the process at a time: no child inherits the socket of another, whose end its parent waits for.
+static COPYING: Mutex<()> = Mutex::new(());
+
+/// Makes a child process that goes on from `state`; returns its number when it has left the program's memory, or a negative
+/// error.
+pub fn start(root: &'static Root, request: &CloneRequest, state: ThreadState, mask: u64) -> i64 {
+    let kind = match request::judge(request) {
+        Ok(kind) => kind,
+        Err(refused) => {
+            say::refused("this kind of fork", refused.reason);
+            return -i64::from(refused.errno);
+        }
+    };
+    let birth = Birth { root, request: *request, kind, state, mask };
+    let (sender, receiver) = channel();
+    let former = replace_mask(u64::MAX);
+    let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || birth.run(&sender));
+    let born = spawned.map(|_| receiver.recv());
+    replace_mask(former);
+    let pid = match born {
+        Ok(Ok(Ok(pid))) => pid,
+        Ok(Ok(Err(error))) => return -i64::from(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+        Ok(Err(_)) | Err(_) => return -i64::from(libc::EAGAIN),
+    };
+    match tell_parent(request, pid) {
+        Ok(()) => i64::from(pid),
+        Err(BadAddress) => -i64::from(libc::EFAULT),
+    }
+}
+
+fn tell_parent(request: &CloneRequest, pid: i32) -> Result<(), BadAddress> {
+    if request.has(libc::CLONE_PIDFD) {
+        // A child that was waited for already has no descriptor; it needs none.
+        let descriptor = process::open_process(pid).map_or(-1, IntoRawFd::into_raw_fd);
+        user::store_u32(request.pidfd, descriptor as u32)?;
+    } else if request.has(libc::CLONE_PARENT_SETTID) {
+        user::store_u32(request.parent_tid, pid as u32)?;
+    }
+    Ok(())
+}
+
+struct Birth {
+    root: &'static Root,
+    request: CloneRequest,
+    kind: Kind,
+    state: ThreadState,
+    mask: u64,
+}
+
+impl Birth {
+    fn run(self, sender: &Sender<Result<i32, Error>>) {
+        let made = Seen::new().map(Rc::new).and_then(|seen| {
+            let pid = match self.kind {
+                Kind::Copy => self.copy(&seen),
+                Kind::Beside => self.run_beside(&seen),
+            };
+            pid.map(|pid| (pid, seen))
+        });
+        let (pid, seen) = match made {
+            Ok(made) => made,
+            // One who no longer waits needs no answer.
+            Err(error) => return sender.send(Err(error)).unwrap_or(()),
+        };
+        let wants_signal = seen.death_signal().load(Ordering::Relaxed) != 0;
+        let child = if wants_signal { process::open_process(pid).and_then(descriptors::hide).ok() } else { None };
+        sender.send(Ok(pid)).unwrap_or(());
+        if let Some(child) = child {
+            // To the kernel this thread is the parent whose death the child wants to hear of.
+            while let Ok([false]) = process::wait_readable([child.as_fd()], None) {}
+            descriptors::reveal(&child);
+        }
+    }
+
+    fn run_beside(&self, seen: &Rc<Seen>) -> Result<i32, Error> {
+        let signal = (self.request.flags & 0xff) as i32;
+        let mut kept = Kept::default();
+        let actions = Cell::new(Some(self.root.actions.copy()));
+        let pid = process::run_beside(signal, || {
+            let actions = actions.take().unwrap_or_default();
+            let child = |task| Child::new(task, actions, false, Rc::clone(seen));
+            self.live(child, &mut kept)
+        });
+        // All of it was made by the child, which is gone.
+        if let Some(thread) = kept.thread.take().filter(|_| clear_current()) {
+            if let Side::Child(child) = &thread.side {
+                process::forget_clones(child);
+            }
+            process::forget_clones(&thread);
+        }
+        pid
+    }
+
+    fn copy(&self, seen: &Rc<Seen>) -> Result<i32, Error> {
+        let copying = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ours, theirs) = process::packet_pair()?;
+        let (ours, theirs) = (descriptors::hide(ours)?, descriptors::hide(theirs)?);
+        let actions = self.root.actions.copy();
+        let frozen = (self.root.space.freeze(), self.root.sites.freeze(), descriptors::freeze(), say::freeze());
+        let forked = process::fork();
+        drop(frozen);
+        match forked {
+            Ok(Forked::Child) => {
+                close(ours);
+                self.live_as_copy(actions, seen, &theirs)
+            }
+            Ok(Forked::Parent(pid)) => {
+                close(theirs);
+                drop(copying);
+                feed(pid, &ours, seen);
+                close(ours);
+                Ok(pid)
+            }
+            Err(error) => {
+                close(ours);
+                close(theirs);
+                Err(error)
+            }
+        }
+    }
+
+    /// In the child's process.
+    fn live_as_copy(&self, actions: crate::process::signals::Actions, seen: &Rc<Seen>, parent: &OwnedFd) -> ! {
+        let mapped = Copied::map(husk::userfaultfd_device(), descriptors::hide).map_err(Error::other).and_then(|copied| {
+            socket::send(parent.as_fd(), &0_u8, &[copied.userfaultfd()]).map_err(Error::other)?;
+            self.root.space.become_copy(copied)
+        });
+        if let Err(error) = mapped {
+            say::line(&format!("a forked child cannot copy the program's memory: {error}"));
+            cpu::exit(STILLBORN_STATUS);
+        }
+        self.live(|task| Child::new(task, actions, true, Rc::clone(seen)), &mut Kept::default())
+    }
+
+    /// In the child's process: runs the program's code until it ends or has another program.
+    fn live(&self, child: impl FnOnce(std::sync::Arc<Task>) -> Child, kept: &mut Kept) -> ! {
+        die_with_parent(self.root.pid);
+        let pid = cpu::thread_id();
+        let child = child(Task::new(pid, 0, 0));
+        if self.request.flags & request::CLEAR_ACTIONS != 0 {
+            child.actions.drop_handlers();
+        }
+        let side = Side::Child(Rc::new(child));
+        let thread = Rc::new(Thread {
+            tid: pid,
+            pid,
+            mask: Cell::new(self.mask),
+            alternate: Cell::default(),
+            luggage: Cell::default(),
+            departing: RefCell::default(),
+            side,
+        });
+        set_current(Rc::clone(&thread));
+        kept.thread = Some(thread);
+        match Block::install(true) {
+            Ok(block) => {
+                let block = kept.block.insert(block);
+                replace_mask(self.mask & !FAULT_BITS);
+                if self.request.has(libc::CLONE_CHILD_SETTID) {
+                    // As for threads, a bad address is ignored.
+                    user::store_u32(self.request.child_tid, pid as u32).unwrap_or(());
+                }
+                if let Err(error) = block.run(&self.state) {
+                    say::line(&format!("syscall user dispatch refused in a child: {error}; linux 5.11 or newer is needed"));
+                }
+            }
+            Err(error) => say::line(&format!("alternate stack for child {pid}: {error}")),
+        }
+        cpu::exit(STILLBORN_STATUS)
+    }
+}
+
+/// What a child on the same memory leaves behind there.
+#[derive(Default)]
+struct Kept {
+    thread: Option<Rc<Thread>>,
+    block: Option<Block>,
+}
+
+fn close(descriptor: OwnedFd) {
+    descriptors::reveal(&descriptor);
+}
+
+/// A child must not outlive the process whose memory it is made of.
+fn die_with_parent(parent: i32) {
+    set_death_signal(libc::SIGKILL);
+    if call::raw(libc::SYS_getppid, &[0; 6]) != i64::from(parent) {
+        cpu::exit(STILLBORN_STATUS);
+    }
+}
+
+/// The signal that the kernel sends when the thread ends that made this process, 0 for none.
+pub fn set_death_signal(signal: i32) {
+    call::raw(libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, signal as u64, 0, 0, 0, 0]);
+}
+
+/// Answers a copy's faults until it has left its copy; kills it if that fails or takes too long.
+fn feed(pid: i32, child: &OwnedFd, seen: &Seen) {
+    // A child that could not be born has said why.
+    let Ok((0_u8, mut descriptors)) = socket::receive(child.as_fd()) else { return };
+    let Some(faults) = descriptors.pop().and_then(|faults| descriptors::hide(faults).ok()).map(CopyFaults::new) else { return };
+    let mut latest = Instant::now() + COPY_LONGEST;
+    let mut is_told = false;
+    loop {
+        let left = latest.saturating_duration_since(Instant::now());
+        let ready = process::wait_readable([child.as_fd(), faults.descriptor()], Some(left + Duration::from_millis(1)));
+        let failed = match ready {
+            Ok([true, _]) => break,
+            Ok([_, true]) => match faults.serve() {
+                Ok(()) | Err(CopyError::Gone) => None,
+                Err(error) => Some(error.to_string()),
+            },
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let is_late = Instant::now() >= latest;
+        if let Some(reason) = failed.or_else(|| (is_told && is_late).then(|| "it does not end by itself".to_owned())) {
+            say::line(&format!("forked child {pid} is killed: {reason}"));
+            send(pid, libc::SIGKILL);
+            break;
+        }
+        if is_late {
+            is_told = true;
+            latest = Instant::now() + LAST_WORDS;
+            seen.is_overdue().store(1, Ordering::Relaxed);
+            send(pid, libc::SIGSYS);
+        }
+    }
+    descriptors::reveal(&faults.descriptor());
+}
+
+fn send(pid: i32, signal: i32) {
+    call::raw(libc::SYS_kill, &[pid as u64, signal as u64, 0, 0, 0, 0]);
+}

@@ -1,0 +1,187 @@
+//! A forked child's copy of a space, page by page, as the child touches them.
+//!
+//! Owns the child's private mapping ([`Copied`]) and the side that fills it from its own memory ([`CopyFaults`]). Must not
+//! know hosts, nor when the copying ends.
+//!
+//! A fork cannot share the view: the userfaultfd does not watch a child, and stores of a child are not the parent's. The child
+//! maps the space anew, without a file, and sends the userfaultfd of that mapping to its parent, which answers each fault with
+//! the page it sees at the same address: its own fault for that page is the protocol's.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use dsm_wire::PageRange;
+use nix::errno::Errno;
+
+use crate::fault::{MESSAGE_BYTES, decode};
+use crate::layout::{is_inside, whole_space};
+use crate::limits::MESSAGES_PER_READ_MAX;
+use crate::sys::{Mapping, Uffd, Watching};
+use crate::view::{Access, ViewError};
+
+/// There are no bytes behind the mapping that are not mapped.
+const WATCHING: Watching = Watching { minor: false };
+
+/// The space as a forked child has it: empty and inaccessible at first.
+#[derive(Debug)]
+pub struct Copied {
+    mapping: Mapping,
+    uffd: Uffd,
+}
+
+/// The faults of a child, at its parent.
+#[derive(Debug)]
+pub struct CopyFaults {
+    uffd: Uffd,
+}
+
+/// Why a child's page was not filled.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The child is gone, or has another program now.
+    #[error("the child has no copy any more")]
+    Gone,
+    /// The parent no longer has the page.
+    #[error("the memory at {address:#x} was unmapped in the parent after the fork")]
+    Unmapped {
+        /// Of the page.
+        address: u64,
+    },
+    /// The kernel refused.
+    #[error("copying a page into the child failed ({errno})")]
+    Refused {
+        /// What it said.
+        #[source]
+        errno: Errno,
+    },
+}
+
+impl Copied {
+    /// Maps the space in a freshly forked child whose parent had a view, by an open `/dev/userfaultfd` if one is given.
+    /// `settle` may move the userfaultfd to the number it shall keep.
+    ///
+    /// # Errors
+    /// As [`View::map`](crate::View::map).
+    pub fn map(
+        device: Option<BorrowedFd<'_>>,
+        settle: impl FnOnce(OwnedFd) -> std::io::Result<OwnedFd>,
+    ) -> Result<Self, ViewError> {
+        let uffd = match device {
+            Some(device) => Uffd::from_device(device),
+            None => Uffd::from_system_call(),
+        }
+        .map_err(|errno| ViewError::UserfaultfdRefused { errno })?;
+        let uffd = Uffd::from_owned(settle(uffd.into_owned()).map_err(|error| ViewError::UserfaultfdRefused {
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EMFILE as i32)),
+        })?);
+        uffd.enable(WATCHING).map_err(|errno| ViewError::FeaturesMissing { errno })?;
+        let mapping = Mapping::anonymous(whole_space()).map_err(|errno| match errno {
+            Errno::EEXIST => ViewError::AddressesTaken,
+            _ => ViewError::Refused { operation: "mmap", errno, fix: "raise the address space limit (ulimit -v)" },
+        })?;
+        Ok(Self { mapping, uffd })
+    }
+
+    /// From now on absent pages of `range` are asked of the parent, and this process may access them so; elsewhere they are
+    /// zero.
+    ///
+    /// # Errors
+    /// When the range leaves the space, or the kernel has no room for one more split of the mapping.
+    pub fn inherit(&self, range: PageRange, access: Access) -> Result<(), ViewError> {
+        check_inside(range)?;
+        self.uffd.register(range, WATCHING).map_err(|errno| ViewError::Refused {
+            operation: "userfaultfd registration",
+            errno,
+            fix: "raise vm.max_map_count",
+        })?;
+        self.protect(range, access)
+    }
+
+    /// The userfaultfd, for [`CopyFaults::new`] in the parent.
+    #[must_use]
+    pub fn userfaultfd(&self) -> BorrowedFd<'_> {
+        self.uffd.as_fd()
+    }
+
+    /// Changes what this process may do with `range`.
+    ///
+    /// # Errors
+    /// As [`View::protect`](crate::View::protect).
+    pub fn protect(&self, range: PageRange, access: Access) -> Result<(), ViewError> {
+        check_inside(range)?;
+        let refused = |errno| ViewError::Refused { operation: "mprotect", errno, fix: "raise vm.max_map_count" };
+        self.mapping.protect(range, access.bits()).map_err(refused)
+    }
+
+    /// Makes `range` zero, and this process's own: the parent is not asked for it any more.
+    ///
+    /// # Errors
+    /// When the range leaves the space, or the kernel refuses.
+    pub fn forget(&self, range: PageRange) -> Result<(), ViewError> {
+        check_inside(range)?;
+        let refused = |operation| move |errno| ViewError::Refused { operation, errno, fix: "raise vm.max_map_count" };
+        self.uffd.unregister(range).map_err(refused("userfaultfd deregistration"))?;
+        self.mapping.forget(range).map_err(refused("madvise"))
+    }
+
+    /// Reads the word at `address`; waits for its page like any load of the program.
+    ///
+    /// # Panics
+    /// When `address` is not a multiple of 8 inside the space.
+    pub fn load(&self, address: u64) -> u64 {
+        self.mapping.load(address)
+    }
+
+    /// Writes the word at `address`; waits for its page like any store of the program.
+    ///
+    /// # Panics
+    /// When `address` is not a multiple of 8 inside the space.
+    pub fn store(&self, address: u64, value: u64) {
+        self.mapping.store(address, value);
+    }
+}
+
+impl CopyFaults {
+    /// The faults that `userfaultfd`, of a child's [`Copied`], reports.
+    #[must_use]
+    pub const fn new(userfaultfd: OwnedFd) -> Self {
+        Self { uffd: Uffd::from_owned(userfaultfd) }
+    }
+
+    /// Readable when the child waits for a page.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.uffd.as_fd()
+    }
+
+    /// Fills the pages the child waits for with what the calling process has there; waits for pages that are elsewhere.
+    ///
+    /// # Errors
+    /// [`CopyError`]; the child waits for ever then, and must be killed.
+    pub fn serve(&self) -> Result<(), CopyError> {
+        let mut messages = [[0; MESSAGE_BYTES]; MESSAGES_PER_READ_MAX];
+        let count = match self.uffd.read_messages(&mut messages) {
+            Ok(count) => count,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(errno) => return Err(CopyError::Refused { errno }),
+        };
+        for fault in messages[..count].iter().filter_map(decode) {
+            match self.uffd.copy_own(fault.page) {
+                Ok(()) => {}
+                // Filled for an earlier fault on the page, or the mapping is changing: the child looks again.
+                Err(Errno::EEXIST | Errno::EAGAIN) => self.wake(PageRange::new(fault.page, 1))?,
+                Err(Errno::ESRCH | Errno::ENOENT) => return Err(CopyError::Gone),
+                Err(Errno::EFAULT) => return Err(CopyError::Unmapped { address: fault.page.address() }),
+                Err(errno) => return Err(CopyError::Refused { errno }),
+            }
+        }
+        Ok(())
+    }
+
+    fn wake(&self, range: PageRange) -> Result<(), CopyError> {
+        self.uffd.wake(range).map_err(|errno| CopyError::Refused { errno })
+    }
+}
+
+fn check_inside(range: PageRange) -> Result<(), ViewError> {
+    if is_inside(range) { Ok(()) } else { Err(ViewError::OutsideSpace { first: range.first, count: range.count }) }
+}

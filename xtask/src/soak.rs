@@ -22,6 +22,8 @@ const CLASSIFY: &str = "ebpf: classify";
 const RUNS_PER_CALL: u64 = 5;
 /// Cases that run a program to its end: those are promised to hold every time.
 const COUNTED_CASES: [&str; 2] = ["program-", "ordinary-users-"];
+/// Cases that are promised as one: each takes a fraction of a second.
+const SMALL_CASES: &str = "process/";
 
 /// How much is promised.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,6 +34,9 @@ pub struct Options {
     /// Rounds of each litmus test.
     #[arg(long, default_value_t = 100_000)]
     rounds: u64,
+    /// Signals of each storm.
+    #[arg(long, default_value_t = 20_000)]
+    signals: u64,
     /// Seeds of the simulator.
     #[arg(long, default_value_t = 20_000)]
     seeds: u64,
@@ -117,7 +122,10 @@ fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Prom
     if has_classify {
         promises.push(Promise { name: CLASSIFY.into(), wanted: options.frames, step: FRAMES_PER_CALL });
     }
-    for case in cases {
+    if cases.iter().any(|case| case.starts_with(SMALL_CASES)) {
+        promises.push(Promise { name: SMALL_CASES.into(), wanted: 1, step: 1 });
+    }
+    for case in cases.iter().filter(|case| !case.starts_with(SMALL_CASES)) {
         let is_counted = COUNTED_CASES.iter().any(|prefix| case.starts_with(prefix));
         let (wanted, step) = if is_counted { (options.runs, RUNS_PER_CALL) } else { (1, 1) };
         promises.push(Promise { name: case.clone(), wanted, step });
@@ -133,7 +141,8 @@ fn keep(promise: &Promise, done: u64, options: &Options) -> Result<bool> {
         return simulate::add(&mut tally, "sim", &["--seeds", &count, "--start", &start]);
     }
     let (repeat, rounds, seed) = (promise.step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
-    let arguments = ["--only", &promise.name, "--repeat", &repeat, "--rounds", &rounds, "--seed", &seed];
+    let signals = options.signals.to_string();
+    let arguments = ["--only", &promise.name, "--repeat", &repeat, "--rounds", &rounds, "--signals", &signals, "--seed", &seed];
     live::add(&mut tally, &arguments.map(str::to_owned))
 }
 
@@ -177,16 +186,16 @@ mod tests {
 
     #[test]
     fn the_record_counts_down() {
-        let options = Options { runs: 20, rounds: 5, seeds: 1000, frames: 7, restart: false };
-        let cases = ["litmus-SB-one-page".into(), "program-pigz-2".into()];
+        let options = Options { runs: 20, rounds: 5, signals: 1, seeds: 1000, frames: 7, restart: false };
+        let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c"].map(str::to_owned);
         assert_eq!(promises(&cases, true, &options)[1].wanted, 7);
         let promises = promises(&cases, false, &options);
-        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 20]);
+        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 1, 20]);
         let mut record = Record::default();
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);
         record.done.insert("sim".into(), 1500);
         assert_eq!(record.left(&promises[0]), 0);
-        assert_eq!(record.left(&promises[2]), 20);
+        assert_eq!(record.left(&promises[3]), 20);
     }
 }

@@ -184,6 +184,11 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
     if signal == libc::SIGSYS {
         // Its entry keeps nothing off.
         replace_mask(!FAULT_BITS);
+        if let Some(thread) = current()
+            && let Side::Child(child) = &thread.side
+        {
+            child.check_time();
+        }
     }
     let is_kick = husk::root().is_none();
     if context.phase(&frame) == Phase::Husk {

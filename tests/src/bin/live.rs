@@ -32,6 +32,9 @@ struct Arguments {
     /// Operations of each thread of a history.
     #[arg(long, default_value_t = 10_000)]
     operations: u64,
+    /// Signals of a storm.
+    #[arg(long, default_value_t = 3000)]
+    signals: u64,
     /// Seed of what is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -64,7 +67,12 @@ fn main() -> Result<ExitCode> {
         filters: arguments.only,
         exceptions: arguments.except,
         repeat: arguments.repeat.max(1),
-        effort: Effort { litmus_rounds: arguments.rounds, history_operations: arguments.operations, seed: arguments.seed },
+        effort: Effort {
+            litmus_rounds: arguments.rounds,
+            history_operations: arguments.operations,
+            signals: arguments.signals,
+            seed: arguments.seed,
+        },
         fast_paths: arguments.fast_path,
         binaries: arguments.binaries.unwrap_or(beside),
         stop,

@@ -73,6 +73,8 @@ pub struct Effort {
     pub litmus_rounds: u64,
     /// Operations per thread of a history.
     pub history_operations: u64,
+    /// Signals of a storm.
+    pub signals: u64,
     /// Seed of what is random.
     pub seed: u64,
 }

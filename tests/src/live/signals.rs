@@ -8,9 +8,6 @@ use anyhow::{Context, Result, ensure};
 use dvm_hosts::{User, output_within};
 use std::time::Instant;
 
-/// Signals of a storm, each waited for.
-const STORM: &str = "20000";
-
 /// A storm on two and on three hosts, and a terminal.
 #[must_use]
 pub fn cases() -> Vec<Case> {
@@ -24,10 +21,11 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn storm(bed: &mut Bed<'_>) -> Result<String> {
-    let job = bed.job("signals", &["storm", STORM])?.options(["--place", "rr"]);
+    let signals = bed.effort.signals.to_string();
+    let job = bed.job("signals", &["storm", &signals])?.options(["--place", "rr"]);
     let finished = bed.succeed(&job)?;
     let said = finished.output();
-    let wanted = format!("{STORM} signals handled, every kind of call broken off: yes, other results: 0\n");
+    let wanted = format!("{signals} signals handled, every kind of call broken off: yes, other results: 0\n");
     ensure!(said == wanted, "`{}` instead of `{}`", said.trim(), wanted.trim());
     Ok(format!("{:.1} s: {}", finished.elapsed.as_secs_f64(), said.trim()))
 }

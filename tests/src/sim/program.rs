@@ -126,7 +126,7 @@ impl World {
         if let Some(closing) = self.closings.remove(&token) {
             self.truth.on_discarded(closing.range);
             self.outcome.discards += 1;
-            if self.plan.is_sourced && token % 6 == 0 {
+            if self.plan.is_sourced && token.is_multiple_of(6) {
                 self.source(closing.range);
             }
         }

@@ -108,7 +108,7 @@ mod tests {
         let mut bytes = Vec::new();
         V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
         let histograms = vec![("fault_ns".to_owned(), bytes), ("damaged".to_owned(), vec![1, 2, 3])];
-        HostStatistics { host: "a".to_owned(), counters: vec![("faults".to_owned(), value)], histograms }
+        HostStatistics { host: "a".to_owned(), counters: vec![("faults".to_owned(), value)], histograms, pages: Vec::new() }
     }
 
     #[test]

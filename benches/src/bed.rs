@@ -16,8 +16,11 @@ const MTU: u32 = 9000;
 const RUN_LATEST: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(10);
 
-const SOURCES: [(&str, &str); 2] =
-    [("faults", include_str!("../programs/faults.c")), ("floors", include_str!("../programs/floors.c"))];
+const SOURCES: [(&str, &str); 3] = [
+    ("pairs", include_str!("../../tests/programs/pairs.c")),
+    ("faults", include_str!("../programs/faults.c")),
+    ("floors", include_str!("../programs/floors.c")),
+];
 
 /// The place where benches run.
 pub struct Bed {

@@ -69,7 +69,13 @@ fn clean_read_home_busy(bed: &mut Bed) -> Result<Vec<Figure>> {
     })?;
     let p99 = |samples: &Samples| microseconds(samples.quantile(990));
     let figure = |name, samples: &Samples| {
-        Figure::new(name, p99(samples), p50(&idle), Bar::AtMost(2.0), format!("{samples}; idle: {idle}; as long a computation: {alone}"))
+        Figure::new(
+            name,
+            p99(samples),
+            p50(&idle),
+            Bar::AtMost(2.0),
+            format!("{samples}; idle: {idle}; as long a computation: {alone}"),
+        )
     };
     Ok(vec![
         figure("clean read p99, home's core busy, against idle p50 (us)", &loaded),

@@ -20,7 +20,7 @@ pub struct Bench {
 }
 
 /// All of them.
-pub const BENCHES: [Bench; 9] = [
+pub const BENCHES: [Bench; 10] = [
     Bench { name: "remote-read", run: remote_read },
     Bench { name: "remote-read-home-busy", run: remote_read_home_busy },
     Bench { name: "write-miss", run: write_miss },
@@ -30,6 +30,7 @@ pub const BENCHES: [Bench; 9] = [
     Bench { name: "scan", run: scan },
     Bench { name: "first-touch", run: first_touch },
     Bench { name: "povray", run: povray },
+    Bench { name: "place-auto", run: crate::place::place_auto },
 ];
 
 /// The processor of the root's host, and of both on one core.

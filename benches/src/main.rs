@@ -7,6 +7,7 @@ mod figure;
 mod idle;
 mod kernel;
 mod list;
+mod place;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;

@@ -23,7 +23,8 @@ struct CommandLine {
     /// Hosts by name, separated by commas [default: all of the cluster].
     #[arg(long, value_delimiter = ',')]
     hosts: Vec<String>,
-    /// Where threads go: rr (one host after the other), fill (a host's processors first), block=N, local.
+    /// Where threads go: rr (one host after the other), fill (a host's processors first), block=N, local,
+    /// auto (as rr, then threads that fight over pages are moved to one host).
     #[arg(long, default_value = "rr")]
     place: Placement,
     /// Most threads of the program at a time on one host, with rr and fill [default: rr any number, fill the processors].
@@ -39,6 +40,12 @@ struct CommandLine {
     /// switch of a thread then writes a record. They are shown by --stat and --stat-json.
     #[arg(long)]
     stages: bool,
+    /// Name at the end the N pages that travel most between hosts: what they are, which threads want them, what would help.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hot_pages: usize,
+    /// Replace the program's malloc by one that never puts small blocks of two threads on one page.
+    #[arg(long)]
+    page_allocator: bool,
     /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
     #[arg(long)]
     socket: Option<PathBuf>,
@@ -96,6 +103,8 @@ fn run(line: CommandLine) -> Failure {
         stat: line.stat,
         stat_json: line.stat_json,
         has_stages: line.stages,
+        hot_pages: line.hot_pages,
+        has_page_allocator: line.page_allocator,
         socket: line.socket,
         is_local_test: line.local_test,
         accepts_unequal: line.unequal_cpus,

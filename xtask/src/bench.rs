@@ -15,7 +15,7 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
         eprintln!("setup: {lack}");
     }
     ebpf::provide()?;
-    cargo::build(&["dvm-agent", "dvm-exec"])?;
+    cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
     let mut command = Command::new(cargo::build(&["dvm-benches"])?.join("dvm-benches"));
     command.args(arguments);
     cargo::hand_over(command)

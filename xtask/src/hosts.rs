@@ -69,7 +69,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
                 Some(directory) => directory.clone(),
                 None => {
                     ebpf::provide()?;
-                    cargo::build(&["dvm-agent", "dvm-exec"])?
+                    cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?
                 }
             };
             up(&Config {

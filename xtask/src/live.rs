@@ -21,7 +21,7 @@ struct Totals {
 /// Builds the harness and what it runs, each as it is shipped: in one call, cargo would give the agent the harness' planted bugs.
 fn build() -> Result<PathBuf> {
     ebpf::provide()?;
-    cargo::build(&["dvm-agent", "dvm-exec"])?;
+    cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
     cargo::build(&["dvm-tests"])
 }
 

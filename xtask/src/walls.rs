@@ -48,6 +48,8 @@ const WALLS: &[Wall] = &[
     open("dvm-api", &["dsm-wire"]),
     open("dvm-agent", &["dvm-api", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
     open("dvm-exec", &["dvm-api", "uffd-dsm", "dsm-wire"]),
+    // Loaded into programs, whose allocator it is: nothing but the kernel below it.
+    pure("dvm-alloc", &[], &["libc"]),
     open("dvm-hosts", &[]),
     open("xtask", &["dvm-hosts"]),
     open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-hosts"]),

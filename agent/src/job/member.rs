@@ -112,6 +112,7 @@ fn prepare(
         uid: spec.uid,
         program: spec.program.chars().take(PROGRAM_BYTES_MAX).collect(),
         has_stages: spec.has_stages,
+        has_sketch: spec.has_sketch,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),

@@ -74,6 +74,8 @@ pub struct Job {
     pub program: String,
     /// Whether the kernel's part in the stages of its faults is measured, too.
     pub has_stages: bool,
+    /// Whether the pages its threads fetch are counted by thread.
+    pub has_sketch: bool,
     /// When it began here.
     pub started: Instant,
     /// Its task's inbox.

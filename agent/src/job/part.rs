@@ -93,6 +93,7 @@ impl Part {
             epoch: EPOCH,
             cluster: agent.cluster.fingerprint,
             cluster_key: agent.cluster.key,
+            has_sketch: job.has_sketch,
             address: agent.address(),
             mtu: agent.mtu,
             fast: agent.fast.seats(),

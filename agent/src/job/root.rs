@@ -110,6 +110,7 @@ fn prepare(
         uid: caller.credentials.uid,
         program: request.program.chars().take(PROGRAM_BYTES_MAX).collect(),
         has_stages: request.has_stages,
+        has_sketch: request.has_sketch,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -218,6 +219,7 @@ impl RootJob {
             program: self.job.program.clone(),
             job_key: self.key,
             has_stages: self.job.has_stages,
+            has_sketch: self.job.has_sketch,
         };
         let mut opening = JoinSet::new();
         for link in self.links.iter().map(Rc::clone) {
@@ -571,7 +573,12 @@ async fn peer_figures(agent: Rc<Agent>, link: Rc<Link>, space: u32) -> HostStati
 
 /// What stands for a host that gave no figures.
 fn unanswered(host: &str) -> HostStatistics {
-    HostStatistics { host: host.to_owned(), counters: vec![("unanswered".to_owned(), 1)], histograms: Vec::new() }
+    HostStatistics {
+        host: host.to_owned(),
+        counters: vec![("unanswered".to_owned(), 1)],
+        histograms: Vec::new(),
+        pages: Vec::new(),
+    }
 }
 
 async fn send_figures(channel: &Channel, tag: u32, mut hosts: Vec<HostStatistics>) {
@@ -582,6 +589,7 @@ async fn send_figures(channel: &Channel, tag: u32, mut hosts: Vec<HostStatistics
     // Too long with many hosts: the counters alone always fit.
     for host in &mut hosts {
         host.histograms.clear();
+        host.pages.clear();
     }
     // If the husk is gone, its own note ends the job.
     drop(channel.send(&ToHusk::JobStatistics { tag, hosts }, &[]).await);

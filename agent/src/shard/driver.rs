@@ -5,6 +5,7 @@
 use super::fast::Fast;
 use super::figures::{Figures, Span};
 use super::pages::Pages;
+use super::sketch::Sketch;
 use super::stages::{Stages, Watch};
 use super::sys::{dvm_mark_fault_read, dvm_mark_grant_in, dvm_mark_installed, dvm_mark_request_out};
 use super::{ShardCommand, ShardEvent};
@@ -40,6 +41,7 @@ pub(super) struct Driver {
     pub(super) events: UnboundedSender<ShardEvent>,
     pub(super) figures: Figures,
     pub(super) stages: Stages,
+    pub(super) sketch: Sketch,
     pub(super) tally: Tally,
     pub(super) peers_awaited: BTreeSet<NodeId>,
     pub(super) discards: BTreeMap<u64, Nanos>,
@@ -156,6 +158,7 @@ impl Driver {
                 self.faults.iter().for_each(|fault| self.stages.note_read(read_at, fault.thread, fault.page));
             }
             for fault in std::mem::take(&mut self.faults) {
+                self.sketch.note_fault(fault.page, fault.thread, fault.line, fault.write);
                 let kind = if fault.write { FaultKind::Write } else { FaultKind::Read };
                 self.node.handle_fault(now, fault.page, kind, fault.line);
                 self.pump(now)?;
@@ -197,7 +200,7 @@ impl Driver {
                 }
                 Ok(ShardCommand::Statistics { tag }) => {
                     self.stages.read(self.clock.now(), &mut self.figures);
-                    let statistics = self.figures.report(&self.host, self.counters());
+                    let statistics = self.figures.report(&self.host, self.counters(), self.sketch.report());
                     self.report(ShardEvent::Statistics { tag, statistics });
                 }
                 Ok(ShardCommand::Stop) | Err(TryRecvError::Disconnected) => return Ok(Flow::Stop),
@@ -364,6 +367,7 @@ impl Driver {
             ProtocolEvent::FaultResolved { page, kind, stages } => {
                 dvm_mark_installed(page.0, u64::from(stages.request_at.is_some()));
                 self.stages.note_installed(stages.installed_at, page, stages.request_at.is_some());
+                self.sketch.note_resolved(page, stages.request_at.is_some());
                 self.record_fault(kind, &stages);
             }
             ProtocolEvent::DiscardDone { token } => {

@@ -2,7 +2,7 @@
 //!
 //! Owns names, bounds and serialization. Must not know where the times come from.
 
-use dvm_api::local::HostStatistics;
+use dvm_api::local::{HostStatistics, PageUse};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 
@@ -67,8 +67,8 @@ impl Figures {
         self.spans[span as usize].saturating_record(latency_ns.max(1));
     }
 
-    /// Everything measured, with `counters`, as it goes to whoever asked.
-    pub(super) fn report(&self, host: &str, counters: Vec<(String, u64)>) -> HostStatistics {
+    /// Everything measured, with `counters` and `pages`, as it goes to whoever asked.
+    pub(super) fn report(&self, host: &str, counters: Vec<(String, u64)>, pages: Vec<PageUse>) -> HostStatistics {
         let mut serializer = V2Serializer::new();
         let histograms =
             SPANS.iter().zip(&self.spans).filter(|(_, histogram)| !histogram.is_empty()).map(|((_, name), histogram)| {
@@ -76,7 +76,7 @@ impl Figures {
                 serializer.serialize(histogram, &mut bytes).expect("writing a histogram to memory cannot fail");
                 ((*name).to_owned(), bytes)
             });
-        HostStatistics { host: host.to_owned(), counters, histograms: histograms.collect() }
+        HostStatistics { host: host.to_owned(), counters, histograms: histograms.collect(), pages }
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
         let mut figures = Figures::new();
         figures.record(Span::RemoteRead, 20_000);
         figures.record(Span::RemoteRead, u64::MAX);
-        let report = figures.report("a", Vec::new());
+        let report = figures.report("a", Vec::new(), Vec::new());
         assert_eq!(report.histograms.len(), 1);
         let (name, bytes) = &report.histograms[0];
         assert_eq!(name, "fault_remote_read_ns");

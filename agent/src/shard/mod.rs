@@ -8,6 +8,7 @@ mod fast;
 mod figures;
 mod matching;
 mod pages;
+mod sketch;
 mod stages;
 mod sys;
 
@@ -26,6 +27,7 @@ use fast::Fast;
 use figures::Figures;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pages::Pages;
+use sketch::Sketch;
 use stages::Stages;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -55,6 +57,8 @@ pub struct ShardConfig {
     pub cluster: u32,
     /// The cluster key.
     pub cluster_key: [u8; 32],
+    /// Whether the pages threads fetch are counted by thread.
+    pub has_sketch: bool,
     /// Address the data sockets bind to.
     pub address: IpAddr,
     /// Bytes of the largest IP packet to peers.
@@ -205,6 +209,7 @@ impl ShardHandle {
             events,
             figures: Figures::new(),
             stages: Stages::default(),
+            sketch: Sketch::new(config.has_sketch),
             tally: Tally::default(),
             peers_awaited: BTreeSet::new(),
             discards: BTreeMap::new(),

@@ -7,7 +7,7 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 3;
+pub const API_VERSION: u32 = 4;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -135,6 +135,8 @@ pub struct JobRequest {
     pub program: String,
     /// Whether the kernel's part in the stages of faults is measured, too: every fault and switch then leaves a record.
     pub has_stages: bool,
+    /// Whether the pages that threads fetch from other hosts are counted by thread.
+    pub has_sketch: bool,
 }
 
 /// A job as its husk sees it.
@@ -185,6 +187,39 @@ pub struct HostStatistics {
     pub counters: Vec<(String, u64)>,
     /// Latency histograms by stable name, HdrHistogram V2 serialization, nanoseconds.
     pub histograms: Vec<(String, Vec<u8>)>,
+    /// The pages fetched most from other hosts, in all and since the last time they were asked for; empty unless the job
+    /// asked for it.
+    pub pages: Vec<PageUse>,
+}
+
+/// What a host's threads did to one page, counted since the job began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageUse {
+    /// Number of the page.
+    pub page: u64,
+    /// Who fetched it from another host.
+    pub threads: Vec<ThreadUse>,
+}
+
+/// How often one thread fetched a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadUse {
+    /// The kernel's number of the thread on its host.
+    pub thread: u32,
+    /// To read it.
+    pub reads: u32,
+    /// To write it.
+    pub writes: u32,
+    /// The lines it wanted, bit by bit.
+    pub lines: u64,
+}
+
+impl ThreadUse {
+    /// Reads and writes.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        u64::from(self.reads) + u64::from(self.writes)
+    }
 }
 
 /// What a tool wants to know.

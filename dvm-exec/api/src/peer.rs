@@ -155,6 +155,8 @@ pub struct SpaceSpec {
     pub job_key: [u8; 16],
     /// Whether the kernel's part in the stages of faults is measured, too.
     pub has_stages: bool,
+    /// Whether the pages that threads fetch from other hosts are counted by thread.
+    pub has_sketch: bool,
 }
 
 /// Where a member of a space listens for frames.

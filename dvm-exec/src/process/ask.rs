@@ -97,7 +97,7 @@ impl ResourceUsage {
     pub fn subtract_times(&mut self, before: &ThreadUsage) {
         let us_of_tick = 1_000_000 / cpu::auxiliary(libc::AT_CLKTCK).max(1);
         let [user, system] = self.times_us();
-        let without = |time: u64, ticks: u64| time.saturating_sub(ticks.saturating_mul(us_of_tick));
+        let without = |time: u64, ticks: u64| since(time, ticks.wrapping_mul(us_of_tick));
         self.set_times_us([without(user, before.user_ticks), without(system, before.system_ticks)]);
     }
 
@@ -149,11 +149,23 @@ impl ThreadUsage {
         Self { cpu_ns: cpu::time_of_thread_ns(tid), user_ticks: field(14), system_ticks: field(15), processor: field(39) }
     }
 
-    fn since(&self, before: &Self) -> Self {
+    /// What was used since `before`.
+    pub fn since(&self, before: &Self) -> Self {
         Self {
-            cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
-            user_ticks: self.user_ticks.saturating_sub(before.user_ticks),
-            system_ticks: self.system_ticks.saturating_sub(before.system_ticks),
+            cpu_ns: since(self.cpu_ns, before.cpu_ns),
+            user_ticks: since(self.user_ticks, before.user_ticks),
+            system_ticks: since(self.system_ticks, before.system_ticks),
+            processor: self.processor,
+        }
+    }
+
+    /// What must have been used before for [`Self::since`] to count `elsewhere` in: less than nothing (modulo 2^64) where a
+    /// thread brings along more than the kernel thread had used.
+    pub fn before(&self, elsewhere: &Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns.wrapping_sub(elsewhere.cpu_ns),
+            user_ticks: self.user_ticks.wrapping_sub(elsewhere.user_ticks),
+            system_ticks: self.system_ticks.wrapping_sub(elsewhere.system_ticks),
             processor: self.processor,
         }
     }
@@ -167,6 +179,11 @@ impl ThreadUsage {
     fn to_bytes(self) -> Vec<u8> {
         words_to_bytes(&[self.cpu_ns, self.user_ticks, self.system_ticks, self.processor])
     }
+}
+
+/// Time since `before`, which may be less than nothing; zero if the clock is gone.
+pub fn since(time: u64, before: u64) -> u64 {
+    (time.wrapping_sub(before) as i64).max(0) as u64
 }
 
 fn words_to_bytes(words: &[u64]) -> Vec<u8> {
@@ -195,6 +212,19 @@ mod tests {
         sum.add(&one);
         assert_eq!(sum.resources.times_us(), [3_400_000, 4_800_000]);
         assert_eq!((sum.cpu_ns, sum.resident_kib), (10, 14));
+    }
+
+    #[test]
+    fn what_was_used_elsewhere_counts() {
+        let usage = |cpu_ns, user_ticks| ThreadUsage { cpu_ns, user_ticks, system_ticks: 1, processor: 3 };
+        let before = usage(100, 9).before(&usage(5_000, 4));
+        assert_eq!(usage(130, 11).since(&before), ThreadUsage { system_ticks: 1, ..usage(5_030, 6) });
+        assert_eq!(ThreadUsage::default().since(&usage(5, 5)), ThreadUsage::default(), "a thread that is gone");
+        let mut resources = ResourceUsage::default();
+        resources.set_times_us([2_000_000, 0]);
+        resources.subtract_times(&ThreadUsage { user_ticks: 0_u64.wrapping_sub(100), ..ThreadUsage::default() });
+        let tick_us = 1_000_000 / cpu::auxiliary(libc::AT_CLKTCK).max(1);
+        assert_eq!(resources.times_us(), [2_000_000 + 100 * tick_us, 0]);
     }
 
     #[test]

@@ -2,20 +2,23 @@
 //!
 //! Owns the birth and death of the program's threads at the root. Must not know how a remote thread is carried.
 
+use super::ask::ThreadUsage;
 use super::children;
 use super::features;
 use super::husk::Root;
+use super::moving::{self, Passage};
 use super::shadow;
 use super::sigframe::ThreadState;
 use super::signals;
 use super::thread::{Side, Task, Thread, set_current};
 use super::view::cpuset::CpuSet;
+use super::wire::ThreadStart;
 use crate::sys::context::Block;
 use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
 use libc::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -137,6 +140,7 @@ impl Birth {
         features::trap(false);
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
+        let start = ThreadStart { state: self.state, mask: self.mask, tid, pid: self.root.pid, ..ThreadStart::default() };
         let task = Task::new(tid, self.host, clear_tid);
         task.set_wish(self.wish);
         // A bad address is the program's mistake; the kernel ignores it here as well.
@@ -146,42 +150,62 @@ impl Birth {
         if self.request.has(libc::CLONE_CHILD_SETTID) {
             user::store_u32(self.request.child_tid, tid as u32).unwrap_or(());
         }
+        self.root.sites.note_thread(tid, self.host, self.request.stack_top);
         self.root.tasks.add(&task);
         self.root.figures.count_thread(self.host);
         if sender.send(tid).is_err() {
             return;
         }
-        if self.host == 0 {
-            carry(self.root, &task, &self.state, self.mask);
-        } else {
-            shadow::serve(self.root, &task, &self.state, self.mask);
+        let mut host = self.host;
+        let mut passage = Passage::new(start);
+        loop {
+            let left = if host == 0 { carry(self.root, &task, passage) } else { shadow::serve(self.root, &task, passage) };
+            let Some(left) = left else { break };
+            let former = std::mem::replace(&mut host, task.depart());
+            passage = left;
+            if host != former {
+                self.root.autoplace.note(tid, host);
+                self.root.figures.count_thread(host);
+            }
         }
         bury(self.root, &task);
     }
 }
 
-/// Runs program code on the calling thread, at the root, until the program's thread ends.
-pub fn carry(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u64) {
+/// Runs program code on the calling thread, at the root, until the program's thread ends, or leaves: then it gives what the
+/// thread goes on with.
+pub fn carry(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<Passage> {
     let block = match Block::install(true) {
         Ok(block) => block,
         Err(error) => root.fail(&format!("alternate stack for thread {}: {error}", task.tid)),
     };
-    set_current(Rc::new(Thread {
+    let start = passage.unpack(block.context());
+    if start.luggage.is_some() {
+        task.set_used_before(ThreadUsage::of(task.tid).before(&start.luggage.used));
+    }
+    let thread = Rc::new(Thread {
         tid: task.tid,
         pid: root.pid,
-        mask: Cell::new(mask),
-        alternate: Cell::default(),
+        mask: Cell::new(start.mask),
+        alternate: Cell::new(start.altstack),
+        luggage: Cell::new(start.luggage.clone()),
+        departing: RefCell::default(),
         side: Side::Root(Arc::clone(task)),
-    }));
+    });
+    set_current(Rc::clone(&thread));
     features::trap(true);
-    replace_mask(mask & !FAULT_BITS);
-    let ran = block.run(state);
+    replace_mask(moving::mask_at_start(&start, start.mask & !FAULT_BITS));
+    let ran = block.run(&start.state);
     replace_mask(u64::MAX);
     features::trap(false);
-    signals::leave_signals(root.pid, task.tid, block.context());
     if let Err(error) = ran {
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
+    let Some(left) = thread.departing.take() else {
+        signals::leave_signals(root.pid, task.tid, block.context());
+        return None;
+    };
+    Some(Passage::after(left, block.context()))
 }
 
 /// What the kernel does at the end of a thread, done by us: the robust list, the word to clear, the last one out.

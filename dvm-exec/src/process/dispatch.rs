@@ -10,6 +10,7 @@ use super::execute;
 use super::husk;
 use super::local;
 use super::member;
+use super::moving;
 use super::signals;
 use super::thread::{Side, Thread, current};
 use crate::sys::context::{Context, Verdict};
@@ -48,7 +49,7 @@ pub fn handle_call(context: &Context, frame: Frame) -> Verdict {
         Side::Child(child) => signals::end_call(&child.actions, &thread, context, frame, call),
         Side::Member(_) => member::end_call(&thread, context, frame, call),
     }
-    Verdict::Resume
+    moving::depart(&thread, context, frame).unwrap_or(Verdict::Resume)
 }
 
 fn perform(thread: &Thread, context: &Context, frame: Frame, number: i64, arguments: &[u64; 6]) -> Outcome {

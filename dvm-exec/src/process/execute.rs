@@ -19,7 +19,11 @@ const ROBUST_HEAD_BYTES: u64 = 24;
 /// Executes call `number`; `flag` keeps it from blocking once a signal waits. Returns the kernel's kind of result.
 pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, arguments: &[u64; 6]) -> i64 {
     match calls::classify(number as u64, arguments) {
-        Class::Memory => return root.space.call(number, arguments),
+        Class::Memory => {
+            let value = root.space.call(number, arguments);
+            root.sites.note_call(task.tid, number, arguments, value);
+            return value;
+        }
         Class::Answer(value) => return value,
         Class::Refuse(refusal) => {
             if !refusal.quiet {

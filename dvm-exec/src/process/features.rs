@@ -92,6 +92,11 @@ impl Masking {
     }
 }
 
+/// Whether what a thread's registers are saved as on one of `members` can be restored on the others.
+pub fn save_alike(members: &[Member]) -> bool {
+    members.windows(2).all(|pair| pair[0].cpu.xcr0 == pair[1].cpu.xcr0)
+}
+
 /// Has CPUID trap from now on in the calling thread, which is about to run the program; or no longer.
 pub fn trap(is_program: bool) {
     if SHOWN.get().is_some() {

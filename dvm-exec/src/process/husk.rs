@@ -3,14 +3,17 @@
 //! Owns the job's state at the root and the end of the job. Must not know how a call is executed.
 
 use super::agent::{self, Agent, Opened};
+use super::autoplace::{self, AutoPlace};
 use super::clone;
 use super::features::{self, Masking};
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
+use super::moving::{self, Passage};
 use super::placement::Placement;
 use super::service::Member;
 use super::sigframe::SignalInfo;
 use super::signals::{self, Actions};
+use super::sites::Sites;
 use super::stat::{Figures, Report};
 use super::thread::{Task, Tasks};
 use super::vdso::{self, Table};
@@ -18,7 +21,8 @@ use super::view::Image;
 use super::view::affinity::wished_host;
 use super::view::cpuset::CpuSet;
 use super::view::machine::memory_field;
-use super::{check, descriptors, say, trace, view};
+use super::wire::ThreadStart;
+use super::{check, descriptors, hotpages, preload, say, trace, view};
 use crate::exit::Failure;
 use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
@@ -28,7 +32,7 @@ use dvm_api::local::{JobRequest, ToAgent, ToHusk};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -49,6 +53,10 @@ pub struct Options {
     pub stat_json: Option<PathBuf>,
     /// Measure the kernel's part in the stages of faults, too.
     pub has_stages: bool,
+    /// So many pages that travel most are named at the end; 0: none.
+    pub hot_pages: usize,
+    /// The program gets the allocator that gives each thread pages of its own.
+    pub has_page_allocator: bool,
     /// The agent's socket.
     pub socket: Option<PathBuf>,
     /// No agent: this process only.
@@ -113,6 +121,10 @@ pub struct Root {
     pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
     pub last_exit: AtomicI32,
+    /// What `--place auto` has done.
+    pub autoplace: AutoPlace,
+    /// Who made which memory, for `--hot-pages`.
+    pub sites: Sites,
     /// Husks of the other hosts, once connected.
     pub members: Arc<OnceLock<Vec<Arc<Member>>>>,
     agent: Option<Arc<Agent>>,
@@ -210,24 +222,29 @@ fn start(options: Options) -> Result<Failure, Failure> {
         Some(path) => Program::at(path.clone(), arguments)?,
         None => Program::find(&options.command[0], arguments)?,
     };
+    // The user did not choose a program that another one executes.
+    let has_allocator = options.has_page_allocator && !(options.image.is_some() && program.is_static());
+    let allocator = has_allocator.then(|| preload::allocator(&program)).transpose()?;
     let root = open_job(options, &program)?;
     if let Some(bytes) = memory_bytes(root.hosts.len() as u64) {
         root.space.map().set_promise(bytes);
     }
     let vdso = map_vdso()?;
-    let environment = environment(root.hosts.len(), &root.masking);
+    let environment = environment(root.hosts.len(), &root.masking, allocator.as_deref());
     let state = program.load(&root.space, &environment, vdso, &root.masking)?;
     let image = Image::read(state.registers.rsp);
     root.image.get_or_init(|| image.expect("the loader has just written the program's stack"));
     name_process(&program);
     root.actions.inherit();
-    signals::install(true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
+    signals::install(true, moving::is_wanted()).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
     drop(program);
     let task = Task::new(root.pid, 0, 0);
     root.tasks.add(&task);
     root.figures.count_thread(0);
     let mask = replace_mask(u64::MAX);
-    clone::carry(root, &task, &state, mask);
+    let start = ThreadStart { state, mask, tid: root.pid, pid: root.pid, ..ThreadStart::default() };
+    // The first thread is never asked to leave.
+    clone::carry(root, &task, Passage::new(start));
     clone::bury(root, &task);
     loop {
         call::raw(libc::SYS_pause, &[0; 6]);
@@ -244,16 +261,21 @@ fn memory_bytes(hosts: u64) -> Option<u64> {
 
 /// The program's environment: ours without what is for husks, and on several hosts without spinning, which would pull
 /// pages back and forth. What the user has set stays.
-fn environment(hosts: usize, masking: &Masking) -> Vec<Vec<u8>> {
+fn environment(hosts: usize, masking: &Masking, allocator: Option<&Path>) -> Vec<Vec<u8>> {
     const TUNABLES: &str = "GLIBC_TUNABLES";
     let tunables = masking.tunables(std::env::var(TUNABLES).ok().as_deref());
     const CALM: [(&str, &str); 2] = [("GOMP_SPINCOUNT", "0"), ("OMP_WAIT_POLICY", "passive")];
     let added = CALM.into_iter().filter(|(name, _)| hosts > 1 && std::env::var_os(name).is_none());
-    let is_kept = |name: &std::ffi::OsStr| name != LIMIT_VARIABLE && (name != TUNABLES || tunables.is_none());
+    let others = std::env::var_os(preload::VARIABLE).unwrap_or_default();
+    let preloaded = allocator.map(|path| preload::with(path, others.as_bytes()));
+    let is_kept = |name: &std::ffi::OsStr| {
+        name != LIMIT_VARIABLE && (name != TUNABLES || tunables.is_none()) && (name != preload::VARIABLE || preloaded.is_none())
+    };
     let own = std::env::vars_os().filter(|(name, _)| is_kept(name));
     own.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
         .chain(added.map(|(name, value)| format!("{name}={value}").into_bytes()))
         .chain(tunables.as_ref().map(|value| format!("{TUNABLES}={value}").into_bytes()))
+        .chain(preloaded.clone())
         .collect()
 }
 
@@ -264,6 +286,8 @@ struct Job {
     members: Arc<OnceLock<Vec<Arc<Member>>>>,
     job_key: [u8; 16],
     masking: Masking,
+    /// Whether threads find on each host the register sets that they have on another.
+    is_alike: bool,
 }
 
 fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failure> {
@@ -284,6 +308,8 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         stack_limit: options.stack_limit,
         scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
+        autoplace: AutoPlace::default(),
+        sites: Sites::new(options.hot_pages > 0),
         placed: AtomicU64::new(1),
         is_ending: AtomicBool::new(false),
         is_told: AtomicBool::new(false),
@@ -291,6 +317,7 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
     };
     let root = ROOT.get_or_init(|| root);
     connect(root, &job.job_key)?;
+    watch_placement(root, job.is_alike)?;
     Ok(root)
 }
 
@@ -305,16 +332,22 @@ fn alone() -> Result<Job, Failure> {
         members: Arc::default(),
         job_key: [0; 16],
         masking: Masking::default(),
+        is_alike: true,
     })
 }
 
 fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
     let agent = Agent::connect(&agent::find_socket(options.socket.as_deref())?)?;
-    let request =
-        JobRequest { hosts: options.hosts.clone(), program: program.path.display().to_string(), has_stages: options.has_stages };
+    let request = JobRequest {
+        hosts: options.hosts.clone(),
+        program: program.path.display().to_string(),
+        has_stages: options.has_stages,
+        has_sketch: options.hot_pages > 0 || options.placement == Placement::Auto,
+    };
     let Opened { job, space, device } = agent.open_job(request)?;
     let masking = features::judge(&job.members, options.accepts_unequal)?;
     masking.arm();
+    let is_alike = features::save_alike(&job.members);
     let (view, userfaultfd) = map_view(&space, &device)?;
     agent.hand_over(userfaultfd.as_fd())?;
     // The duplicate must outlive every thread of the program: it is never closed.
@@ -328,7 +361,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         .collect();
     let (agent, members) = (Arc::new(agent), Arc::default());
     let memory = JobMemory::new(view, Arc::clone(&agent), Arc::clone(&members));
-    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key, masking })
+    Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key, masking, is_alike })
 }
 
 /// Listens to the agent and opens the service connections.
@@ -357,6 +390,20 @@ fn connect(root: &'static Root, job_key: &[u8; 16]) -> Result<(), Failure> {
     let members = connected?;
     root.members.get_or_init(|| members);
     Ok(())
+}
+
+/// Starts the thread of `--place auto`, if the job wants it and has hosts to choose from.
+fn watch_placement(root: &'static Root, is_alike: bool) -> Result<(), Failure> {
+    let Some(agent) = root.agent.as_ref().filter(|_| moving::is_wanted() && root.hosts.len() > 1) else { return Ok(()) };
+    if !is_alike {
+        say::line("the processors of the hosts save different registers: --place auto moves no thread");
+        return Ok(());
+    }
+    let agent = Arc::clone(agent);
+    let former = replace_mask(u64::MAX);
+    let spawned = std::thread::Builder::new().name("placement".to_owned()).spawn(move || autoplace::watch(root, &agent));
+    replace_mask(former);
+    spawned.map(drop).map_err(|error| Failure::Internal(format!("cannot start a thread: {error}")))
 }
 
 fn name_process(program: &Program) {
@@ -470,6 +517,12 @@ impl Root {
             {
                 say::line(&format!("cannot write {}: {error}", path.display()));
             }
+        }
+        if self.options.placement == Placement::Auto {
+            say::raw(&self.autoplace.report(self));
+        }
+        if let (Some(agent), 1..) = (&self.agent, self.options.hot_pages) {
+            say::raw(&hotpages::report(self, agent, self.options.hot_pages));
         }
     }
 

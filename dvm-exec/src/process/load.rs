@@ -84,13 +84,21 @@ impl Program {
         Err(Failure::NotRunnable(format!("{}: scripts are nested more than {SCRIPT_DEPTH_MAX} deep", path.display())))
     }
 
+    fn base(&self) -> u64 {
+        if self.executable.is_relocatable() { PROGRAM_BASE.next_multiple_of(self.executable.alignment()) } else { 0 }
+    }
+
+    /// Whether it runs without an interpreter, which would load libraries.
+    pub fn is_static(&self) -> bool {
+        self.executable.plan(self.base()).is_ok_and(|plan| plan.interpreter.is_none())
+    }
+
     /// Loads the program and returns the first thread's state and the program's name for `ps`.
     ///
     /// # Errors
     /// When the interpreter is missing or memory is refused.
     pub fn load(&self, space: &Space, environment: &[Vec<u8>], vdso: u64, masking: &Masking) -> Result<ThreadState, Failure> {
-        let base = if self.executable.is_relocatable() { PROGRAM_BASE.next_multiple_of(self.executable.alignment()) } else { 0 };
-        let plan = self.executable.plan(base).map_err(|error| refuse(&self.path, &error))?;
+        let plan = self.executable.plan(self.base()).map_err(|error| refuse(&self.path, &error))?;
         place(space, &self.file, &self.path, &plan)?;
         let heap = plan.span.end.next_multiple_of(PAGE_BYTES);
         space.map().set_heap(heap, heap + HEAP_BYTES_MAX);

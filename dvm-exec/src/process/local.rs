@@ -3,13 +3,13 @@
 //! Owns those answers, and which clocks are the host's own. Results go through husk memory, because a member's kernel would refuse pages that the member has
 //! not yet been granted. Must not ask the root.
 
-use super::ask::{ResourceUsage, ThreadUsage};
+use super::ask::{self, ResourceUsage, ThreadUsage};
 use super::husk;
 use super::thread::{Side, Thread};
 use super::view::usage::CpuClock;
 use crate::sys::context::Context;
 use crate::sys::user::{self, BadAddress};
-use crate::sys::{call, cpu};
+use crate::sys::{asm, call, cpu};
 
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
@@ -114,8 +114,17 @@ fn sleep(context: &Context, number: i64, arguments: &[u64; 6]) -> Result<i64, Ba
         time = [total.div_euclid(SECOND_NS) as u64, total.rem_euclid(SECOND_NS) as u64];
     }
     let mut left = time;
-    let raw = [clock, flags, time.as_ptr() as u64, left.as_mut_ptr() as u64, 0, 0];
-    let result = call::raw_unless(context.flag(), libc::SYS_clock_nanosleep, &raw);
+    let result = loop {
+        let raw = [clock, flags, time.as_ptr() as u64, left.as_mut_ptr() as u64, 0, 0];
+        let result = call::raw_unless(context.flag(), libc::SYS_clock_nanosleep, &raw);
+        if result != asm::INTERRUPTED {
+            break result;
+        }
+        // No signal of the program broke the sleep off: the thread was asked to move.
+        if !is_absolute {
+            time = left;
+        }
+    };
     if result == -i64::from(libc::EINTR) && !is_absolute && rest != 0 {
         user::write(rest, &pair(left))?;
     }
@@ -142,16 +151,17 @@ fn own_clock(thread: &Thread, clock: u64) -> OwnClock {
     }
 }
 
-/// What the kernel thread had used before it carried this thread of the program.
-fn used_before(thread: &Thread) -> ThreadUsage {
+/// What the kernel thread had used before it carried this thread of the program, less what that used elsewhere.
+pub fn used_before(thread: &Thread) -> ThreadUsage {
     match &thread.side {
-        Side::Root(_) | Side::Child(_) => ThreadUsage::default(),
+        Side::Root(task) => task.used_before(),
+        Side::Child(_) => ThreadUsage::default(),
         Side::Member(link) => link.borrow().used_before(),
     }
 }
 
 fn thread_time(thread: &Thread, arguments: &[u64; 6]) -> Result<i64, BadAddress> {
-    let used = cpu::thread_time_ns().saturating_sub(used_before(thread).cpu_ns);
+    let used = ask::since(cpu::thread_time_ns(), used_before(thread).cpu_ns);
     user::write(arguments[1], &pair([used / 1_000_000_000, used % 1_000_000_000]))?;
     Ok(0)
 }

@@ -10,6 +10,7 @@ use super::connection::{Connection, ConnectionError};
 use super::features;
 use super::interrupted::BrokenCall;
 use super::memberhusk::{Carrier, MemberHusk, member};
+use super::moving;
 use super::say;
 use super::sigframe::{SignalInfo, ThreadState};
 use super::signals::{self, Lasts, deliver};
@@ -38,14 +39,14 @@ pub struct Link {
     kept: VecDeque<SignalOrder>,
     /// More wait at the root.
     is_signalled: bool,
-    /// What the kernel thread had used before this thread of the program.
+    /// What the kernel thread had used before this thread of the program, less what that used elsewhere.
     used_before: ThreadUsage,
     /// The thread's number, if its calls are told to the root's `--strace`.
     traced: Option<i32>,
 }
 
 impl Link {
-    /// What the kernel thread had used before this thread of the program.
+    /// What the kernel thread had used before this thread of the program, less what that used elsewhere.
     pub fn used_before(&self) -> ThreadUsage {
         self.used_before
     }
@@ -96,7 +97,8 @@ pub fn carry(husk: &'static MemberHusk, connection: Connection) {
 }
 
 fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: &ThreadStart) -> Connection {
-    let carrier = Carrier { tid: cpu::thread_id(), before: ThreadUsage::of(cpu::thread_id()) };
+    let number = cpu::thread_id();
+    let carrier = Carrier { tid: number, before: ThreadUsage::of(number).before(&start.luggage.used) };
     let link = Link {
         is_signalled: false,
         connection: Some(connection),
@@ -110,6 +112,8 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
         pid: start.pid,
         mask: Cell::new(start.mask),
         alternate: Cell::new(start.altstack),
+        luggage: Cell::new(start.luggage.clone()),
+        departing: RefCell::default(),
         side: Side::Member(Box::new(RefCell::new(link))),
     });
     set_current(Rc::clone(&thread));
@@ -117,7 +121,7 @@ fn run(husk: &'static MemberHusk, block: &Block, connection: Connection, start: 
     if husk.add_carrier(start.tid, carrier) {
         block.context().raise_flag();
     }
-    replace_mask(!signals::native_member_signals());
+    replace_mask(moving::mask_at_start(start, !signals::native_member_signals()));
     let usual = Scheduling::of(0);
     if let Some(scheduling) = start.scheduling
         && scheduling.apply(0) < 0
@@ -233,6 +237,31 @@ pub fn end_call(thread: &Thread, context: &Context, frame: Frame, call: Option<(
             return;
         }
     }
+}
+
+/// Whether some thread here shall go to another host; takes no lock.
+pub fn may_anybody_move() -> bool {
+    member().may_anybody_move()
+}
+
+/// Whether thread `tid` shall go to another host.
+pub fn shall_move(tid: i32) -> bool {
+    member().shall_move(tid)
+}
+
+/// Sends a thread away that has left its stack; false if signals hold it here.
+pub fn send_departure(link: &mut Link, start: ThreadStart) -> bool {
+    if !link.kept.is_empty() {
+        return false;
+    }
+    let sent = link.connection().sender.send(&Message::Depart(Box::new(start)));
+    member().check(sent);
+    true
+}
+
+/// Ends this husk because it cannot go on.
+pub fn fail(reason: &str) -> ! {
+    member().fail(reason)
 }
 
 struct Guarded;

@@ -14,7 +14,7 @@ use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
 use super::vma::{Found, Protection};
 use super::wire::{Message, Side};
-use super::{ask, barrier, features, member, say};
+use super::{ask, barrier, features, member, moving, say};
 use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, cpu, mapping};
@@ -23,6 +23,7 @@ use dvm_api::socket::SocketError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct MemberHusk {
     /// The root opened the service connection; a thread's first fault may come before this host noticed.
     served: Condvar,
     state: Mutex<State>,
+    /// Whether any thread shall go to another host.
+    leaving: AtomicBool,
 }
 
 #[derive(Default)]
@@ -57,6 +60,8 @@ struct State {
     waiters: VecDeque<mpsc::Sender<Answer>>,
     calls: BTreeMap<u32, (u64, u64)>,
     threads: u32,
+    /// Threads that shall go to another host.
+    leaving: BTreeSet<i32>,
 }
 
 type Answer = (Protection, Found);
@@ -66,7 +71,7 @@ type Answer = (Protection, Found);
 pub struct Carrier {
     /// Its number.
     pub tid: i32,
-    /// What it had used when the thread it carries now began.
+    /// What it had used when the thread it carries now began, less what that thread had used elsewhere.
     pub before: ThreadUsage,
 }
 
@@ -99,10 +104,18 @@ fn start() -> Result<(), Failure> {
     features::judge(&job.members, true)?.arm();
     let (view, userfaultfd) = map_view(&space, &device)?;
     map_vdso()?;
-    signals::install(false).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
+    signals::install(false, true).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
     agent.hand_over(std::os::fd::AsFd::as_fd(&userfaultfd))?;
     drop((space, device));
-    let husk = MemberHusk { job, agent, view, service: Mutex::new(None), served: Condvar::new(), state: Mutex::default() };
+    let husk = MemberHusk {
+        job,
+        agent,
+        view,
+        service: Mutex::new(None),
+        served: Condvar::new(),
+        state: Mutex::default(),
+        leaving: AtomicBool::new(false),
+    };
     let husk = MEMBER.get_or_init(|| husk);
     let error = husk.agent.listen(|packet, descriptors| husk.handle(packet, descriptors));
     match error {
@@ -191,6 +204,7 @@ impl MemberHusk {
                     self.tell(&Message::ProtectDone { tag });
                 }
                 Message::Kick { tid, .. } => self.kick(tid),
+                Message::Move { tid } => self.ask_to_move(tid),
                 Message::Exit { .. } => self.report(),
                 Message::ClockOffset { .. } => {}
                 other => self.fail(&format!("the root sent {other:?}, which is out of place")),
@@ -269,6 +283,25 @@ impl MemberHusk {
         }
     }
 
+    fn ask_to_move(&self, tid: i32) {
+        let mut state = self.lock();
+        let Some(carrier) = state.carriers.get(&tid).copied() else { return };
+        state.leaving.insert(tid);
+        self.leaving.store(true, Ordering::Relaxed);
+        // While the lock is held the carrier cannot end, so its number is still its own.
+        moving::interrupt(carrier.tid);
+    }
+
+    /// Whether some thread shall go to another host; takes no lock.
+    pub fn may_anybody_move(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether thread `tid` shall go to another host.
+    pub fn shall_move(&self, tid: i32) -> bool {
+        self.lock().leaving.contains(&tid)
+    }
+
     fn report(&self) {
         let (calls, threads) = {
             let state = self.lock();
@@ -299,7 +332,10 @@ impl MemberHusk {
         let mut state = self.lock();
         state.carriers.insert(tid, carrier);
         state.threads += 1;
-        state.early_kicks.remove(&tid)
+        let was_interrupted = state.early_kicks.remove(&tid);
+        drop(state);
+        self.tell(&Message::Carrier { tid, carrier: carrier.tid });
+        was_interrupted
     }
 
     /// It has ended. Its number may already name the next thread on another carrier.
@@ -308,6 +344,8 @@ impl MemberHusk {
         if state.carriers.get(&tid).is_some_and(|found| found.tid == carrier) {
             state.carriers.remove(&tid);
         }
+        state.leaving.remove(&tid);
+        self.leaving.store(!state.leaving.is_empty(), Ordering::Relaxed);
     }
 
     /// Counts a call answered by the root.

@@ -17,6 +17,8 @@ pub enum Placement {
     Block(u64),
     /// All at the root.
     Local,
+    /// As round robin, then those that share pages are brought together.
+    Auto,
 }
 
 impl fmt::Display for Placement {
@@ -26,6 +28,7 @@ impl fmt::Display for Placement {
             Self::Fill => f.write_str("fill"),
             Self::Block(count) => write!(f, "block={count}"),
             Self::Local => f.write_str("local"),
+            Self::Auto => f.write_str("auto"),
         }
     }
 }
@@ -38,9 +41,10 @@ impl FromStr for Placement {
             "rr" => Ok(Self::RoundRobin),
             "fill" => Ok(Self::Fill),
             "local" => Ok(Self::Local),
+            "auto" => Ok(Self::Auto),
             _ => match text.strip_prefix("block=").map(str::parse) {
                 Some(Ok(count)) if count > 0 => Ok(Self::Block(count)),
-                _ => Err(format!("{text:?} is no placement: use rr, fill, block=N (N from 1) or local")),
+                _ => Err(format!("{text:?} is no placement: use rr, fill, block=N (N from 1), local or auto")),
             },
         }
     }
@@ -54,7 +58,7 @@ impl Placement {
         let hosts = living.len() as u64;
         match self {
             Self::Local => 0,
-            Self::RoundRobin => {
+            Self::RoundRobin | Self::Auto => {
                 let first = (number % hosts) as usize;
                 let order = (0..living.len()).map(|step| (first + step) % living.len());
                 order.into_iter().find(|host| living[*host] < room[*host]).unwrap_or(first)
@@ -89,7 +93,7 @@ mod tests {
         assert_eq!("block=4".parse(), Ok(Placement::Block(4)));
         assert!("block=0".parse::<Placement>().is_err());
         assert!("spread".parse::<Placement>().is_err());
-        for word in ["rr", "fill", "local", "block=7"] {
+        for word in ["rr", "fill", "local", "auto", "block=7"] {
             assert_eq!(word.parse::<Placement>().map(|placement| placement.to_string()).as_deref(), Ok(word));
         }
     }

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 pub const GRANT_TAG: u64 = 0;
 /// Idle connections kept per host.
 const POOL_MAX: usize = 256;
+/// Kernel threads remembered per host.
+const CARRIERS_MAX: usize = 16_384;
 /// How long the end of a job waits for a host's figures.
 const FIGURES_WAIT: Duration = Duration::from_millis(1500);
 /// How long a call of the program waits for what members tell of their hosts.
@@ -46,6 +48,8 @@ struct State {
     questions: BTreeMap<u64, mpsc::Sender<Vec<u8>>>,
     granted: Granted,
     figures: Option<MemberFigures>,
+    /// Thread of the program that ran last on each kernel thread there.
+    threads: BTreeMap<i32, i32>,
     is_lost: bool,
 }
 
@@ -179,6 +183,13 @@ impl Member {
                 self.lock().figures = Some(MemberFigures { user_ns, system_ns, calls });
                 self.reported.notify_all();
             }
+            Message::Carrier { tid, carrier } => {
+                let threads = &mut self.lock().threads;
+                if threads.len() >= CARRIERS_MAX {
+                    threads.clear();
+                }
+                threads.insert(carrier, tid);
+            }
             Message::Exit { status } => self.lose(&format!("its husk ended with status {status}")),
             other => self.lose(&format!("its husk sent {other:?}, which is out of place")),
         }
@@ -232,6 +243,16 @@ impl Member {
     /// Interrupts thread `tid` there.
     pub fn kick(&self, tid: i32, signal: Option<SignalOrder>) {
         self.send(&Message::Kick { tid, signal });
+    }
+
+    /// Has thread `tid` there leave for another host.
+    pub fn ask_to_move(&self, tid: i32) {
+        self.send(&Message::Move { tid });
+    }
+
+    /// The thread of the program that ran last on kernel thread `carrier` there.
+    pub fn thread_of(&self, carrier: i32) -> Option<i32> {
+        self.lock().threads.get(&carrier).copied()
     }
 
     /// A connection to run a thread over.

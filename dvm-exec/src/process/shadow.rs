@@ -7,8 +7,9 @@ use super::clone::{self, CloneRequest};
 use super::connection::{Connection, ConnectionError};
 use super::execute::execute;
 use super::husk::Root;
+use super::moving::Passage;
 use super::service::{self, Member};
-use super::sigframe::{AltStack, SignalInfo, ThreadState};
+use super::sigframe::{SignalInfo, ThreadState};
 use super::signals::{self, ALL_BLOCKED};
 use super::thread::Task;
 use super::trace;
@@ -26,16 +27,16 @@ struct Shadow<'a> {
     connection: Connection,
 }
 
-/// Starts the thread on its host and serves its calls until it ends.
-pub fn serve(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u64) {
-    let Some(member) = service::of_host(root, task.host) else {
-        root.fail(&format!("thread {} was placed on host {}, which does not exist", task.tid, task.host));
+/// Starts the thread on its host and serves its calls until it ends, or leaves: then it gives what the thread goes on with.
+pub fn serve(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<Passage> {
+    let Some(member) = service::of_host(root, task.host()) else {
+        root.fail(&format!("thread {} was placed on host {}, which does not exist", task.tid, task.host()));
     };
     let connection = match member.connection() {
         Ok(connection) => connection,
         Err(reason) => {
             root.lose_husk(&member.name, &reason);
-            return;
+            return None;
         }
     };
     let block = match Block::install(false) {
@@ -43,29 +44,33 @@ pub fn serve(root: &'static Root, task: &Arc<Task>, state: &ThreadState, mask: u
         Err(error) => root.fail(&format!("alternate stack for thread {}: {error}", task.tid)),
     };
     let mut shadow = Shadow { root, task, member, block, connection };
-    replace_mask(mask & !FAULT_BITS);
-    let served = shadow.run(state, mask);
+    let start = passage.unpack(shadow.block.context());
+    replace_mask(start.mask & !FAULT_BITS);
+    let served = shadow.run(start);
     replace_mask(u64::MAX);
-    signals::leave_signals(root.pid, task.tid, shadow.block.context());
-    match served {
-        Ok(()) => member.give_back(shadow.connection),
-        Err(error) => root.lose_husk(&member.name, &format!("connection of thread {}: {error}", task.tid)),
-    }
+    let Shadow { block, connection, .. } = shadow;
+    let left = match served {
+        Ok(left) => {
+            member.give_back(connection);
+            left
+        }
+        Err(error) => {
+            root.lose_husk(&member.name, &format!("connection of thread {}: {error}", task.tid));
+            None
+        }
+    };
+    let Some(left) = left else {
+        signals::leave_signals(root.pid, task.tid, block.context());
+        return None;
+    };
+    Some(Passage::after(left, block.context()))
 }
 
 impl Shadow<'_> {
-    fn run(&mut self, state: &ThreadState, mask: u64) -> Result<(), ConnectionError> {
-        let start = ThreadStart {
-            state: *state,
-            mask,
-            tid: self.task.tid,
-            pid: self.root.pid,
-            clear_tid: 0,
-            altstack: AltStack::default(),
-            is_traced: trace::is_on(),
-            scheduling: Some(Scheduling::of(self.task.tid)).filter(|own| *own != self.root.scheduling),
-        };
-        self.connection.sender.send(&Message::Start(Box::new(start)))?;
+    fn run(&mut self, mut start: Box<ThreadStart>) -> Result<Option<Box<ThreadStart>>, ConnectionError> {
+        start.is_traced = trace::is_on();
+        start.scheduling = Some(Scheduling::of(self.task.tid)).filter(|own| *own != self.root.scheduling);
+        self.connection.sender.send(&Message::Start(start))?;
         loop {
             let message = match self.connection.receiver.receive(Some(self.block.context().arrival())) {
                 Err(ConnectionError::Interrupted) => {
@@ -83,8 +88,9 @@ impl Shadow<'_> {
                 Message::MapQuery { address } => self.look_up(address),
                 Message::ExitThread { status } => {
                     self.root.note_exit(status);
-                    return Ok(());
+                    return Ok(None);
                 }
+                Message::Depart(start) => return Ok(Some(start)),
                 other => self.root.fail(&format!("host {} sent {other:?}, which is out of place", self.member.name)),
             };
             self.connection.sender.send(&answer)?;

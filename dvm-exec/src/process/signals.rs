@@ -7,6 +7,7 @@ use super::features;
 use super::husk::{self, Root};
 use super::interrupted::BrokenCall;
 use super::member;
+use super::moving;
 use super::say;
 use super::sigframe::{self, Action, Delivery, FaultWords, SignalInfo, UCONTEXT_BYTES};
 use super::thread::{Side, Thread, current};
@@ -54,6 +55,11 @@ pub fn is_fault(signal: i32) -> bool {
     matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP)
 }
 
+/// Whether the husk catches `signal` whatever the program wants done with it.
+fn is_always_caught(signal: i32) -> bool {
+    is_fault(signal) || (signal == moving::MOVE && moving::is_wanted())
+}
+
 /// Whether the kernel writes a core file when `signal` ends a process.
 pub fn dumps_core(signal: i32) -> bool {
     is_fault(signal) || matches!(signal, libc::SIGABRT | libc::SIGQUIT | libc::SIGSYS | libc::SIGXCPU | libc::SIGXFSZ)
@@ -97,7 +103,7 @@ impl Actions {
     pub fn ignored_but_caught(&self) -> impl Iterator<Item = i32> {
         let table = *self.lock();
         (1..SIGNALS as i32)
-            .filter(|signal| is_fault(*signal) || *signal == libc::SIGSYS)
+            .filter(|signal| is_always_caught(*signal) || *signal == libc::SIGSYS)
             .filter(move |signal| table[*signal as usize].handler == 1)
     }
 
@@ -159,7 +165,7 @@ impl Actions {
 fn set_native(signal: i32, action: &Action) -> Result<(), std::io::Error> {
     let disposition = match action.handler {
         _ if signal == libc::SIGSYS => return Ok(()),
-        _ if is_fault(signal) => Disposition::Catch,
+        _ if is_always_caught(signal) => Disposition::Catch,
         0 => Disposition::Default,
         1 => Disposition::Ignore,
         _ => Disposition::Catch,
@@ -171,6 +177,9 @@ fn set_native(signal: i32, action: &Action) -> Result<(), std::io::Error> {
 pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: Frame) -> Verdict {
     if is_fault(signal) && info.code() > 0 {
         return handle_fault(context, info, frame);
+    }
+    if moving::is_wish(signal, info.code()) {
+        return handle_wish(context, frame);
     }
     if signal == libc::SIGSYS {
         // Its entry keeps nothing off.
@@ -227,7 +236,22 @@ pub fn handle_signal(context: &Context, signal: i32, info: &SignalInfo, frame: F
     }
 }
 
+/// The thread shall go to another host; out of a call it goes at the call's end.
+fn handle_wish(context: &Context, frame: Frame) -> Verdict {
+    if context.phase(&frame) == Phase::Husk {
+        if let Some(landing) = asm::wish_landing(frame.rip(), frame.get(Register::Rax)) {
+            frame.set(Register::Rip, landing);
+        }
+        return Verdict::Resume;
+    }
+    let (Some(thread), resumed) = (current(), context.resumed_frame(frame)) else { return Verdict::Resume };
+    moving::depart(&thread, context, resumed).unwrap_or(Verdict::Resume)
+}
+
 fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
+    if context.phase(&frame) == Phase::Program && current().is_some_and(|thread| moving::arrive(&thread, context, frame)) {
+        return Verdict::Resume;
+    }
     // A trapped CPUID is a general protection fault, which comes without an address.
     let is_protection = info.signal() == libc::SIGSEGV && info.code() == SI_KERNEL;
     if is_protection && features::answer(frame, context.phase(&frame) == Phase::Program) {
@@ -514,7 +538,7 @@ fn deliver_queued(actions: &Actions, thread: &Thread, context: &Context, frame: 
 
 /// The signals that reach a thread natively on a member: kicks and its own faults.
 pub fn native_member_signals() -> u64 {
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK]
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK, moving::MOVE]
         .into_iter()
         .fold(0, |mask, signal| mask | bit(signal))
 }
@@ -523,10 +547,13 @@ pub fn native_member_signals() -> u64 {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn install(is_root: bool) -> Result<(), std::io::Error> {
+pub fn install(is_root: bool, may_move: bool) -> Result<(), std::io::Error> {
     set_disposition(libc::SIGSYS, Disposition::Dispatch)?;
     set_disposition(libc::SIGSEGV, Disposition::Catch)?;
     set_disposition(libc::SIGBUS, Disposition::Catch)?;
+    if may_move {
+        set_disposition(moving::MOVE, Disposition::Catch)?;
+    }
     for signal in [libc::SIGFPE, libc::SIGILL, libc::SIGTRAP] {
         set_disposition(signal, Disposition::Catch)?;
     }

@@ -271,6 +271,14 @@ pub fn call_landing(rip: u64, rcx: u64) -> Option<u64> {
     is_between(rip, dvm_call_unless_begin, dvm_call_unless_end).then_some(dvm_call_unless_abort as *const () as u64)
 }
 
+/// Where to go on if a signal that is none of the program's came at `rip` with `rax`, and an interruptible call came back for it
+/// with the kernel's EINTR: then it is as if SA_RESTART repeated it.
+#[must_use]
+pub fn wish_landing(rip: u64, rax: u64) -> Option<u64> {
+    let is_broken = rip == dvm_call_unless_end as *const () as u64 && rax as i64 == -i64::from(libc::EINTR);
+    is_broken.then_some(dvm_call_unless_interrupted as *const () as u64)
+}
+
 /// Whether `rip` stands in the way into the program or in the first instructions of the SIGSYS handler, where the
 /// context's phase is not yet true.
 #[must_use]

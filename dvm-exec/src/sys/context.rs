@@ -99,6 +99,12 @@ impl Context {
         nested
     }
 
+    /// The thread is in the husk on behalf of the program, as in a call, which will be resumed from `frame`.
+    pub fn hold(&self, frame: Frame) {
+        self.frame.store(frame.address(), Ordering::SeqCst);
+        self.phase.store(1, Ordering::SeqCst);
+    }
+
     /// Marks that everything about the current call is decided; true if a signal was queued meanwhile and the end of
     /// the call must be looked at again.
     pub fn is_signalled_on_exit(&self) -> bool {

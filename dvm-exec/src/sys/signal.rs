@@ -62,6 +62,11 @@ impl Frame {
         Self(address)
     }
 
+    /// Where it is.
+    pub(super) fn address(self) -> u64 {
+        self.0
+    }
+
     fn read(self, offset: u64) -> u64 {
         // SAFETY: the kernel wrote a complete ucontext at this address and it stays until the handler returns; Frames
         // are made by the signal entries only and do not outlive them.

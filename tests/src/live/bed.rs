@@ -44,7 +44,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 16] = [
+const SOURCES: [Source; 17] = [
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
@@ -57,6 +57,7 @@ const SOURCES: [Source; 16] = [
     source!("memory", "memory.c", "gcc" "-O2" "-pthread"),
     source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
     source!("tcx", "tcx.c", "gcc" "-O2"),
+    source!("pairs", "pairs.c", "gcc" "-O2" "-pthread"),
     source!("readers", "readers.c", "gcc" "-O2" "-pthread"),
     source!("history", "history.c", "gcc" "-O2" "-pthread"),
     source!("view", "view.c", "gcc" "-O2" "-pthread"),

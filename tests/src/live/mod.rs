@@ -21,6 +21,7 @@ pub mod litmus;
 pub mod memory;
 pub mod memory_limit;
 pub mod memory_model;
+pub mod place;
 pub mod process;
 pub mod programs;
 pub mod refusals;
@@ -51,6 +52,7 @@ pub fn cases() -> Vec<Case> {
         fastpath::cases(),
         memory_limit::cases(),
         links::cases(),
+        place::cases(),
         view::cases(),
         process::cases(),
         signals::cases(),

@@ -21,6 +21,8 @@ const READY_DEADLINE: Duration = Duration::from_secs(20);
 /// How long one answer may take.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 const READY_POLL: Duration = Duration::from_millis(50);
+/// The library of `dvm-exec --page-allocator`, beside it.
+const ALLOCATOR: &str = "libdvm_alloc.so";
 const LOG_LINES: usize = 15;
 
 /// The two programs of a cluster.
@@ -49,6 +51,12 @@ impl Binaries {
             }
             fs::copy(from, to).map_err(on("install", to))?;
             fs::set_permissions(to, fs::Permissions::from_mode(0o755)).map_err(on("open to all", to))?;
+        }
+        let [from, to] = [&self.exec, &installed.exec].map(|exec| exec.with_file_name(ALLOCATOR));
+        // Only jobs with --page-allocator need it.
+        if from.exists() {
+            fs::copy(&from, &to).map_err(on("install", &to))?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).map_err(on("open to all", &to))?;
         }
         Ok(installed)
     }

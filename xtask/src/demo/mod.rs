@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         None => {
             say("building dvm-agent and dvm-exec");
             ebpf::provide()?;
-            cargo::build(&["dvm-agent", "dvm-exec"])?
+            cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?
         }
     };
     let binaries = Binaries::in_directory(&directory);

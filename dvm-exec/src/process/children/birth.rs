@@ -27,7 +27,7 @@ use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
 use dvm_api::socket;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Error;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
@@ -141,7 +141,7 @@ impl Birth {
         let (ours, theirs) = process::packet_pair()?;
         let (ours, theirs) = (descriptors::hide(ours)?, descriptors::hide(theirs)?);
         let actions = self.root.actions.copy();
-        let frozen = (self.root.space.freeze(), descriptors::freeze(), say::freeze());
+        let frozen = (self.root.space.freeze(), self.root.sites.freeze(), descriptors::freeze(), say::freeze());
         let forked = process::fork();
         drop(frozen);
         match forked {
@@ -186,7 +186,15 @@ impl Birth {
             child.actions.drop_handlers();
         }
         let side = Side::Child(Rc::new(child));
-        let thread = Rc::new(Thread { tid: pid, pid, mask: Cell::new(self.mask), alternate: Cell::default(), side });
+        let thread = Rc::new(Thread {
+            tid: pid,
+            pid,
+            mask: Cell::new(self.mask),
+            alternate: Cell::default(),
+            luggage: Cell::default(),
+            departing: RefCell::default(),
+            side,
+        });
         set_current(Rc::clone(&thread));
         kept.thread = Some(thread);
         match Block::install(true) {

@@ -13,7 +13,7 @@ use super::child::Child;
 use crate::process::husk::{Options, Root, raised_files_limit};
 use crate::process::signals::Actions;
 use crate::process::view::is_own_executable;
-use crate::process::{agent, load};
+use crate::process::{agent, load, preload};
 use crate::sys::signal::{Disposition, set_disposition};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
@@ -49,7 +49,8 @@ pub fn program(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
     root.leave_job();
     let _handed_on = HandedOn::new(root, &root.actions);
     let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr() as u64).chain([0]).collect::<Vec<_>>();
-    let (arguments, environment) = (pointers(&anew), pointers(&texts.environment));
+    let environment = if root.options.has_page_allocator { preload::without(texts.environment) } else { texts.environment };
+    let (arguments, environment) = (pointers(&anew), pointers(&environment));
     let path = c"/proc/self/exe".as_ptr() as u64;
     let result = call::raw(libc::SYS_execve, &[path, arguments.as_ptr() as u64, environment.as_ptr() as u64, 0, 0, 0]);
     crate::process::say::line(&format!("cannot start the next program: error {}", -result));
@@ -201,10 +202,14 @@ fn anew(options: &Options, path: PathBuf, arguments: Vec<CString>) -> Option<Vec
     if !options.is_local_test && !options.is_check {
         add("socket", agent::find_socket(options.socket.as_deref()).ok()?.as_os_str());
     }
+    if options.hot_pages > 0 {
+        add("hot-pages", options.hot_pages.to_string().as_ref());
+    }
     add("image", path.as_os_str());
     let switches = [
         (options.stat, "--stat"),
         (options.has_stages, "--stages"),
+        (options.has_page_allocator, "--page-allocator"),
         (options.accepts_unequal, "--unequal-cpus"),
         (options.is_check, "--check"),
         (options.has_strace, "--strace"),
@@ -234,6 +239,8 @@ mod tests {
             stat: true,
             stat_json: None,
             has_stages: false,
+            hot_pages: 5,
+            has_page_allocator: true,
             socket: Some("/run/dvm/a.sock".into()),
             is_local_test: false,
             is_check: false,
@@ -254,7 +261,8 @@ mod tests {
             words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
         let options = ["dvm-exec", "--hosts=a,b", "--place=block=2", "--threads-per-host=3", "--socket=/run/dvm/a.sock"];
-        let expected = |rest: &[&'static str]| [&options, ["--image=/bin/x", "--stat", "--"].as_slice(), rest].concat();
+        let rest_of_options = ["--hot-pages=5", "--image=/bin/x", "--stat", "--page-allocator", "--"];
+        let expected = |rest: &[&'static str]| [&options, rest_of_options.as_slice(), rest].concat();
         assert_eq!(words(&["-y", "--stat"]), expected(&["-y", "--stat"]));
         assert_eq!(words(&[]), expected(&[""]));
     }

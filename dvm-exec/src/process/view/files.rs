@@ -189,7 +189,7 @@ fn facts(root: &'static Root, tid: Option<i32>) -> Facts {
     let (mut ticks, mut processor) = ((user, system), 0);
     if let Some(thread) = tid.and_then(|tid| usage::of_thread(root, tid)) {
         ticks = (thread.user_ticks, thread.system_ticks);
-        let first = task.as_ref().map_or(0, |task| super::affinity::range_of(&super::processors(root), task.host).start);
+        let first = task.as_ref().map_or(0, |task| super::affinity::range_of(&super::processors(root), task.host()).start);
         processor = thread.processor + u64::from(first);
     }
     Facts {

@@ -17,7 +17,7 @@ pub(super) fn answer(root: &Root, task: &Task, number: i64, arguments: &[u64; 6]
         _ => arguments[0] as i32,
     };
     let tid = if tid == 0 { task.tid } else { tid };
-    let host = root.tasks.find(tid)?.host;
+    let host = root.tasks.find(tid)?.host();
     let member = service::of_host(root, host)?;
     let result = call::raw(number, arguments);
     if result < 0 {

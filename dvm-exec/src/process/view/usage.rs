@@ -51,7 +51,9 @@ pub fn of_all(root: &Root) -> Usage {
 /// What a thread of the program has used on the host where it runs; `None` for no thread of the program.
 pub fn of_thread(root: &Root, tid: i32) -> Option<ThreadUsage> {
     let task = root.tasks.find(tid)?;
-    let Some(member) = service::of_host(root, task.host) else { return Some(ThreadUsage::of(tid)) };
+    let Some(member) = service::of_host(root, task.host()) else {
+        return Some(ThreadUsage::of(tid).since(&task.used_before()));
+    };
     let told = service::ask(std::slice::from_ref(member), Question::Thread(tid));
     Some(ThreadUsage::from_bytes(told.first().map_or(&[], Vec::as_slice)))
 }

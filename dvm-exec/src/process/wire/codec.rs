@@ -2,11 +2,13 @@
 //!
 //! Owns the layout. Must not know keys, tags or lengths of frames.
 
+use super::super::ask::ThreadUsage;
+use super::super::moving::Luggage;
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
 use super::super::vma::{Found, Protection};
 use super::{
-    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room, SignalOrder, TOLD_BYTES_MAX,
-    TRACE_BYTES_MAX, ThreadStart, WireError,
+    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room,
+    SignalOrder, TOLD_BYTES_MAX, TRACE_BYTES_MAX, ThreadStart, WireError,
 };
 use crate::sys::cpu::Scheduling;
 
@@ -35,6 +37,9 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
             }
             &mut writer
         }
+        Message::Move { tid } => writer.kind(41).u32(*tid as u32),
+        Message::Depart(start) => writer.kind(42).start(start),
+        Message::Carrier { tid, carrier } => writer.kind(40).u32(*tid as u32).u32(*carrier as u32),
         Message::Ask { tag, question } => writer.kind(32).u64(*tag).question(*question),
         Message::Told { tag, answer } => writer.kind(33).u64(*tag).u32(answer.len() as u32).bytes(answer),
         Message::Traced { line } => writer.kind(34).u32(line.len() as u32).bytes(line),
@@ -67,6 +72,9 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         13 => Message::Exit { status: reader.u32()? as i32 },
         14 => Message::ClockOffset { correction_ns: reader.u64()? as i64 },
         15 => reader.figures()?,
+        41 => Message::Move { tid: reader.u32()? as i32 },
+        42 => Message::Depart(Box::new(reader.start()?)),
+        40 => Message::Carrier { tid: reader.u32()? as i32, carrier: reader.u32()? as i32 },
         16 => Message::Barrier { tag: reader.u64()? },
         32 => Message::Ask { tag: reader.u64()?, question: reader.question()? },
         33 => Message::Told { tag: reader.u64()?, answer: reader.list(TOLD_BYTES_MAX)? },
@@ -145,7 +153,14 @@ impl Writer<'_> {
         match start.scheduling {
             Some(scheduling) => self.kind(1).scheduling(scheduling),
             None => self.kind(0),
-        }
+        };
+        self.luggage(&start.luggage)
+    }
+
+    fn luggage(&mut self, luggage: &Luggage) -> &mut Self {
+        let ThreadUsage { cpu_ns, user_ticks, system_ticks, processor } = luggage.used;
+        self.bytes(&luggage.registers.to_bytes()).u32(luggage.floating.len() as u32).bytes(&luggage.floating);
+        self.u64(cpu_ns).u64(user_ticks).u64(system_ticks).u64(processor)
     }
 
     fn scheduling(&mut self, scheduling: Scheduling) -> &mut Self {
@@ -285,7 +300,15 @@ impl<'a> Reader<'a> {
             altstack: AltStack { address: self.u64()?, flags: self.u32()?, bytes: self.u64()? },
             is_traced: self.flag()?,
             scheduling: if self.flag()? { Some(self.scheduling()?) } else { None },
+            luggage: self.luggage()?,
         })
+    }
+
+    fn luggage(&mut self) -> Result<Luggage, WireError> {
+        let registers = Registers::from_bytes(&self.array()?);
+        let floating = self.list(FLOATING_BYTES_MAX)?;
+        let (cpu_ns, user_ticks, system_ticks, processor) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
+        Ok(Luggage { registers, floating, used: ThreadUsage { cpu_ns, user_ticks, system_ticks, processor } })
     }
 
     fn question(&mut self) -> Result<Question, WireError> {

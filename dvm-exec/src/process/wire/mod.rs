@@ -16,6 +16,7 @@ mod codec;
 #[cfg(test)]
 mod tests;
 
+use super::moving::Luggage;
 use super::sigframe::{Action, AltStack, SignalInfo, ThreadState};
 use super::vma::{Found, Protection};
 use crate::sys::cpu::Scheduling;
@@ -30,6 +31,8 @@ pub const LENGTH_BYTES: usize = 4;
 pub const TAG_BYTES: usize = 8;
 /// Buffers one call may carry.
 pub const BUFFERS_MAX: usize = 6;
+/// Bytes of a floating-point state.
+pub const FLOATING_BYTES_MAX: usize = 16 * 1024;
 /// Longest line about a traced call.
 pub const TRACE_BYTES_MAX: usize = 1024;
 /// Longest answer to a question about a host.
@@ -121,6 +124,8 @@ pub struct ThreadStart {
     pub is_traced: bool,
     /// How it is scheduled, if otherwise than the program was at its start.
     pub scheduling: Option<Scheduling>,
+    /// What it brings along, if it was on another host before.
+    pub luggage: Luggage,
 }
 
 /// What the root asks a member's husk about its host.
@@ -218,6 +223,20 @@ pub enum Message {
     ClockOffset {
         /// Nanoseconds to add.
         correction_ns: i64,
+    },
+    /// Root, service: this thread shall go to another host, when it comes out of its call or its code.
+    Move {
+        /// Thread id, as the program sees it.
+        tid: i32,
+    },
+    /// Member, thread: the thread has left its stack and goes on elsewhere. No answer.
+    Depart(Box<ThreadStart>),
+    /// Member, service: a thread of the program runs on this kernel thread from now on.
+    Carrier {
+        /// Thread id, as the program sees it.
+        tid: i32,
+        /// Kernel thread there.
+        carrier: i32,
     },
     /// Root, service: make the program's threads there pass a memory barrier. Answered by ProtectDone.
     Barrier {

@@ -2,6 +2,8 @@
 //!
 //! Owns the strategies for messages. Must not use sockets.
 
+use super::super::ask::ThreadUsage;
+use super::super::moving::Luggage;
 use super::super::sigframe::{Action, Registers};
 use super::*;
 use proptest::collection::vec;
@@ -153,22 +155,30 @@ fn question() -> impl Strategy<Value = Question> {
 fn message() -> impl Strategy<Value = Message> {
     let range = || (0u64..u64::MAX, 1u64..).prop_map(|(start, bytes)| start..start.saturating_add(bytes));
     let rights = || (0u64..8).prop_map(Protection::from_bits);
-    let start = (state(), any::<[u64; 5]>(), any::<[i32; 2]>(), any::<u32>()).prop_map(|(state, words, ids, flags)| {
-        let altstack = AltStack { address: words[2], flags, bytes: words[3] };
-        let [tid, pid] = ids;
-        Message::Start(Box::new(ThreadStart {
-            state: *state,
-            mask: words[0],
-            tid,
-            pid,
-            clear_tid: words[1],
-            altstack,
-            is_traced: flags & 1 == 1,
-            scheduling: (flags & 2 == 2).then_some(Scheduling { policy: tid, priority: pid, nice: 3 }),
-        }))
-    });
+    let start = || {
+        (state(), any::<[u64; 5]>(), any::<[i32; 2]>(), any::<u32>()).prop_map(|(state, words, ids, flags)| {
+            let altstack = AltStack { address: words[2], flags, bytes: words[3] };
+            let [tid, pid] = ids;
+            Box::new(ThreadStart {
+                state: *state,
+                mask: words[0],
+                tid,
+                pid,
+                clear_tid: words[1],
+                altstack,
+                luggage: Luggage {
+                    registers: Registers { rax: words[4], ..Registers::default() },
+                    floating: std::vec![7; flags as usize % 99],
+                    used: ThreadUsage { cpu_ns: words[0], user_ticks: words[1], system_ticks: words[2], processor: words[3] },
+                },
+                is_traced: flags & 1 == 1,
+                scheduling: (flags & 2 == 2).then_some(Scheduling { policy: tid, priority: pid, nice: 3 }),
+            })
+        })
+    };
     prop_oneof![
-        start,
+        start().prop_map(Message::Start),
+        start().prop_map(Message::Depart),
         call().prop_map(Message::Call),
         (call(), state(), any::<u64>()).prop_map(|(call, state, mask)| Message::Clone { call, state, mask }),
         (any::<i64>(), buffers(), signal(), any::<bool>())
@@ -185,6 +195,8 @@ fn message() -> impl Strategy<Value = Message> {
         (range(), rights(), found()).prop_map(|(range, protection, found)| Message::MapAnswer { range, protection, found }),
         (any::<u64>(), range(), rights()).prop_map(|(tag, range, protection)| Message::Protect { tag, range, protection }),
         any::<u64>().prop_map(|tag| Message::ProtectDone { tag }),
+        any::<i32>().prop_map(|tid| Message::Move { tid }),
+        any::<[i32; 2]>().prop_map(|[tid, carrier]| Message::Carrier { tid, carrier }),
         (any::<i32>(), signal()).prop_map(|(tid, signal)| Message::Kick { tid, signal }),
         any::<i32>().prop_map(|status| Message::Exit { status }),
         any::<i64>().prop_map(|correction_ns| Message::ClockOffset { correction_ns }),

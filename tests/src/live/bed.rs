@@ -188,6 +188,16 @@ impl Workshop {
         self.directory.join(format!("job-{}", self.jobs))
     }
 
+    /// Where a native run of that name starts, made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn native_directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.join(format!("native-in-{name}"));
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
     /// Standard output of the job's program run here without `dvm-exec`; run once, then remembered.
     ///
     /// # Errors
@@ -199,7 +209,7 @@ impl Workshop {
         let path = self.directory.join(format!("native-{name}"));
         let mut command = Command::new(&job.program);
         command.args(&job.arguments).envs(job.environment.iter().map(|(name, value)| (name, value)));
-        command.env("HOME", &self.directory).env("LC_ALL", "C").current_dir(&self.directory);
+        command.env("HOME", &self.directory).env("LC_ALL", "C").current_dir(self.native_directory(name)?);
         command.stdin(match &job.stdin {
             Some(path) => Stdio::from(fs::File::open(path)?),
             None => Stdio::null(),

@@ -1,0 +1,98 @@
+//! Unmodified programs over two and three hosts, their output equal to a native run's.
+//!
+//! Owns what a program of the list is, and its cases; the list itself is in one file a kind. Must not know how a job is watched.
+
+mod compressors;
+mod media;
+mod own;
+mod small;
+
+use super::bed::{Bed, same_bytes, shortened};
+use super::case::{Case, Need};
+use anyhow::{Context, Result};
+use dvm_hosts::Job;
+use std::fs;
+use std::path::Path;
+
+/// A program that writes its result to standard output.
+struct Program {
+    /// Name of the case, and of the program unless `command` says otherwise.
+    name: &'static str,
+    command: Option<&'static str>,
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+    /// Mebibytes of the sample it reads from standard input; 0: none.
+    input_mebibytes: usize,
+    needs: &'static [Need],
+    /// Puts files into the directory it starts in.
+    prepare: fn(&mut Bed<'_>, &Path) -> Result<()>,
+    /// Takes out of its output what differs between two native runs, such as dates.
+    normalise: fn(&Path) -> Result<()>,
+    /// Longest run, in seconds.
+    seconds: u64,
+}
+
+const GCC: Need = Need::Program("gcc");
+
+/// A program that needs nothing.
+const PLAIN: Program = Program {
+    name: "",
+    command: None,
+    arguments: &[],
+    environment: &[],
+    input_mebibytes: 0,
+    needs: &[],
+    prepare: |_, _| Ok(()),
+    normalise: |_| Ok(()),
+    seconds: 90,
+};
+
+const LISTS: [&[Program]; 3] = [compressors::PROGRAMS, media::PROGRAMS, own::PROGRAMS];
+
+/// Each program on two and on three hosts, and what programs rely on beside their output.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for hosts in [2, 3] {
+        for program in LISTS.into_iter().flatten() {
+            let name = format!("program-{}-{hosts}", program.name);
+            cases.push(Case::new(name, hosts, move |bed| run(bed, program)).needs(program.needs).within_seconds(program.seconds));
+        }
+    }
+    cases.push(Case::new("status-and-stdio", 2, small::status_and_stdio));
+    cases.push(Case::new("sparse-touch", 2, small::sparse_touch).needs(&[GCC]));
+    cases
+}
+
+/// A job of one of the list, for the cases that need a well-known program.
+///
+/// # Errors
+/// No such program, or its files cannot be made.
+pub fn job(bed: &mut Bed<'_>, name: &str) -> Result<Job> {
+    let program =
+        LISTS.into_iter().flatten().find(|program| program.name == name).with_context(|| format!("no program {name}"))?;
+    job_of(bed, program)
+}
+
+fn job_of(bed: &mut Bed<'_>, program: &Program) -> Result<Job> {
+    let mut job = bed.job(program.command.unwrap_or(program.name), program.arguments)?;
+    job.environment = program.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    if program.input_mebibytes > 0 {
+        job.stdin = Some(bed.workshop.sample(program.input_mebibytes)?);
+    }
+    fs::create_dir_all(&job.directory)?;
+    (program.prepare)(bed, &job.directory)?;
+    Ok(job)
+}
+
+fn run(bed: &mut Bed<'_>, program: &Program) -> Result<String> {
+    let job = job_of(bed, program)?.options(["--place", "rr"]);
+    let native = bed.workshop.native_directory(program.name)?;
+    (program.prepare)(bed, &native)?;
+    let expected = bed.workshop.native(program.name, &job)?;
+    let finished = bed.succeed(&job)?;
+    (program.normalise)(&expected)?;
+    (program.normalise)(&finished.stdout)?;
+    same_bytes(&expected, &finished.stdout).with_context(|| format!("stderr: {}", shortened(&finished.stderr)))?;
+    bed.all_hosts_worked(&finished)
+}

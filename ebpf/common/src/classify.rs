@@ -380,6 +380,10 @@ fn on_request<T: Tables>(
     if word.owner().0 == here.us.me {
         return Err(Pass::Unpublished.into());
     }
+    if count > 1 {
+        // Each of the pages has an owner of its own.
+        return Err(Pass::Agent.into());
+    }
     if means == Means::SameSize {
         return Err(Pass::Later.into());
     }

@@ -21,8 +21,10 @@ pub struct Thread {
     pub left: u64,
     /// The access it is at.
     pub access: Option<(PageNumber, FaultKind)>,
-    /// Pages of a scan still to read.
+    /// Pages of a scan still to touch.
     pub scan: u64,
+    /// What the scan does with them.
+    pub scan_kind: FaultKind,
 }
 
 /// One host.

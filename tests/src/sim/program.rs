@@ -71,10 +71,11 @@ impl World {
         if thread.scan > 0 {
             thread.scan -= 1;
             let page = PageNumber(first_extent * 512 + thread.scan % (plan.extents * 512));
-            return Some((PageNumber(page.0 / 512 * 512 + 511 - page.0 % 512), FaultKind::Read));
+            return Some((PageNumber(page.0 / 512 * 512 + 511 - page.0 % 512), thread.scan_kind));
         }
         if thread.rng.chance(plan.scans / 16) {
             thread.scan = thread.rng.pick(&[3, 20, 40, 150]);
+            thread.scan_kind = if thread.left % 3 == 0 { FaultKind::Write } else { FaultKind::Read };
         }
         let extent = first_extent + thread.rng.below(plan.extents);
         let page = PageNumber(extent * 512 + 500 - thread.rng.below(plan.pages));

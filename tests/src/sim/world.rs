@@ -567,8 +567,9 @@ impl World {
 }
 
 fn new_host(node: u64, plan: &Plan, rng: &mut Rng) -> Host {
-    let threads =
-        (0..plan.threads).map(|_| Thread { rng: Rng::new(rng.draw()), left: plan.accesses, access: None, scan: 0 }).collect();
+    let threads = (0..plan.threads)
+        .map(|_| Thread { rng: Rng::new(rng.draw()), left: plan.accesses, access: None, scan: 0, scan_kind: FaultKind::Read })
+        .collect();
     let members = (0..plan.nodes as usize).map(|host| plan.node_of(host)).collect();
     Host::new(plan.node_of(node as usize), members, FIRST_EPOCH, threads, Rng::new(rng.draw()))
 }

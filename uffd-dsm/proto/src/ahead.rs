@@ -1,10 +1,10 @@
-//! Reading ahead: which faults continue a sequence, and how many pages to ask for.
+//! Asking ahead of use: which faults continue a sequence, and how many pages to ask for.
 //!
 //! Owns the streams, and the requests for several pages whose grants come in parts. Must not know who answers.
 
 use crate::extent::LocalState;
 use crate::face::{FaultKind, Nanos};
-use crate::limits::{BATCHES_MAX, PART_PATIENCE, PATIENCE_MAX, REQUESTS_AHEAD_MAX};
+use crate::limits::{BATCHES_MAX, PART_PATIENCE, PATIENCE_MAX, REQUESTS_AHEAD_MAX, WRITES_AHEAD_MAX};
 use crate::node::Node;
 use crate::transient::{Ask, Fault, Want};
 use alloc::collections::VecDeque;
@@ -21,7 +21,7 @@ struct Stream {
     used_at: u64,
 }
 
-/// The sequences of read faults seen last.
+/// The sequences of faults of one kind seen last.
 #[derive(Debug, Default)]
 pub struct Streams {
     streams: [Stream; STREAMS],
@@ -29,14 +29,14 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Pages worth asking for at `page`: 1 for a page that continues nothing, then 2, 4, … 16.
-    pub fn on_read_fault(&mut self, page: PageNumber) -> u16 {
+    /// Pages worth asking for at `page`: 1 for a page that continues nothing, then 2, 4, … `max`.
+    pub fn on_fault(&mut self, page: PageNumber, max: u16) -> u16 {
         self.clock += 1;
         let clock = self.clock;
         let known = self.streams.iter_mut().find(|stream| stream.window > 0 && stream.next == page);
         let (stream, window) = match known {
             Some(stream) => {
-                let window = (stream.window * 2).min(PAGES_PER_MESSAGE_MAX);
+                let window = (stream.window * 2).min(max);
                 (stream, window)
             }
             None => {
@@ -143,10 +143,10 @@ impl Node {
             return 1;
         }
         let room = self.evictor.window_max().min(PAGES_PER_EXTENT - page.index_in_extent() as u64);
-        let window = u64::from(self.streams.on_read_fault(page)).min(room);
+        let window = u64::from(self.reading.on_fault(page, PAGES_PER_MESSAGE_MAX)).min(room);
         let is_wanted = |offset: &u64| {
             let next = page.offset(*offset);
-            self.local(next).state == LocalState::Invalid && !self.transients.contains_key(&next) && !self.operations.is_on(next)
+            self.local(next).state == LocalState::Invalid && self.is_idle(next)
         };
         1 + (1..window).take_while(is_wanted).count() as u16
     }
@@ -159,28 +159,46 @@ impl Node {
         let first = page.offset(u64::from(count));
         let mut next = first;
         for _ in 0..REQUESTS_AHEAD_MAX {
-            let is_free = next.extent() == page.extent()
-                && self.local(next).state == LocalState::Invalid
-                && !self.transients.contains_key(&next)
-                && !self.operations.is_on(next);
-            if !is_free {
+            if next.extent() != page.extent() || self.local(next).state != LocalState::Invalid || !self.is_idle(next) {
                 break;
             }
-            let fault = Fault {
-                kind: FaultKind::Read,
-                line: Line::default(),
-                raised_at: self.now,
-                request_at: None,
-                grant_at: None,
-                retries: 0,
-                is_ahead: true,
-            };
-            self.transients.entry(next).or_default().want = Some(Want { fault, count: 1, ask: None, is_raised_again: false });
-            self.counters.requests_ahead += 1;
-            self.ask_for(next, home, count, Rights::Read);
-            self.settle(next);
+            self.ask_unasked(next, count, home, FaultKind::Read);
             next = next.offset(u64::from(count));
         }
-        self.streams.advance(first, next);
+        self.reading.advance(first, next);
+    }
+
+    /// The want of `page` to write it has just been sent: asks for the pages after it too, if it continues a sequence of writes.
+    pub(crate) fn ask_to_write_ahead(&mut self, page: PageNumber, home: NodeId) {
+        let room = self.evictor.window_max().min(PAGES_PER_EXTENT - page.index_in_extent() as u64);
+        let window = u64::from(self.writing.on_fault(page, WRITES_AHEAD_MAX + 1)).min(room);
+        for offset in 1..window {
+            let next = page.offset(offset);
+            let is_wanted = matches!(self.local(next).state, LocalState::Invalid | LocalState::Shared);
+            if is_wanted && self.is_idle(next) {
+                self.ask_unasked(next, 1, home, FaultKind::Write);
+            }
+        }
+    }
+
+    fn is_idle(&self, page: PageNumber) -> bool {
+        !self.transients.contains_key(&page) && !self.operations.is_on(page)
+    }
+
+    /// Asks for `count` pages from `page`, for which no thread waits yet.
+    fn ask_unasked(&mut self, page: PageNumber, count: u16, home: NodeId, kind: FaultKind) {
+        let fault = Fault {
+            kind,
+            line: Line::default(),
+            raised_at: self.now,
+            request_at: None,
+            grant_at: None,
+            retries: 0,
+            is_ahead: true,
+        };
+        self.transients.entry(page).or_default().want = Some(Want { fault, count: 1, ask: None, is_raised_again: false });
+        self.counters.requests_ahead += 1;
+        self.ask_for(page, home, count, kind.rights());
+        self.settle(page);
     }
 }

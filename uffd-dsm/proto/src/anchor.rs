@@ -61,7 +61,7 @@ impl Node {
         match self.searches.get_mut(&extent) {
             Some(search) => {
                 search.tries += 1;
-                self.counters.retries += 1;
+                self.counters.searches_again += 1;
                 self.send_search(extent);
             }
             None => self.timers.set(TimerKey::Extent(extent), None),

@@ -163,7 +163,7 @@ impl Node {
         match self.discards.started.get_mut(&number) {
             Some(started) => {
                 started.tries += 1;
-                self.counters.retries += 1;
+                self.counters.discards_again += 1;
                 self.send_discard(number);
             }
             None => self.timers.set(TimerKey::Discard(number), None),

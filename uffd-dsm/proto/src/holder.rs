@@ -188,7 +188,7 @@ impl Node {
 
     fn send_held(&mut self, page: PageNumber) {
         let Some(held) = self.transients.get(&page).and_then(|transient| transient.held) else { return };
-        self.counters.retries += 1;
+        self.counters.grants_again += 1;
         let again = Held { tries: held.tries + 1, deadline: self.now + self.timeout(held.to, held.tries + 1), ..held };
         if let Some(transient) = self.transients.get_mut(&page) {
             transient.held = Some(again);

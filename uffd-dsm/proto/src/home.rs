@@ -14,6 +14,13 @@ use alloc::vec::Vec;
 use dsm_fast::{Entry, NARROW_NODES_MAX, Refused, Sharers, State, Step, Word};
 use dsm_wire::{Era, GrantContent, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId, Rights};
 
+/// Those of the pages asked for, from `page`, that come after the first `served`.
+fn pages_after(page: PageNumber, served: u64, asked: Asked) -> PageRange {
+    let room = PAGES_PER_EXTENT - page.index_in_extent() as u64;
+    let count = u64::from(asked.count.clamp(1, PAGES_PER_OP_MAX)).min(room);
+    PageRange::new(page.offset(served), count.saturating_sub(served))
+}
+
 /// Why a page was not made busy.
 enum NotLocked {
     /// It was; the waiter waits.
@@ -145,35 +152,71 @@ impl Node {
             }
             let Asked { request, line, .. } = asked;
             self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
+            self.serve_rest(page, 1, asked);
         }
     }
 
     /// Home has the bytes: reads the page, and those after it that are as easily had.
     fn read_batch(&mut self, page: PageNumber, asked: Asked) {
         let era = self.entry(page).word.era();
-        let reader = asked.request.requester();
-        let room = PAGES_PER_EXTENT - page.index_in_extent() as u64;
-        let count = u64::from(asked.count.clamp(1, PAGES_PER_OP_MAX)).min(room);
-        let mut taken = 0;
-        let mut coming = 0;
-        let mut has_modified = false;
-        while taken < count {
-            let next = page.offset(taken);
-            let is_coming = self.is_unread(next);
-            if taken > 0 && (!self.is_easily_read(next, era, reader) || is_coming && !self.evictor.has_room_for(coming + 1)) {
-                break;
+        let taken = 1 + self.easily_read(pages_after(page, 1, asked), era, asked.request.requester());
+        self.read_run(PageRange::new(page, taken), asked.request);
+        self.serve_rest(page, taken, asked);
+    }
+
+    /// The pages asked for after the first `served` ones, each from whoever has it; those that something is in the way of are left
+    /// out, and asked for again.
+    fn serve_rest(&mut self, page: PageNumber, served: u64, asked: Asked) {
+        let mut rest = pages_after(page, served, asked);
+        while rest.count > 0 {
+            let era = self.entry(rest.first).word.era();
+            let run = self.easily_read(rest, era, asked.request.requester());
+            if run > 0 {
+                self.read_run(PageRange::new(rest.first, run), asked.request);
+            } else {
+                self.forward_if_idle(rest.first, asked.request);
             }
-            coming += u64::from(is_coming);
-            if self.entry(next).word.state() == State::Owned {
-                self.change(next, Step::Joined(self.me));
-            }
-            has_modified |= self.local(next).state == LocalState::Modified;
-            taken += 1;
+            let done = run.max(1);
+            rest = PageRange::new(rest.first.offset(done), rest.count - done);
         }
-        self.evictor.spend(coming);
-        let range = PageRange::new(page, taken);
+    }
+
+    /// How many pages at the beginning of `range` are at home in this era, with nothing in the way.
+    fn easily_read(&self, range: PageRange, era: Era, reader: NodeId) -> u64 {
+        let mut coming = 0;
+        let mut is_taken = |page: &PageNumber| {
+            let is_coming = self.is_unread(*page);
+            coming += u64::from(is_coming);
+            self.is_easily_read(*page, era, reader) && (!is_coming || self.evictor.has_room_for(coming + 1))
+        };
+        range.pages().take_while(|page| is_taken(page)).count() as u64
+    }
+
+    /// Reads pages that are here, in one era, for a request.
+    fn read_run(&mut self, range: PageRange, request: RequestId) {
+        let era = self.entry(range.first).word.era();
+        let mut has_modified = false;
+        for page in range.pages() {
+            self.evictor.spend(u64::from(self.is_unread(page)));
+            if self.entry(page).word.state() == State::Owned {
+                self.change(page, Step::Joined(self.me));
+            }
+            has_modified |= self.local(page).state == LocalState::Modified;
+        }
         let op = if has_modified { PageOp::ProtectRead { range } } else { PageOp::Read { range } };
-        self.start(op, Follow::ServeBatch { request: asked.request, era });
+        self.start(op, Follow::ServeBatch { request, era });
+    }
+
+    /// Has the owner of a page send it to who asked for it among others, if nothing is in the way.
+    fn forward_if_idle(&mut self, page: PageNumber, request: RequestId) {
+        let Entry { word, .. } = self.entry(page);
+        let reader = request.requester();
+        let is_elsewhere =
+            matches!(word.state(), State::Owned | State::Shared) && word.owner() != self.me && word.owner() != reader;
+        if is_elsewhere && !word.is_busy() && self.try_change(page, Step::Joined(reader)) {
+            let forward = Message::Forward { request, page, rights: Rights::Read, era: word.era(), line: Line::default() };
+            self.send(word.owner(), forward);
+        }
     }
 
     fn is_easily_read(&self, page: PageNumber, era: Era, reader: NodeId) -> bool {
@@ -354,7 +397,7 @@ impl Node {
         let Some(deal) = self.transients.get_mut(&page).and_then(|transient| transient.deal.as_mut()) else { return };
         if deal.deadline.is_some_and(|deadline| deadline <= self.now) {
             deal.tries += 1;
-            self.counters.retries += 1;
+            self.counters.transactions_again += 1;
             self.send_deal(page);
             // The last acknowledgement may have been counted, and lost on its way up.
             self.proceed(page);

@@ -71,6 +71,8 @@ pub const MIGRATORY_STREAK_MIN: u8 = 2;
 pub const MIGRATORY_TRUST: u8 = 8;
 /// Requests sent ahead of a sequential reader, besides the one it waits for.
 pub const REQUESTS_AHEAD_MAX: u64 = 7;
+/// Pages asked for ahead of a sequential writer, each with a request of its own, besides the one it waits for.
+pub const WRITES_AHEAD_MAX: u16 = 31;
 /// Requests for several pages of which a part may still come.
 pub const BATCHES_MAX: usize = 64;
 /// How long a part is waited for, after its request or the part before it, before the page is asked for alone.

@@ -133,9 +133,17 @@ impl Node {
             self.ask_for(page, home, 1, Rights::Write);
             return;
         }
+        let is_first_write = self
+            .transients
+            .get(&page)
+            .and_then(|transient| transient.want)
+            .is_some_and(|want| want.fault.kind == FaultKind::Write && want.ask.is_none());
         let count = self.count_to_ask(page);
         self.ask_for(page, home, count, Rights::Read);
         self.ask_ahead(page, count, home);
+        if is_first_write {
+            self.ask_to_write_ahead(page, home);
+        }
     }
 
     /// Whether the want of `page`, if it wants to read and was not asked for yet, is likely to want to write soon.
@@ -156,7 +164,7 @@ impl Node {
         let request = want.ask.map_or(fresh, |ask| ask.request);
         if tries > 0 {
             want.fault.retries += 1;
-            self.counters.retries += 1;
+            self.counters.requests_again += 1;
         } else {
             want.count = count;
             self.evictor.spend(u64::from(count));

@@ -80,8 +80,16 @@ counters! {
     holds,
     /// Nanoseconds of those delays.
     hold_ns_total,
-    /// Frames sent again.
-    retries,
+    /// Searches for a home, asked again after a time-out.
+    searches_again,
+    /// Requests sent again.
+    requests_again,
+    /// Invalidations and forwards of a transaction sent again by home.
+    transactions_again,
+    /// Exclusive grants sent again, because nobody said they had arrived.
+    grants_again,
+    /// Discards ordered again.
+    discards_again,
     /// Requests that had to wait at home for a busy page.
     waits,
     /// Transactions that kernel programs began and this node took over.

@@ -94,6 +94,11 @@ impl Batches {
     /// Whether `page` was asked for with `request` and has not come; it has now.
     pub fn take(&mut self, request: RequestId, page: PageNumber, now: Nanos) -> bool {
         self.part_at = now;
+        self.strike(request, page)
+    }
+
+    /// `page` is not to be waited for with `request` any more; false if it was not.
+    pub fn strike(&mut self, request: RequestId, page: PageNumber) -> bool {
         let Some(batch) = self.recent.iter_mut().find(|batch| batch.request == request) else { return false };
         let bit = batch.bit(page);
         batch.pending &= !bit;

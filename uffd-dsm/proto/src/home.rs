@@ -164,8 +164,8 @@ impl Node {
         self.serve_rest(page, taken, asked);
     }
 
-    /// The pages asked for after the first `served` ones, each from whoever has it; those that something is in the way of are left
-    /// out, and asked for again.
+    /// The pages asked for after the first `served` ones, each from whoever has it; of those that something is in the way of the
+    /// requester is told.
     fn serve_rest(&mut self, page: PageNumber, served: u64, asked: Asked) {
         let mut rest = pages_after(page, served, asked);
         while rest.count > 0 {
@@ -174,7 +174,7 @@ impl Node {
             if run > 0 {
                 self.read_run(PageRange::new(rest.first, run), asked.request);
             } else {
-                self.forward_if_idle(rest.first, asked.request);
+                self.serve_if_idle(rest.first, asked);
             }
             let done = run.max(1);
             rest = PageRange::new(rest.first.offset(done), rest.count - done);
@@ -207,15 +207,28 @@ impl Node {
         self.start(op, Follow::ServeBatch { request, era });
     }
 
-    /// Has the owner of a page send it to who asked for it among others, if nothing is in the way.
-    fn forward_if_idle(&mut self, page: PageNumber, request: RequestId) {
+    /// Serves one page of several that were asked for, if nothing is in the way: nobody's becomes the requester's, and that of another
+    /// host is sent by it.
+    fn serve_if_idle(&mut self, page: PageNumber, asked: Asked) {
         let Entry { word, .. } = self.entry(page);
+        let request = asked.request;
         let reader = request.requester();
-        let is_elsewhere =
-            matches!(word.state(), State::Owned | State::Shared) && word.owner() != self.me && word.owner() != reader;
-        if is_elsewhere && !word.is_busy() && self.try_change(page, Step::Joined(reader)) {
-            let forward = Message::Forward { request, page, rights: Rights::Read, era: word.era(), line: Line::default() };
-            self.send(word.owner(), forward);
+        match word.state() {
+            State::Fresh if !word.is_busy() => {
+                self.grant_fresh(page, Asked { count: 1, ..asked });
+                self.settle(page);
+            }
+            State::Owned | State::Shared
+                if !word.is_busy()
+                    && ![self.me, reader].contains(&word.owner())
+                    && self.try_change(page, Step::Joined(reader)) =>
+            {
+                let line = Line::default();
+                self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
+            }
+            State::Fresh | State::Owned | State::Shared | State::Lost => {
+                self.send(reader, Message::Retry { request, page, home: Some(self.me) });
+            }
         }
     }
 
@@ -246,24 +259,30 @@ impl Node {
             let local = crate::extent::Local { state: LocalState::Shared, era };
             self.set_local(page, local);
         }
-        let mut granted = Contents::EMPTY;
         let is_zero = |content: &PageContent| *content == PageContent::Zero;
-        let first_is_zero = contents.as_slice().first().is_some_and(is_zero);
+        // One grant for each run of pages with bytes, or without.
+        let (mut first, mut granted) = (range.first, Contents::EMPTY);
         for (page, content) in range.pages().zip(contents.as_slice()) {
             let word = self.entry(page).word;
             let is_same = word.state() == State::Shared && (!word.is_busy() || is_over_writer(word)) && word.era() == era;
-            let is_next = usize::from(granted.len()) as u64 == page.0 - range.first.0;
-            let is_wanted = is_same && is_next && is_zero(content) == first_is_zero;
-            if is_wanted && (word.is_busy() || self.try_change(page, Step::Joined(reader))) {
+            let is_given = is_same && (word.is_busy() || self.try_change(page, Step::Joined(reader)));
+            if !is_given || granted.as_slice().first().is_some_and(|before| is_zero(before) != is_zero(content)) {
+                self.grant_read_if_any(request, first, era, core::mem::replace(&mut granted, Contents::EMPTY));
+            }
+            if is_given {
+                first = if granted.is_empty() { page } else { first };
                 granted.push(*content);
             } else {
                 self.free(&Contents::one(*content));
+                self.send(reader, Message::Retry { request, page, home: Some(self.me) });
             }
         }
-        if granted.is_empty() {
-            self.send(reader, Message::Retry { request, page: range.first, home: Some(self.me) });
-        } else {
-            self.grant_read(request, range.first, era, granted);
+        self.grant_read_if_any(request, first, era, granted);
+    }
+
+    fn grant_read_if_any(&mut self, request: RequestId, first: PageNumber, era: Era, granted: Contents) {
+        if !granted.is_empty() {
+            self.grant_read(request, first, era, granted);
         }
     }
 

@@ -201,11 +201,12 @@ impl Node {
 
     pub(crate) fn on_retry(&mut self, from: NodeId, request: RequestId, page: PageNumber, home: Option<NodeId>) {
         let me = self.me;
+        let is_part = self.batches.strike(request, page);
         let home = home.filter(|home| self.peers.contains_key(home) && *home != me);
         let extent = self.extents.get_mut(&page.extent());
         let want = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut());
         let Some((want, ask)) = want.and_then(|want| want.ask.filter(|ask| ask.request == request).map(|ask| (want, ask))) else {
-            self.counters.dropped_stale += 1;
+            self.counters.dropped_stale += u64::from(!is_part);
             return;
         };
         if let (Some(home), Some(Form::Remote(known, _))) = (home, extent.map(|extent| &mut extent.form))
@@ -213,7 +214,8 @@ impl Node {
         {
             *known = home;
         }
-        let delay = Nanos(RETRY_DELAY.0 << ask.tries.min(8));
+        // One of several pages that cannot be had together is asked for alone.
+        let delay = if is_part && ask.tries == 0 { Nanos::default() } else { Nanos(RETRY_DELAY.0 << ask.tries.min(8)) };
         want.ask = Some(Ask { deadline: ask.deadline.min(self.now + delay), ..ask });
         self.settle(page);
     }
@@ -246,7 +248,10 @@ impl Node {
             }
         }
         match rights {
-            Rights::Write => self.on_write_grant(frame.from, request, page, era, content, contents),
+            Rights::Write => {
+                self.batches.take(request, page, self.now);
+                self.on_write_grant(frame.from, request, page, era, content, contents);
+            }
             Rights::Read => self.on_read_grant(request, page, era, contents),
         }
     }

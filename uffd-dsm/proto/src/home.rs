@@ -106,7 +106,10 @@ impl Node {
         let Entry { word, .. } = self.entry(page);
         let reader = asked.request.requester();
         match (word.state(), asked.rights) {
-            (State::Fresh, _) => self.grant_fresh(page, asked),
+            (State::Fresh, _) => {
+                self.grant_fresh(page, asked);
+                self.serve_rest(page, 1, asked);
+            }
             (State::Owned, _) if word.owner() == reader => self.counters.dropped_stale += 1,
             (State::Owned | State::Shared, Rights::Read) => self.serve_read(page, asked),
             (State::Owned | State::Shared, Rights::Write) => self.serve_write(page, asked),
@@ -120,7 +123,7 @@ impl Node {
     /// Nobody has the page: the requester gets it, zero, to write.
     fn grant_fresh(&mut self, page: PageNumber, asked: Asked) {
         let Asked { request, line, .. } = asked;
-        let Ok(era) = self.lock_for(page, Waiter::Request(asked)) else { return };
+        let Ok(era) = self.lock_for(page, Waiter::Request(Asked { count: 1, ..asked })) else { return };
         self.deal(page, Deal { request, line, era, phase: Phase::Granted { provider: self.me }, deadline: None, tries: 0 });
         self.hold(page, request, era, GrantContent::Zero, Contents::EMPTY);
     }
@@ -142,6 +145,7 @@ impl Node {
         } else if is_here && reader != self.me && self.is_unread(page) && !self.evictor.has_room_for(1) {
             // It passes through, and takes no memory here.
             self.serve_write(page, Asked { rights: Rights::Write, ..asked });
+            self.serve_rest(page, 1, asked);
         } else if is_here && reader != self.me {
             self.read_batch(page, asked);
         } else if word.owner() == reader {
@@ -215,7 +219,7 @@ impl Node {
         let reader = request.requester();
         match word.state() {
             State::Fresh if !word.is_busy() => {
-                self.grant_fresh(page, Asked { count: 1, ..asked });
+                self.grant_fresh(page, asked);
                 self.settle(page);
             }
             State::Owned | State::Shared

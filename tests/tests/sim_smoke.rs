@@ -56,6 +56,19 @@ fn every_path_of_the_protocol_is_walked() {
     assert!(verdicts.unwalked().is_empty(), "no program comes to {:?}", verdicts.unwalked());
 }
 
+/// Of several pages asked for at once each comes, or home says that it does not: hardly one is waited for in vain.
+#[test]
+fn pages_of_a_batch_are_not_waited_for_in_vain() {
+    let index = dsm_proto::Counters::default().iter().position(|(name, _)| name == "requests_again").expect("there is one");
+    let (mut again, mut accesses) = (0, 0);
+    for seed in 0..30 {
+        let outcome = run(&Plan::scanning(seed), None, false).expect("the seed passes");
+        again += outcome.counters[index];
+        accesses += outcome.accesses;
+    }
+    assert!(again * 100 < accesses, "{again} requests sent again for {accesses} accesses");
+}
+
 #[test]
 fn seeds_that_failed_once_pass() {
     let text = include_str!("../regressions/sim-seeds.txt");

@@ -198,6 +198,27 @@ impl Plan {
         .with_fast(FastMode::Off)
     }
 
+    /// Hosts in fine weather that mostly read and write fresh and shared memory in sequence.
+    #[must_use]
+    pub fn scanning(seed: u64) -> Self {
+        Self {
+            seed,
+            threads: 2,
+            accesses: 1000,
+            extents: 1,
+            pages: 2,
+            scans: 2_000_000,
+            discards: if seed % 2 == 0 { 0 } else { 10_000 },
+            stride: 1,
+            is_sourced: false,
+            weather: Weather::fine(),
+            heal_ns: 0,
+            crash: None,
+            memory: None,
+            ..Self::of(seed, Some(3))
+        }
+    }
+
     /// Number of the node on host `host`.
     #[must_use]
     pub const fn node_of(&self, host: usize) -> NodeId {

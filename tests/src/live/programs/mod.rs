@@ -4,8 +4,10 @@
 
 mod compressors;
 mod media;
+mod numeric;
 mod own;
 mod small;
+mod tools;
 
 use super::bed::{Bed, same_bytes, shortened};
 use super::case::{Case, Need};
@@ -47,7 +49,7 @@ const PLAIN: Program = Program {
     seconds: 90,
 };
 
-const LISTS: [&[Program]; 3] = [compressors::PROGRAMS, media::PROGRAMS, own::PROGRAMS];
+const LISTS: [&[Program]; 5] = [compressors::PROGRAMS, media::PROGRAMS, numeric::PROGRAMS, own::PROGRAMS, tools::PROGRAMS];
 
 /// Each program on two and on three hosts, and what programs rely on beside their output.
 #[must_use]

@@ -145,6 +145,8 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "cwebp",
         arguments: &["-quiet", "-mt", "-lossless", "-q", "100", "-m", "6", PICTURE, "-o", "-"],
+        // It has two threads.
+        hosts: &[2],
         prepare: put_picture,
         needs: &[Need::Program("cwebp")],
         ..PLAIN

@@ -23,7 +23,7 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "sysbench-mutex",
-        arguments: &["mutex", "--threads=6", "--mutex-num=64", "--mutex-locks=1500", "--mutex-loops=2000", "run"],
+        arguments: &["mutex", "--threads=6", "--mutex-num=64", "--mutex-locks=20000", "--mutex-loops=2000", "run"],
         ..SYSBENCH
     },
     Program {

@@ -128,7 +128,7 @@ pub const PROGRAMS: &[Program] = &[
         name: "aomenc",
         arguments: &[
             "-q",
-            "--threads=4",
+            "--threads=6",
             "--row-mt=1",
             "--cpu-used=8",
             "--limit=5",

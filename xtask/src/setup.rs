@@ -33,6 +33,18 @@ pub const FOR_TEST: &[Thing] = &[
     thing("gcc", "gcc"),
     thing("7z", "p7zip-full"),
     thing("python3", "python3"),
+    thing("lbzip2", "lbzip2"),
+    thing("plzip", "plzip"),
+    thing("sysbench", "sysbench"),
+    thing("f2py3", "python3-numpy"),
+    thing("openblas-pthread/libopenblas.so.0", "libopenblas0-pthread"),
+    thing("ffmpeg", "ffmpeg"),
+    thing("x265", "x265"),
+    thing("vpxenc", "vpx-tools"),
+    thing("aomenc", "aom-tools"),
+    thing("cwebp", "webp"),
+    thing("sox", "sox"),
+    thing("rg", "ripgrep"),
 ];
 
 /// What libbpf is built with, for the test that loads the fast path with it.
@@ -45,7 +57,8 @@ pub const FOR_LIBBPF: &[Thing] = &[
     thing("zlib.h", "zlib1g-dev"),
 ];
 
-const DIRECTORIES: [&str; 7] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/include"];
+const DIRECTORIES: [&str; 8] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/include", "/usr/lib/x86_64-linux-gnu"];
 
 /// Installs what is missing, if this user may; gives what is still missing, with the reason.
 ///

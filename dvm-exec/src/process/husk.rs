@@ -437,8 +437,12 @@ impl Root {
         self.image.get().cloned().unwrap_or_default()
     }
 
-    /// Husks of the other hosts; empty until they are connected.
+    /// Husks of the other hosts; empty until they are connected, and in a forked child: a message of it would be a forgery among
+    /// its parent's, and the locks may be held by threads that it does not have.
     pub fn members(&self) -> &[Arc<Member>] {
+        if self.space.is_copy() {
+            return &[];
+        }
         self.members.get().map_or(&[], Vec::as_slice)
     }
 

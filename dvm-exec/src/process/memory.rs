@@ -256,6 +256,11 @@ impl Space {
             .try_for_each(|area| copied.inherit(pages(&area.range), Access::from_bits(area.protection.bits())).map_err(of_view))
     }
 
+    /// Whether this process is a forked child, which must not use what its parent shares with other hosts.
+    pub fn is_copy(&self) -> bool {
+        self.copied.get().is_some()
+    }
+
     fn memory(&self) -> &dyn Memory {
         match self.copied.get() {
             Some(copied) => copied,

@@ -1,6 +1,8 @@
 // Other programs: started natively at the root by fork, vfork, clone and spawn, with their descriptors, signals and ends.
 #include "check.h"
 #include <spawn.h>
+#include <sys/sysinfo.h>
+#include <sys/times.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -379,4 +381,42 @@ BEHAVIOUR(process_descriptor)
 BEHAVIOUR(usage_of_children)
 {
     ON(1, { run_shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"); struct rusage usage; TRY(getrusage(RUSAGE_CHILDREN, &usage)); YES(usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec > 1000); });
+}
+
+// A child that asks what other hosts would have to be asked for, and of which they must not hear.
+BEHAVIOUR(fork_and_ask_of_the_machine)
+{
+    ON(1, {
+        long most = get_nprocs();
+        child = fork();
+        if (child == 0) {
+            struct rusage usage;
+            struct timespec used;
+            struct tms ticks;
+            struct sysinfo machine;
+            char text[4096];
+            TRY(getrusage(RUSAGE_SELF, &usage));
+            YES(times(&ticks) != -1);
+            YES(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) == 0 && used.tv_sec < 5);
+            YES(sysinfo(&machine) == 0 && machine.totalram > 0);
+            YES(get_nprocs() == most);
+            YES(syscall(SYS_membarrier, 0, 0, 0) >= 0);
+            for (const char **path = (const char *[]){"/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self/status", NULL}; *path; path++) {
+                int file = open(*path, O_RDONLY);
+                say("%s: %s\n", *path, outcome(file));
+                YES(read(file, text, sizeof text) > 0);
+                close(file);
+            }
+            _exit(6);
+        }
+        YES(waitpid(child, &status, 0) == child);
+        say_status("child", status);
+    });
+    ON(2, {
+        struct rusage usage;
+        void *block = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memset(block, 1, 1 << 20);
+        TRY(munmap(block, 1 << 20));
+        TRY(getrusage(RUSAGE_SELF, &usage));
+    });
 }

@@ -150,6 +150,12 @@ impl Workshop {
         Ok(path)
     }
 
+    /// Where a file that several cases are given lies, once one of them has made it.
+    #[must_use]
+    pub fn shelf(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("shelf-{name}"))
+    }
+
     /// A script of the tests.
     ///
     /// # Errors

@@ -52,10 +52,12 @@ pub fn is_own_executable(root: &Root, path: &[u8]) -> bool {
 pub(super) fn with_scene<T>(root: &Root, tid: Option<i32>, run: impl FnOnce(&Scene<'_>) -> T) -> T {
     let processors = super::processors(root);
     let (is_thread, is_hidden) = (|tid| root.tasks.find(tid).is_some(), descriptors::is_hidden);
+    let caller = current();
     // A shadow's own number is the one the program sees.
-    let tid = tid.or_else(|| current().map(|thread| thread.tid)).unwrap_or_else(cpu::thread_id);
+    let tid = tid.or_else(|| caller.as_ref().map(|thread| thread.tid)).unwrap_or_else(cpu::thread_id);
     run(&Scene {
-        pid: root.pid,
+        // A child's is its own.
+        pid: caller.map_or(root.pid, |thread| thread.pid),
         tid,
         processors: &processors,
         host_processors: host_processors(),

@@ -59,7 +59,7 @@ pub fn of_thread(root: &Root, tid: i32) -> Option<ThreadUsage> {
 }
 
 pub(super) fn answer(root: &Root, number: i64, arguments: &[u64; 6]) -> Option<i64> {
-    if root.members().is_empty() {
+    if root.hosts.len() == 1 {
         return None;
     }
     match number {
@@ -143,13 +143,14 @@ pub fn memory_text(root: &Root) -> String {
     machine::memory_info(&texts(root, Question::Memory, &own))
 }
 
-/// A text of each host, `own` first and for those who do not answer.
+/// A text of each host, `own` first and for those who do not answer or cannot be asked.
 pub fn texts(root: &Root, question: Question, own: &str) -> Vec<String> {
     let told = service::ask(root.members(), question).into_iter().map(|told| match told.is_empty() {
         true => own.to_owned(),
         false => String::from_utf8_lossy(&told).into_owned(),
     });
-    std::iter::once(own.to_owned()).chain(told).collect()
+    let others = told.chain(std::iter::repeat(own.to_owned()));
+    std::iter::once(own.to_owned()).chain(others).take(root.hosts.len().max(1)).collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@
 
 mod compressors;
 mod media;
+mod numeric;
 mod own;
 mod small;
+mod tools;
 
 use super::bed::{Bed, same_bytes, shortened};
 use super::case::{Case, Need};
@@ -23,6 +25,8 @@ struct Program {
     environment: &'static [(&'static str, &'static str)],
     /// Mebibytes of the sample it reads from standard input; 0: none.
     input_mebibytes: usize,
+    /// Numbers of hosts it is run on.
+    hosts: &'static [usize],
     needs: &'static [Need],
     /// Puts files into the directory it starts in.
     prepare: fn(&mut Bed<'_>, &Path) -> Result<()>,
@@ -41,20 +45,21 @@ const PLAIN: Program = Program {
     arguments: &[],
     environment: &[],
     input_mebibytes: 0,
+    hosts: &[2, 3],
     needs: &[],
     prepare: |_, _| Ok(()),
     normalise: |_| Ok(()),
     seconds: 90,
 };
 
-const LISTS: [&[Program]; 3] = [compressors::PROGRAMS, media::PROGRAMS, own::PROGRAMS];
+const LISTS: [&[Program]; 5] = [compressors::PROGRAMS, media::PROGRAMS, numeric::PROGRAMS, own::PROGRAMS, tools::PROGRAMS];
 
 /// Each program on two and on three hosts, and what programs rely on beside their output.
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for hosts in [2, 3] {
-        for program in LISTS.into_iter().flatten() {
+        for program in LISTS.into_iter().flatten().filter(|program| program.hosts.contains(&hosts)) {
             let name = format!("program-{}-{hosts}", program.name);
             cases.push(Case::new(name, hosts, move |bed| run(bed, program)).needs(program.needs).within_seconds(program.seconds));
         }

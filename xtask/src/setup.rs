@@ -33,6 +33,17 @@ pub const FOR_TEST: &[Thing] = &[
     thing("gcc", "gcc"),
     thing("7z", "p7zip-full"),
     thing("python3", "python3"),
+    thing("fzf", "fzf"),
+    thing("gron", "gron"),
+    thing("restic", "restic"),
+    thing("java", "openjdk-17-jre-headless"),
+    thing("javac", "openjdk-17-jdk-headless"),
+    thing("node", "nodejs"),
+    thing("ruby", "ruby"),
+    thing("shasum", "perl"),
+    thing("redis-server", "redis-server"),
+    thing("memcached", "memcached"),
+    thing("nginx", "nginx-light"),
 ];
 
 /// What libbpf is built with, for the test that loads the fast path with it.

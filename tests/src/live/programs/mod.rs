@@ -5,6 +5,8 @@
 mod compressors;
 mod media;
 mod own;
+mod runtimes;
+mod servers;
 mod small;
 
 use super::bed::{Bed, same_bytes, shortened};
@@ -47,7 +49,7 @@ const PLAIN: Program = Program {
     seconds: 90,
 };
 
-const LISTS: [&[Program]; 3] = [compressors::PROGRAMS, media::PROGRAMS, own::PROGRAMS];
+const LISTS: [&[Program]; 4] = [compressors::PROGRAMS, media::PROGRAMS, own::PROGRAMS, runtimes::PROGRAMS];
 
 /// Each program on two and on three hosts, and what programs rely on beside their output.
 #[must_use]
@@ -59,6 +61,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(name, hosts, move |bed| run(bed, program)).needs(program.needs).within_seconds(program.seconds));
         }
     }
+    cases.extend(servers::cases());
     cases.push(Case::new("status-and-stdio", 2, small::status_and_stdio));
     cases.push(Case::new("sparse-touch", 2, small::sparse_touch).needs(&[GCC]));
     cases
@@ -95,4 +98,9 @@ fn run(bed: &mut Bed<'_>, program: &Program) -> Result<String> {
     (program.normalise)(&finished.stdout)?;
     same_bytes(&expected, &finished.stdout).with_context(|| format!("stderr: {}", shortened(&finished.stderr)))?;
     bed.all_hosts_worked(&finished)
+}
+
+fn put(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let path = directory.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 
-PORT, CLIENTS, TURNS, FILES = int(sys.argv[1]), 6, 4, 6
+PORT, TURNS, CLIENTS, FILES = int(sys.argv[1]), int(sys.argv[2]), 4, 6
 
 
 def connect():

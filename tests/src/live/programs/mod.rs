@@ -62,6 +62,7 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.extend(servers::cases());
+    cases.push(Case::new("refuse-java-zgc", 2, runtimes::refuse_zgc).needs(runtimes::JAVA));
     cases.push(Case::new("status-and-stdio", 2, small::status_and_stdio));
     cases.push(Case::new("sparse-touch", 2, small::sparse_touch).needs(&[GCC]));
     cases

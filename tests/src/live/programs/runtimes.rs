@@ -2,7 +2,7 @@
 //!
 //! Owns their arguments, and the files they read. Must not know how they are run.
 
-use super::{Bed, Need, PLAIN, Program, put};
+use super::{Bed, Need, PLAIN, Program, put, shortened};
 use anyhow::{Context, Result, ensure};
 use dvm_hosts::output_within;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-const JAVA: &[Need] = &[Need::Program("java"), Need::Program("javac")];
+pub const JAVA: &[Need] = &[Need::Program("java"), Need::Program("javac")];
 const NATIVE_LATEST: Duration = Duration::from_secs(60);
 /// What the repository of restic is locked with.
 const PASSWORD: &str = "echo secret";
@@ -89,6 +89,19 @@ pub const PROGRAMS: &[Program] = &[
         ..PLAIN
     },
 ];
+
+/// A collector that maps its heap at three addresses: the mapping is refused by name, and the JVM ends as for any such error.
+pub fn refuse_zgc(bed: &mut Bed<'_>) -> Result<String> {
+    const ABORTED: i32 = 134;
+    let job = bed.job("java", &["-XX:+UseZGC", "-XX:-UsePerfData", "-Xmx64m", "-cp", ".", "Checksum", "4", "1000"])?;
+    fs::create_dir_all(&job.directory)?;
+    put_class(bed, &job.directory)?;
+    let finished = job.run(bed.hosts, bed.deadline)?;
+    let said = shortened(&finished.stderr);
+    ensure!(finished.code() == Some(ABORTED), "exit code {:?}; stderr: {said}", finished.code());
+    ensure!(said.contains("a writable shared file mapping cannot span hosts"), "it is not said why: {said}");
+    Ok(format!("after {:.1} s", finished.elapsed.as_secs_f64()))
+}
 
 fn put_records(_: &mut Bed<'_>, directory: &Path) -> Result<()> {
     let mut text = String::from("[");

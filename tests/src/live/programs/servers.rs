@@ -100,7 +100,7 @@ const SERVERS: &[Server] = &[
             put(directory, "nginx.conf", include_str!("../../../programs/nginx.conf"))?;
             put_files(directory)
         },
-        clients: &[asks("python3", &["clients.py", "7903"])],
+        clients: &[asks("python3", &["clients.py", "7903", "100"])],
         needs: &[Need::Program("nginx"), PYTHON],
     },
     Server {
@@ -109,17 +109,32 @@ const SERVERS: &[Server] = &[
         arguments: &["-m", "http.server", "--bind", "127.0.0.1", "--directory", "files", "7904"],
         port: 7904,
         prepare: put_files,
-        clients: &[asks("python3", &["clients.py", "7904"])],
+        clients: &[asks("python3", &["clients.py", "7904", "3"])],
         needs: &[PYTHON],
     },
 ];
 
-/// Each server on two and on three hosts.
+/// Each server on two and on three hosts, and one that cannot run.
 pub fn cases() -> impl Iterator<Item = Case> {
-    [2, 3].into_iter().flat_map(|hosts| SERVERS.iter().map(move |server| (hosts, server))).map(|(hosts, server)| {
+    let workers = Case::new("refuse-workers-nginx", 2, refuse_workers).needs(&[Need::Program("nginx")]);
+    let served = [2, 3].into_iter().flat_map(|hosts| SERVERS.iter().map(move |server| (hosts, server))).map(|(hosts, server)| {
         let name = format!("program-{}-{hosts}", server.name);
         Case::new(name, hosts, move |bed| serve(bed, server)).needs(server.needs).within_seconds(150)
-    })
+    });
+    served.chain([workers])
+}
+
+/// A server whose master forks workers, and new ones for those that end.
+fn refuse_workers(bed: &mut Bed<'_>) -> Result<String> {
+    let job = bed.job("nginx", &["-p", ".", "-c", "nginx.conf", "-e", "stderr", "-g", "master_process on;"])?;
+    fs::create_dir_all(&job.directory)?;
+    put(&job.directory, "nginx.conf", &include_str!("../../../programs/nginx.conf").replace("master_process off;\n", ""))?;
+    let finished = job.run(bed.hosts, bed.deadline)?;
+    let said = shortened(&finished.stderr);
+    ensure!(finished.code() == Some(126), "exit code {:?}; stderr: {said}", finished.code());
+    let reasons = ["fork without exec is not supported: the child called epoll_wait", "forked children in a row"];
+    ensure!(reasons.into_iter().all(|reason| said.contains(reason)), "it is not said why: {said}");
+    Ok(format!("after {:.1} s", finished.elapsed.as_secs_f64()))
 }
 
 fn serve(bed: &mut Bed<'_>, server: &Server) -> Result<String> {

@@ -45,6 +45,17 @@ pub const FOR_TEST: &[Thing] = &[
     thing("cwebp", "webp"),
     thing("sox", "sox"),
     thing("rg", "ripgrep"),
+    thing("fzf", "fzf"),
+    thing("gron", "gron"),
+    thing("restic", "restic"),
+    thing("java", "openjdk-17-jre-headless"),
+    thing("javac", "openjdk-17-jdk-headless"),
+    thing("node", "nodejs"),
+    thing("ruby", "ruby"),
+    thing("shasum", "perl"),
+    thing("redis-server", "redis-server"),
+    thing("memcached", "memcached"),
+    thing("nginx", "nginx-light"),
 ];
 
 /// What libbpf is built with, for the test that loads the fast path with it.

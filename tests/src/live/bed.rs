@@ -177,6 +177,20 @@ impl Workshop {
         Ok(path)
     }
 
+    /// A file or directory that `make` makes at the first use.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn made(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        if !path.exists() {
+            let part = self.directory.join(format!("{name}.part"));
+            make(&part).with_context(|| format!("cannot make {name}"))?;
+            fs::rename(&part, &path)?;
+        }
+        Ok(path)
+    }
+
     /// A file with these bytes, executable by all.
     ///
     /// # Errors

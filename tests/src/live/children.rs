@@ -159,6 +159,10 @@ fn fork_bomb(bed: &mut Bed<'_>) -> Result<String> {
     let finished = bed.succeed(&job)?;
     let output = fs::read_to_string(&finished.stdout)?;
     ensure!(output == "40 of 40 refused\n", "{output:?}; stderr: {}", shortened(&finished.stderr));
+    let endless = bed.job("children", &["bomb", "1000"])?.options(["--place", "rr"]).run(bed.hosts, bed.deadline)?;
+    let said = shortened(&endless.stderr);
+    ensure!(endless.code() == Some(126), "1000 refused children: exit code {:?}; stderr: {said}", endless.code());
+    ensure!(said.ends_with("if it can do so") && said.contains("64 forked children"), "the reason is not said last: {said}");
     let shell = bed.job("bash", &["-c", ":(){ :|:& };:"])?.options(["--place", "rr"]);
     let shell = bed.succeed(&shell)?;
     Ok(format!("{:.1} s in C, {:.1} s in a shell", finished.elapsed.as_secs_f64(), shell.elapsed.as_secs_f64()))

@@ -285,6 +285,14 @@ impl LocalHosts {
         Ok(self.processes(index)?.into_iter().find(|process| process.name == "dvm-agent"))
     }
 
+    /// Whether somebody on a host waits for TCP connections at that port.
+    ///
+    /// # Errors
+    /// No such host.
+    pub fn is_listening(&self, index: usize, port: u16) -> Result<bool> {
+        Ok(self.agent(index)?.is_some_and(|agent| process::is_listening(agent.pid, port)))
+    }
+
     /// What the agent of a host says about itself; none if it does not answer.
     ///
     /// # Errors

@@ -201,6 +201,11 @@ impl Running<'_> {
         process::signal(self.pid(), Signal::SIGINT);
     }
 
+    /// Sends what `kill` sends.
+    pub fn terminate(&self) {
+        process::signal(self.pid(), Signal::SIGTERM);
+    }
+
     /// Waits for the end; at the deadline, or when `stop` becomes true, kills what is left of it on every host.
     ///
     /// # Errors
@@ -208,7 +213,7 @@ impl Running<'_> {
     pub fn wait(mut self, deadline: Instant, stop: &AtomicBool) -> Result<Finished> {
         let mut autopsy = String::new();
         let status = loop {
-            self.sample();
+            self.look();
             if let Some(status) = self.child.try_wait().map_err(on("wait for", &self.directory))? {
                 break Some(status);
             }
@@ -232,8 +237,9 @@ impl Running<'_> {
         })
     }
 
-    /// CPU time grows until a process goes; the last look before that is what counts.
-    fn sample(&mut self) {
+    /// Notes the CPU time of its processes, which grows until they go: the last look before that is what counts. `wait` looks
+    /// all the time.
+    pub fn look(&mut self) {
         let Some(census) = &mut self.census else { return };
         for (pid, index) in census.count() {
             if let Some(time) = cpu_time(pid) {

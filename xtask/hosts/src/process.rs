@@ -166,6 +166,17 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Whether somebody in the network of that process waits for TCP connections at the port, IPv4.
+pub(crate) fn is_listening(pid: i32, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, state) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
+        local.ends_with(&format!(":{port:04X}")) && state == LISTEN
+    })
+}
+
 /// Processors of this machine, those included that we may not use.
 pub(crate) fn processors() -> usize {
     let is_processor = |name: &str| name.strip_prefix("cpu").is_some_and(|number| number.parse::<usize>().is_ok());

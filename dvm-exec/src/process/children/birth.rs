@@ -17,7 +17,7 @@
 use super::child::{Child, Seen};
 use super::request::{self, Kind};
 use crate::process::clone::{CloneRequest, STACK_BYTES};
-use crate::process::husk::{self, Root};
+use crate::process::husk::{self, Ending, Root};
 use crate::process::sigframe::ThreadState;
 use crate::process::thread::{Side, Task, Thread, clear_current, set_current};
 use crate::process::{descriptors, say};
@@ -31,7 +31,7 @@ use std::cell::{Cell, RefCell};
 use std::io::Error;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,11 +41,14 @@ use uffd_dsm::{Copied, CopyError, CopyFaults};
 pub const COPY_LONGEST: Duration = Duration::from_secs(10);
 /// How long it may take to say that it was too slow.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Status of a child that could not be born.
+/// Status of a child that could not be born, and of a program that lives by children it cannot have.
 const STILLBORN_STATUS: i32 = 126;
+/// Refused copies in a row after which the program ends: a server that replaces its workers would go on so for ever.
+const REFUSED_IN_A_ROW_MAX: u32 = 64;
 
 /// One copy of the process at a time: no child inherits the socket of another, whose end its parent waits for.
 static COPYING: Mutex<()> = Mutex::new(());
+static REFUSED_IN_A_ROW: AtomicU32 = AtomicU32::new(0);
 
 /// Makes a child process that goes on from `state`; returns its number when it has left the program's memory, or a negative
 /// error.
@@ -154,6 +157,7 @@ impl Birth {
                 drop(copying);
                 feed(pid, &ours, seen);
                 close(ours);
+                self.count(seen);
                 Ok(pid)
             }
             Err(error) => {
@@ -161,6 +165,21 @@ impl Birth {
                 close(theirs);
                 Err(error)
             }
+        }
+    }
+
+    /// Ends the program if it does nothing but make children that are refused.
+    fn count(&self, seen: &Seen) {
+        if seen.is_refused().load(Ordering::Relaxed) == 0 {
+            return REFUSED_IN_A_ROW.store(0, Ordering::Relaxed);
+        }
+        let refused = REFUSED_IN_A_ROW.fetch_add(1, Ordering::Relaxed) + 1;
+        if refused >= REFUSED_IN_A_ROW_MAX {
+            say::line(&format!(
+                "{refused} forked children in a row had to be ended: the program ends with status {STILLBORN_STATUS}; run it natively, \
+                 or without processes of its own if it can do so"
+            ));
+            self.root.finish(Ending::Exit(STILLBORN_STATUS));
         }
     }
 

@@ -63,6 +63,11 @@ impl Seen {
     pub fn is_overdue(&self) -> &AtomicU32 {
         &self.0.words()[2]
     }
+
+    /// Raised by the child when it ends because it went on without a program of its own.
+    pub fn is_refused(&self) -> &AtomicU32 {
+        &self.0.words()[3]
+    }
 }
 
 impl Child {
@@ -121,6 +126,7 @@ impl Child {
 
     fn refuse(&self, what: &str) -> ! {
         let pid = self.task.tid;
+        self.seen.is_refused().store(1, Ordering::Relaxed);
         say::line(&format!("fork without exec is not supported: {what}; child {pid} ends with status {REFUSED_STATUS}"));
         cpu::exit(REFUSED_STATUS)
     }

@@ -6,6 +6,8 @@ mod compressors;
 mod media;
 mod numeric;
 mod own;
+mod runtimes;
+mod servers;
 mod small;
 mod tools;
 
@@ -52,7 +54,8 @@ const PLAIN: Program = Program {
     seconds: 90,
 };
 
-const LISTS: [&[Program]; 5] = [compressors::PROGRAMS, media::PROGRAMS, numeric::PROGRAMS, own::PROGRAMS, tools::PROGRAMS];
+const LISTS: [&[Program]; 6] =
+    [compressors::PROGRAMS, media::PROGRAMS, numeric::PROGRAMS, own::PROGRAMS, runtimes::PROGRAMS, tools::PROGRAMS];
 
 /// Each program on two and on three hosts, and what programs rely on beside their output.
 #[must_use]
@@ -64,6 +67,8 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(name, hosts, move |bed| run(bed, program)).needs(program.needs).within_seconds(program.seconds));
         }
     }
+    cases.extend(servers::cases());
+    cases.push(Case::new("refuse-java-zgc", 2, runtimes::refuse_zgc).needs(runtimes::JAVA));
     cases.push(Case::new("status-and-stdio", 2, small::status_and_stdio));
     cases.push(Case::new("sparse-touch", 2, small::sparse_touch).needs(&[GCC]));
     cases
@@ -100,4 +105,9 @@ fn run(bed: &mut Bed<'_>, program: &Program) -> Result<String> {
     (program.normalise)(&finished.stdout)?;
     same_bytes(&expected, &finished.stdout).with_context(|| format!("stderr: {}", shortened(&finished.stderr)))?;
     bed.all_hosts_worked(&finished)
+}
+
+fn put(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let path = directory.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -56,6 +56,20 @@ pub const FOR_TEST: &[Thing] = &[
     thing("redis-server", "redis-server"),
     thing("memcached", "memcached"),
     thing("nginx", "nginx-light"),
+    thing("bwa", "bwa"),
+    thing("minimap2", "minimap2"),
+    thing("bowtie2-align-s", "bowtie2"),
+    thing("samtools", "samtools"),
+    thing("blastn", "ncbi-blast+"),
+    thing("hmmsearch", "hmmer"),
+    thing("gmx", "gromacs"),
+    thing("g++", "g++"),
+    thing("gfortran", "gfortran"),
+    thing("oneapi/tbb.h", "libtbb-dev"),
+    thing("glib-2.0/glib.h", "libglib2.0-dev"),
+    thing("boost/thread.hpp", "libboost-thread-dev"),
+    thing("x86_64-linux-gnu/cblas.h", "libopenblas-dev"),
+    thing("fftw3.h", "libfftw3-dev"),
 ];
 
 /// What libbpf is built with, for the test that loads the fast path with it.

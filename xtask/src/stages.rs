@@ -10,10 +10,21 @@ use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
-const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
+pub const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
 /// Cases that judge the executor alone, or choose the fast path themselves: one turn is enough.
-const ONE_TURN_CASES: [&str; 9] =
-    ["process/", "become-", "children-", "memory-", "signals-", "view-", "doctor/", "fast-path/", "trace"];
+const ONE_TURN_CASES: [&str; 11] = [
+    "further-program-",
+    "server-",
+    "process/",
+    "become-",
+    "children-",
+    "memory-",
+    "signals-",
+    "view-",
+    "doctor/",
+    "fast-path/",
+    "trace",
+];
 
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

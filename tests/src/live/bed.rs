@@ -44,7 +44,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [Source; 17] = [
+const SOURCES: &[Source] = &[
     source!("stress", "stress.c", "gcc" "-O2" "-pthread"),
     source!("stress-static", "stress.c", "gcc" "-O2" "-pthread" "-static"),
     source!("stress-static-pie", "stress.c", "gcc" "-O2" "-pthread" "-static-pie"),
@@ -62,6 +62,15 @@ const SOURCES: [Source; 17] = [
     source!("history", "history.c", "gcc" "-O2" "-pthread"),
     source!("view", "view.c", "gcc" "-O2" "-pthread"),
     source!("signals", "signals.c", "gcc" "-O2" "-pthread"),
+    source!("tasks", "tasks.c", "gcc" "-O2" "-fopenmp"),
+    source!("reductions", "reductions.f90", "gfortran" "-O2" "-fopenmp"),
+    source!("stealing", "stealing.cpp", "g++" "-std=c++20" "-O2" "-ltbb"),
+    source!("policies", "policies.cpp", "g++" "-std=c++20" "-O2" "-ltbb"),
+    source!("spin", "spin.c", "gcc" "-O2" "-pthread"),
+    source!("pools", "pools.c", "gcc" "-O2" "-I/usr/include/glib-2.0" "-I/usr/lib/x86_64-linux-gnu/glib-2.0/include" "-lglib-2.0"),
+    source!("boosted", "boosted.cpp", "g++" "-std=c++20" "-O2" "-lboost_thread" "-lboost_chrono" "-pthread"),
+    source!("blas", "blas.c", "gcc" "-O2" "-I/usr/include/x86_64-linux-gnu" "-lopenblas" "-lm"),
+    source!("fft", "fft.c", "gcc" "-O2" "-lfftw3_threads" "-lfftw3" "-lm"),
 ];
 /// Scripts for python3.
 const SCRIPTS: [(&str, &str); 1] = [("jobcontrol.py", include_str!("../../programs/jobcontrol.py"))];
@@ -132,7 +141,7 @@ impl Workshop {
         fs::write(&file, source.text)?;
         let (compiler, options) = source.compiler.split_first().context("a source without compiler")?;
         let mut command = Command::new(compiler);
-        let output = output_within(command.args(options).arg(&file).arg("-o").arg(&target), COMPILED_LATEST);
+        let output = output_within(command.arg(&file).args(options).arg("-o").arg(&target), COMPILED_LATEST);
         let output = output.with_context(|| format!("cannot run {compiler}"))?;
         ensure!(output.status.success(), "{compiler} {}: {}", source.file, String::from_utf8_lossy(&output.stderr).trim());
         Ok(target)

@@ -46,6 +46,8 @@ pub type Run = Box<dyn Fn(&mut Bed<'_>) -> Result<String>>;
 pub enum Need {
     /// An installed program.
     Program(&'static str),
+    /// An installed header file.
+    Header(&'static str),
 }
 
 impl fmt::Display for Lacking {
@@ -139,6 +141,7 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::Program(name) => find_program(name).is_some(),
+            Self::Header(name) => Path::new("/usr/include").join(name).exists(),
         }
     }
 }
@@ -146,7 +149,7 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Program(name) => write!(f, "`{name}` is not installed"),
+            Self::Program(name) | Self::Header(name) => write!(f, "`{name}` is not installed"),
         }
     }
 }

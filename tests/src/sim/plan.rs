@@ -208,7 +208,7 @@ impl Plan {
             extents: 1,
             pages: 2,
             scans: 2_000_000,
-            discards: if seed % 2 == 0 { 0 } else { 10_000 },
+            discards: if seed.is_multiple_of(2) { 0 } else { 10_000 },
             stride: 1,
             is_sourced: false,
             weather: Weather::fine(),

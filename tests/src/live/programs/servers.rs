@@ -118,7 +118,7 @@ const SERVERS: &[Server] = &[
 pub fn cases() -> impl Iterator<Item = Case> {
     let workers = Case::new("refuse-workers-nginx", 2, refuse_workers).needs(&[Need::Program("nginx")]);
     let served = [2, 3].into_iter().flat_map(|hosts| SERVERS.iter().map(move |server| (hosts, server))).map(|(hosts, server)| {
-        let name = format!("program-{}-{hosts}", server.name);
+        let name = format!("further-program-{}-{hosts}", server.name);
         Case::new(name, hosts, move |bed| serve(bed, server)).needs(server.needs).within_seconds(150)
     });
     served.chain([workers])

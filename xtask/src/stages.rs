@@ -53,8 +53,8 @@ pub struct Options {
 pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
     let mut tally = Tally::default();
-    prepare(stage)?;
-    step("form");
+    prepare(started, stage)?;
+    step(started, "form");
     tool(&mut tally, "rustfmt", &["fmt", "--all", "--check", "--", "--color=never", "-l"])?;
     tool(&mut tally, "rustfmt of the programs", &["fmt", "--manifest-path", "ebpf/prog/Cargo.toml", "--check", "--", "-l"])?;
     let of_comparison = ["fmt", "--manifest-path", ebpf::classify::MANIFEST, "--check", "--", "-l"];
@@ -63,20 +63,20 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     walls::check(&mut tally)?;
     if stage == Stage::Full {
         // First of all that is built, since it gets into the agent.
-        step("fast path");
+        step(started, "fast path");
         ebpf::check(&mut tally)?;
     }
-    step("lints");
+    step(started, "lints");
     tool(&mut tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    step("unit tests");
+    step(started, "unit tests");
     unit_tests(&mut tally)?;
     if stage == Stage::Full {
-        step("simulator");
+        step(started, "simulator");
         if let Err(error) = simulations(&mut tally, options) {
             tally.fail("sim", &format!("{error:#}"));
         }
         for (turn, fast_path) in FAST_PATHS.into_iter().enumerate() {
-            step(&format!("live cases, fast path {fast_path}"));
+            step(started, &format!("live cases, fast path {fast_path}"));
             let rounds = options.rounds.to_string();
             let mut arguments = vec!["--rounds", &rounds, "--fast-path", fast_path];
             if turn > 0 {
@@ -92,8 +92,8 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     Ok(tally.finish())
 }
 
-fn prepare(stage: Stage) -> Result<()> {
-    step(&format!("setup (kernel {})", setup::kernel()));
+fn prepare(started: Instant, stage: Stage) -> Result<()> {
+    step(started, &format!("setup (kernel {})", setup::kernel()));
     let mut lacks = setup::prepare_toolchain()?;
     if stage == Stage::Full {
         lacks.extend(setup::prepare(setup::FOR_TEST)?);
@@ -110,8 +110,8 @@ fn simulations(tally: &mut Tally, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn step(name: &str) {
-    eprintln!("== {name}");
+fn step(started: Instant, name: &str) {
+    eprintln!("== {name} (after {} s)", started.elapsed().as_secs());
 }
 
 /// One cargo command, one result.

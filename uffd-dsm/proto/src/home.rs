@@ -212,27 +212,20 @@ impl Node {
     }
 
     /// Serves one page of several that were asked for, if nothing is in the way: nobody's becomes the requester's, and that of another
-    /// host is sent by it.
+    /// host is sent by it. Else the requester is told.
     fn serve_if_idle(&mut self, page: PageNumber, asked: Asked) {
         let Entry { word, .. } = self.entry(page);
         let request = asked.request;
         let reader = request.requester();
-        match word.state() {
-            State::Fresh if !word.is_busy() => {
-                self.grant_fresh(page, asked);
-                self.settle(page);
-            }
-            State::Owned | State::Shared
-                if !word.is_busy()
-                    && ![self.me, reader].contains(&word.owner())
-                    && self.try_change(page, Step::Joined(reader)) =>
-            {
-                let line = Line::default();
-                self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
-            }
-            State::Fresh | State::Owned | State::Shared | State::Lost => {
-                self.send(reader, Message::Retry { request, page, home: Some(self.me) });
-            }
+        let is_elsewhere = matches!(word.state(), State::Owned | State::Shared) && ![self.me, reader].contains(&word.owner());
+        if word.state() == State::Fresh && !word.is_busy() {
+            self.grant_fresh(page, asked);
+            self.settle(page);
+        } else if is_elsewhere && !word.is_busy() && self.try_change(page, Step::Joined(reader)) {
+            let line = Line::default();
+            self.send(word.owner(), Message::Forward { request, page, rights: Rights::Read, era: word.era(), line });
+        } else {
+            self.send(reader, Message::Retry { request, page, home: Some(self.me) });
         }
     }
 

@@ -26,6 +26,9 @@ const ONE_TURN_CASES: [&str; 11] = [
     "trace",
 ];
 
+/// Cases for a soak alone: the same programs are run on three hosts.
+const SOAK_CASES: &str = "further-program-2/";
+
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Stage {
@@ -78,7 +81,7 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         for (turn, fast_path) in FAST_PATHS.into_iter().enumerate() {
             step(started, &format!("live cases, fast path {fast_path}"));
             let rounds = options.rounds.to_string();
-            let mut arguments = vec!["--rounds", &rounds, "--fast-path", fast_path];
+            let mut arguments = vec!["--rounds", &rounds, "--fast-path", fast_path, "--except", SOAK_CASES];
             if turn > 0 {
                 arguments.extend(ONE_TURN_CASES.into_iter().flat_map(|name| ["--except", name]));
             }

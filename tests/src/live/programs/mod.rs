@@ -45,7 +45,7 @@ struct Program {
 
 const GCC: Need = Need::Program("gcc");
 
-/// Programs that are run with each fast path; the others in one turn, and in each of a soak.
+/// Programs that are run on two and on three hosts with each fast path in a test; the others are [`further`] ones.
 const EVERY_TURN: [&str; 10] =
     ["pigz", "xz", "zstd", "pbzip2", "povray", "openmp", "threads", "stress", "stress-static", "stress-static-pie"];
 
@@ -81,8 +81,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for hosts in [2, 3] {
         for program in LISTS.iter().copied().flatten().filter(|program| program.hosts.contains(&hosts)) {
-            let further = if EVERY_TURN.contains(&program.name) { "" } else { "further-" };
-            let name = format!("{further}program-{}-{hosts}", program.name);
+            let is_first = EVERY_TURN.contains(&program.name);
+            let name = if is_first { format!("program-{}-{hosts}", program.name) } else { further(program.name, hosts) };
             cases.push(Case::new(name, hosts, move |bed| run(bed, program)).needs(program.needs).within_seconds(program.seconds));
         }
     }
@@ -91,6 +91,11 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("status-and-stdio", 2, small::status_and_stdio));
     cases.push(Case::new("sparse-touch", 2, small::sparse_touch).needs(&[GCC]));
     cases
+}
+
+/// Name of a case that is run on three hosts in one turn of a test, and in all ways in a soak.
+fn further(name: &str, hosts: usize) -> String {
+    format!("further-program-{hosts}/{name}")
 }
 
 /// A job of one of the list, for the cases that need a well-known program.

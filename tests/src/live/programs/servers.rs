@@ -2,7 +2,7 @@
 //!
 //! Owns the servers, their clients, and the cases. Must not know how a job is watched.
 
-use super::{Bed, Case, Need, put};
+use super::{Bed, Case, Need, further, put};
 use crate::live::bed::shortened;
 use anyhow::{Context, Result, bail, ensure};
 use dvm_hosts::{User, output_within, wait_within};
@@ -118,8 +118,7 @@ const SERVERS: &[Server] = &[
 pub fn cases() -> impl Iterator<Item = Case> {
     let workers = Case::new("refuse-workers-nginx", 2, refuse_workers).needs(&[Need::Program("nginx")]);
     let served = [2, 3].into_iter().flat_map(|hosts| SERVERS.iter().map(move |server| (hosts, server))).map(|(hosts, server)| {
-        let name = format!("further-program-{}-{hosts}", server.name);
-        Case::new(name, hosts, move |bed| serve(bed, server)).needs(server.needs).within_seconds(150)
+        Case::new(further(server.name, hosts), hosts, move |bed| serve(bed, server)).needs(server.needs).within_seconds(150)
     });
     served.chain([workers])
 }

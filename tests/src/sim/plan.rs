@@ -175,6 +175,19 @@ impl Plan {
         self
     }
 
+    /// A plan for `nodes` hosts in which nothing goes wrong or runs short.
+    fn fine(seed: u64, nodes: u64) -> Self {
+        Self {
+            stride: 1,
+            is_sourced: false,
+            weather: Weather::fine(),
+            heal_ns: 0,
+            crash: None,
+            memory: None,
+            ..Self::of(seed, Some(nodes))
+        }
+    }
+
     /// A cluster of `nodes` in fine weather, of which every four share 64 pages of their own.
     #[must_use]
     pub fn scale(nodes: u64) -> Self {
@@ -187,13 +200,7 @@ impl Plan {
             writes: 300_000,
             scans: 0,
             discards: 0,
-            stride: 1,
-            is_sourced: false,
-            weather: Weather::fine(),
-            heal_ns: 0,
-            crash: None,
-            memory: None,
-            ..Self::of(0x5ca1e, Some(nodes))
+            ..Self::fine(0x5ca1e, nodes)
         }
         .with_fast(FastMode::Off)
     }
@@ -202,20 +209,13 @@ impl Plan {
     #[must_use]
     pub fn scanning(seed: u64) -> Self {
         Self {
-            seed,
             threads: 2,
             accesses: 1000,
             extents: 1,
             pages: 2,
             scans: 2_000_000,
             discards: if seed.is_multiple_of(2) { 0 } else { 10_000 },
-            stride: 1,
-            is_sourced: false,
-            weather: Weather::fine(),
-            heal_ns: 0,
-            crash: None,
-            memory: None,
-            ..Self::of(seed, Some(3))
+            ..Self::fine(seed, 3)
         }
     }
 

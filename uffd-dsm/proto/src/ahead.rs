@@ -8,7 +8,7 @@ use crate::limits::{BATCHES_MAX, PART_PATIENCE, PATIENCE_MAX, REQUESTS_AHEAD_MAX
 use crate::node::Node;
 use crate::transient::{Ask, Fault, Want};
 use alloc::collections::VecDeque;
-use dsm_wire::{Line, NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber, PageRange, RequestId, Rights};
+use dsm_wire::{NodeId, PAGES_PER_EXTENT, PAGES_PER_MESSAGE_MAX, PageNumber, PageRange, RequestId, Rights};
 
 const STREAMS: usize = 8;
 
@@ -192,15 +192,7 @@ impl Node {
 
     /// Asks for `count` pages from `page`, for which no thread waits yet.
     fn ask_unasked(&mut self, page: PageNumber, count: u16, home: NodeId, kind: FaultKind) {
-        let fault = Fault {
-            kind,
-            line: Line::default(),
-            raised_at: self.now,
-            request_at: None,
-            grant_at: None,
-            retries: 0,
-            is_ahead: true,
-        };
+        let fault = Fault::ahead(kind, self.now);
         self.transients.entry(page).or_default().want = Some(Want { fault, count: 1, ask: None, is_raised_again: false });
         self.counters.requests_ahead += 1;
         self.ask_for(page, home, count, kind.rights());

@@ -24,7 +24,7 @@ use crate::plant::{Plant, is};
 use crate::timer::TimerKey;
 use crate::transient::{Fault, Want};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use dsm_wire::{ExtentNumber, Line, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId};
+use dsm_wire::{ExtentNumber, Message, NodeId, PAGES_PER_EXTENT, PageNumber, PageRange, RequestId};
 
 /// First touch takes at most this part of the free pages at once.
 const FIRST_TOUCH_SHARE: u64 = 64;
@@ -260,15 +260,7 @@ impl Node {
             self.counters.dropped_stale += 1;
             return;
         }
-        let fault = Fault {
-            kind: FaultKind::Write,
-            line: Line::default(),
-            raised_at: self.now,
-            request_at: None,
-            grant_at: None,
-            retries: 0,
-            is_ahead: true,
-        };
+        let fault = Fault::ahead(FaultKind::Write, self.now);
         self.transients.entry(page).or_default().want = Some(Want { fault, count: 1, ask: None, is_raised_again: false });
         self.evictor.adopted.insert(page);
         self.counters.pages_adopted += 1;

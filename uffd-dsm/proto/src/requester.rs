@@ -20,7 +20,7 @@ const FULL_NEIGHBOUR: usize = PAGES_PER_EXTENT as usize * 7 / 8;
 
 impl Node {
     pub(crate) fn on_fault(&mut self, page: PageNumber, kind: FaultKind, line: Line) {
-        let fault = Fault { kind, line, raised_at: self.now, request_at: None, grant_at: None, retries: 0, is_ahead: false };
+        let fault = Fault::new(kind, line, self.now);
         if !is_in_space(page) {
             self.counters.dropped_nonsense += 1;
             return;

@@ -28,6 +28,18 @@ pub struct Fault {
     pub is_ahead: bool,
 }
 
+impl Fault {
+    /// One that is raised now.
+    pub const fn new(kind: FaultKind, line: Line, now: Nanos) -> Self {
+        Self { kind, line, raised_at: now, request_at: None, grant_at: None, retries: 0, is_ahead: false }
+    }
+
+    /// One that no thread has raised: the page is fetched ahead of use.
+    pub fn ahead(kind: FaultKind, now: Nanos) -> Self {
+        Self { is_ahead: true, ..Self::new(kind, Line::default(), now) }
+    }
+}
+
 /// Requester: rights this host wants.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {

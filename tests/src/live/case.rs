@@ -24,6 +24,8 @@ pub struct Case {
     pub deadline: Duration,
     /// Whether it harms its hosts, so that the next case needs new ones.
     pub harms: bool,
+    /// Whether others of its kind may run beside it: it leaves the hosts as they are and looks at its own job alone.
+    pub is_sociable: bool,
     /// What its hosts' links are like.
     pub links: Links,
     /// `fast_path` of its hosts, if it matters to the case.
@@ -39,7 +41,7 @@ pub struct Case {
 pub struct Lacking(pub String);
 
 /// The body of a case.
-pub type Run = Box<dyn Fn(&mut Bed<'_>) -> Result<String>>;
+pub type Run = Box<dyn Fn(&mut Bed<'_>) -> Result<String> + Send + Sync>;
 
 /// Something a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +62,18 @@ impl std::error::Error for Lacking {}
 
 impl Case {
     /// A case on `hosts` hosts with the usual deadline.
-    pub fn new(name: impl Into<String>, hosts: usize, run: impl Fn(&mut Bed<'_>) -> Result<String> + 'static) -> Self {
+    pub fn new(
+        name: impl Into<String>,
+        hosts: usize,
+        run: impl Fn(&mut Bed<'_>) -> Result<String> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             name: name.into(),
             hosts,
             needs: Vec::new(),
             deadline: Duration::from_secs(60),
             harms: false,
+            is_sociable: false,
             links: Links::of_mtu(MTU),
             fast_path: None,
             memory: None,
@@ -92,6 +99,13 @@ impl Case {
     #[must_use]
     pub fn harmful(mut self) -> Self {
         self.harms = true;
+        self
+    }
+
+    /// Says that others of its kind may run beside it.
+    #[must_use]
+    pub const fn sociable(mut self) -> Self {
+        self.is_sociable = true;
         self
     }
 

@@ -57,8 +57,7 @@ fn run(bed: &mut Bed<'_>, text: &'static str, layout: &str) -> Result<String> {
         let arguments = ["--rounds", &asked_text, "--seed", &seed_text, "--layout", layout, text];
         let job = bed.job("litmus", &arguments)?.options(["--place", "rr"]);
         let limit = Duration::from_secs(15) + ROUND_LONGEST * u32::try_from(asked)?;
-        let finished =
-            Bed { deadline: bed.deadline.min(Instant::now() + limit), workshop: &mut *bed.workshop, ..*bed }.succeed(&job)?;
+        let finished = Bed { deadline: bed.deadline.min(Instant::now() + limit), ..*bed }.succeed(&job)?;
         if rounds == 0 {
             bed.all_hosts_worked(&finished)?;
         }

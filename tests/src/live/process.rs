@@ -22,6 +22,8 @@ const BEHAVIOUR_LATEST: Duration = Duration::from_secs(13);
 /// One that is known not to agree is not waited for that long.
 const OPEN_LATEST: Duration = Duration::from_secs(6);
 const CASE_SECONDS: u64 = 40;
+/// Sources whose behaviours look at the whole machine or measure time: they run one after another.
+const ALONE: [&str; 3] = ["process-view", "process-clocks", "process-timers"];
 /// The one behaviour that is to end by SIGALRM.
 const ALARM_KILLS: &str = "alarm_kills";
 const HEADER: &str = include_str!("../../live/process/check.h");
@@ -140,7 +142,9 @@ pub fn cases() -> Vec<Case> {
             let need = Need::Program(if source.file == RUST.file { "cc" } else { "gcc" });
             let name = format!("process/{}", path(&source, behaviour));
             let case = Case::new(name, HOSTS, move |bed| run(bed, &source, behaviour));
-            cases.push(case.needs(&[need]).within_seconds(CASE_SECONDS));
+            let case = case.needs(&[need]).within_seconds(CASE_SECONDS);
+            let is_alone = open_reason(&path(&source, behaviour)).is_some() || ALONE.contains(&source.name);
+            cases.push(if is_alone { case } else { case.sociable() });
         }
     }
     cases

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use dvm_hosts::{Binaries, Config, Links, LocalHosts, leftovers};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 const CLEAN_LATEST: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 const LOG_LINES: usize = 8;
+/// Sociable cases that run at a time: they wait more than they work.
+const SEATS: usize = 4;
+/// Sociable cases between two looks at what is left behind.
+const GROUP: usize = 40;
 /// Failures to make hosts after which the remaining cases fail at once.
 const HOST_FAILURES_MAX: usize = 2;
 
@@ -61,15 +65,13 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
     let mut runner =
         Runner { plan, workshop: Workshop::new()?, hosts: None, made: None, host_failures: 0, totals: Totals::default() };
     let absent = plan.absent();
-    for case in &chosen {
-        if plan.stop.load(Ordering::Relaxed) {
-            runner.fail(&case.name, "interrupted".into());
-        } else if let Some(reason) = absent.clone().or_else(|| case.lacks()) {
-            runner.skip(&case.name, reason);
-        } else {
-            runner.repeat(case);
-        }
-    }
+    let (sociable, alone): (Vec<Case>, Vec<Case>) = chosen.into_iter().partition(|case| case.is_sociable);
+    let (sociable, alone) = (runner.fit(sociable, absent.as_deref()), runner.fit(alone, absent.as_deref()));
+    alone.iter().for_each(|case| runner.repeat(case));
+    sociable
+        .chunk_by(|left, right| left.hosts == right.hosts)
+        .flat_map(|group| group.chunks(GROUP))
+        .for_each(|group| runner.side_by_side(group));
     runner.end();
     Ok(runner.totals)
 }
@@ -106,6 +108,74 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
+    /// Those of the cases that this machine can run; the others are skipped.
+    fn fit(&mut self, cases: Vec<Case>, absent: Option<&str>) -> Vec<Case> {
+        let mut fit = Vec::new();
+        for case in cases {
+            match absent.map(str::to_owned).or_else(|| case.lacks()) {
+                Some(reason) => self.skip(&case.name, reason),
+                None => fit.push(case),
+            }
+        }
+        fit
+    }
+
+    /// Runs sociable cases as often as asked, several at a time; the first failure ends one.
+    fn side_by_side(&mut self, group: &[Case]) {
+        let mut group: Vec<&Case> = group.iter().collect();
+        for turn in 1..=self.plan.repeat {
+            let outcomes = match self.all_at_once(&group, turn) {
+                Ok(outcomes) => outcomes,
+                Err(error) => {
+                    self.hosts = None;
+                    let names: Vec<&str> = group.iter().map(|case| case.name.as_str()).collect();
+                    return self.fail(&names.join(" "), format!("{}{error:#}", self.turn(turn)));
+                }
+            };
+            let mut held = Vec::new();
+            for (case, outcome) in group.into_iter().zip(outcomes) {
+                match outcome {
+                    Ok(said) => {
+                        println!("ok {}{} ({said})", case.name, self.turn(turn));
+                        held.push(case);
+                    }
+                    Err(error) if error.is::<Lacking>() => self.skip(&case.name, error.to_string()),
+                    Err(error) => {
+                        let logs = self.logs();
+                        self.fail(&case.name, format!("{}{error:#}{logs}", self.turn(turn)));
+                    }
+                }
+            }
+            group = held;
+        }
+        self.totals.passed += group.len() as u64;
+    }
+
+    /// What each said; the hosts are clean afterwards.
+    fn all_at_once(&mut self, group: &[&Case], turn: u32) -> Result<Vec<Result<String>>> {
+        ensure!(!self.plan.stop.load(Ordering::Relaxed), "interrupted");
+        self.prepare(group.first().context("no case")?)?;
+        let hosts = self.hosts.as_ref().context("no hosts")?;
+        let (next, outcomes) = (AtomicUsize::new(0), group.iter().map(|_| OnceLock::new()).collect::<Vec<_>>());
+        std::thread::scope(|scope| {
+            for _ in 0..SEATS {
+                scope.spawn(|| {
+                    while let Some((case, outcome)) = group.iter().zip(&outcomes).nth(next.fetch_add(1, Ordering::Relaxed)) {
+                        outcome.get_or_init(|| (case.run)(&mut self.bed(hosts, case, turn)));
+                    }
+                });
+            }
+        });
+        clean(hosts)?;
+        let said = |outcome: OnceLock<_>| outcome.into_inner().unwrap_or_else(|| bail!("did not run"));
+        Ok(outcomes.into_iter().map(said).collect())
+    }
+
+    fn bed<'b>(&'b self, hosts: &'b LocalHosts, case: &Case, turn: u32) -> Bed<'b> {
+        let effort = Effort { seed: self.plan.effort.seed + u64::from(turn), ..self.plan.effort };
+        Bed { hosts, workshop: &self.workshop, deadline: Instant::now() + case.deadline, effort }
+    }
+
     /// Runs a case as often as asked; the first failure ends it.
     fn repeat(&mut self, case: &Case) {
         for turn in 1..=self.plan.repeat {
@@ -140,11 +210,10 @@ impl Runner<'_> {
     }
 
     fn once(&mut self, case: &Case, turn: u32) -> Result<String> {
+        ensure!(!self.plan.stop.load(Ordering::Relaxed), "interrupted");
         self.prepare(case)?;
         let hosts = self.hosts.as_ref().context("no hosts")?;
-        let effort = Effort { seed: self.plan.effort.seed + u64::from(turn), ..self.plan.effort };
-        let mut bed = Bed { hosts, workshop: &mut self.workshop, deadline: Instant::now() + case.deadline, effort };
-        let said = (case.run)(&mut bed)?;
+        let said = (case.run)(&mut self.bed(hosts, case, turn))?;
         if case.harms {
             self.hosts = None;
         } else {

@@ -88,8 +88,12 @@ impl Bed {
     /// Pins host `index` (its agent and what that starts) to a list of processors such as `0` or `0,1`.
     pub fn pin(&self, index: usize, list: &str) -> Result<()> {
         let agent = self.hosts.agent(index)?.with_context(|| format!("no agent on host {index}"))?;
-        let mut taskset = Command::new("taskset");
-        let output = output_within(taskset.args(["-a", "-c", "-p", list, &agent.pid.to_string()]), SHORT)?;
+        let pin = || output_within(Command::new("taskset").args(["-a", "-c", "-p", list, &agent.pid.to_string()]), SHORT);
+        let mut output = pin()?;
+        if !output.status.success() {
+            // A thread that ends meanwhile, of the job before, is an error to it.
+            output = pin()?;
+        }
         ensure!(output.status.success(), "taskset: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(())
     }

@@ -11,6 +11,11 @@
  *        floors compute NANOSECONDS COUNT           a computation that takes as long undisturbed: one `latency` each
  *        floors tcp-server
  *        floors tcp-client ADDRESS MEBIBYTES        one connection, the client receives: `tcp`
+ *        floors echo-server
+ *        floors echo-client ADDRESS COUNT           64 bytes there and back over one TCP connection, both ends asleep meanwhile:
+ *                                                   one `latency` each
+ *        floors caught COUNT                        a call that Syscall User Dispatch gives to a handler of nothing: one
+ *                                                   `latency` each
  * prints lines `NAME NANOSECONDS`
  */
 #define _GNU_SOURCE
@@ -20,20 +25,24 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define PAGE 4096
 #define PORT 7799
 #define THREADS_MAX 64
+#define CALL_BYTES 64
 
 static uint64_t now_ns(void) {
     struct timespec time;
@@ -122,6 +131,59 @@ static int tcp_client(const char *server, uint64_t mebibytes) {
         left -= got;
     }
     print("tcp", now_ns() - start);
+    return 0;
+}
+
+static void at_once(int fd) {
+    int one = 1;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0) fail("TCP_NODELAY");
+}
+
+static _Noreturn void echo_server(void) {
+    int listener = bound(SOCK_STREAM);
+    static char buffer[CALL_BYTES];
+    if (listen(listener, 1) != 0) fail("listen");
+    puts("ready");
+    fflush(stdout);
+    for (;;) {
+        int fd = accept(listener, NULL, NULL);
+        at_once(fd);
+        while (recv(fd, buffer, CALL_BYTES, MSG_WAITALL) == CALL_BYTES && send(fd, buffer, CALL_BYTES, MSG_NOSIGNAL) == CALL_BYTES) {}
+        close(fd);
+    }
+}
+
+static int echo_client(const char *server, uint64_t count) {
+    int fd = connected(SOCK_STREAM, server);
+    static char buffer[CALL_BYTES];
+    at_once(fd);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t start = now_ns();
+        if (send(fd, buffer, CALL_BYTES, 0) != CALL_BYTES) fail("send");
+        if (recv(fd, buffer, CALL_BYTES, MSG_WAITALL) != CALL_BYTES) fail("recv");
+        print("latency", now_ns() - start);
+    }
+    return 0;
+}
+
+static volatile char selector = SYSCALL_DISPATCH_FILTER_ALLOW;
+
+static void answer_call(int number, siginfo_t *info, void *context) {
+    (void)number, (void)info;
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = 1;
+    selector = SYSCALL_DISPATCH_FILTER_ALLOW;
+}
+
+static int caught_calls(uint64_t count) {
+    struct sigaction action = {.sa_sigaction = answer_call, .sa_flags = SA_SIGINFO};
+    if (sigaction(SIGSYS, &action, NULL) != 0) fail("sigaction");
+    if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0, &selector) != 0) fail("Syscall User Dispatch");
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t start = now_ns();
+        selector = SYSCALL_DISPATCH_FILTER_BLOCK;
+        if (syscall(SYS_gettid) != 1) fail("a call was not caught");
+        print("latency", now_ns() - start);
+    }
     return 0;
 }
 
@@ -218,6 +280,9 @@ static _Noreturn void serial_faults(const char *server, uint64_t count, uint64_t
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "udp-server") == 0) udp_server();
     if (argc == 2 && strcmp(argv[1], "tcp-server") == 0) tcp_server();
+    if (argc == 2 && strcmp(argv[1], "echo-server") == 0) echo_server();
+    if (argc == 4 && strcmp(argv[1], "echo-client") == 0) return echo_client(argv[2], strtoull(argv[3], NULL, 10));
+    if (argc == 3 && strcmp(argv[1], "caught") == 0) return caught_calls(strtoull(argv[2], NULL, 10));
     if (argc == 4 && strcmp(argv[1], "udp-client") == 0) return udp_client(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 4 && strcmp(argv[1], "tcp-client") == 0) return tcp_client(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 3 && strcmp(argv[1], "uffd") == 0) local_faults(strtoull(argv[2], NULL, 10));

@@ -55,6 +55,8 @@ pub enum Bar {
     AtMost(f64),
     /// The ratio must reach it.
     AtLeast(f64),
+    /// The ratio is as it is.
+    None,
 }
 
 /// One line of the report.
@@ -85,22 +87,24 @@ impl Figure {
         match self.bar {
             Bar::AtMost(most) => self.ratio <= most,
             Bar::AtLeast(least) => self.ratio >= least,
+            Bar::None => true,
         }
+    }
+
+    fn verdict(&self) -> &'static str {
+        if self.holds() { "ok    " } else { "MISSED" }
     }
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sign, bar) = match self.bar {
-            Bar::AtMost(most) => ("<=", most),
-            Bar::AtLeast(least) => (">=", least),
+        let (verdict, bar) = match self.bar {
+            Bar::AtMost(most) => (self.verdict(), format!("bar <= {most}")),
+            Bar::AtLeast(least) => (self.verdict(), format!("bar >= {least}")),
+            Bar::None => ("      ", "no bar".into()),
         };
-        let verdict = if self.holds() { "ok    " } else { "MISSED" };
-        write!(
-            f,
-            "{verdict} {}: {:.3} against {:.3}, ratio {:.2} (bar {sign} {bar}); {}",
-            self.name, self.measured, self.floor, self.ratio, self.detail
-        )
+        let Self { name, measured, floor, ratio, detail, .. } = self;
+        write!(f, "{verdict} {name}: {measured:.3} against {floor:.3}, ratio {ratio:.2} ({bar}); {detail}")
     }
 }
 
@@ -147,5 +151,7 @@ mod tests {
         assert!(!figure(3.1, Bar::AtMost(1.5)).holds());
         assert!(figure(1.0, Bar::AtLeast(0.5)).holds());
         assert!(!figure(0.9, Bar::AtLeast(0.5)).holds());
+        assert!(figure(9.0, Bar::None).holds());
+        assert_eq!(figure(9.0, Bar::None).to_string(), "       x: 9.000 against 2.000, ratio 4.50 (no bar); ");
     }
 }

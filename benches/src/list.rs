@@ -1,4 +1,4 @@
-//! The figures that are promised, and how each is measured.
+//! The figures of the page layer that are promised, and how each is measured.
 //!
 //! Owns the bars. Must not know how programs are run: [`crate::bed`] does. The hosts share one machine: both are pinned to
 //! processor 0 where a figure says "one core"; else the root's host has processor 0 and the other one processor 1.
@@ -6,10 +6,9 @@
 use crate::bed::{Bed, busy, processors, times};
 use crate::figure::{Bar, Figure, Samples, microseconds, seconds};
 use anyhow::{Context, Result, ensure};
-use dvm_hosts::{Finished, Job};
-use std::fs;
+use dvm_hosts::Finished;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One entry of the list.
 pub struct Bench {
@@ -20,7 +19,7 @@ pub struct Bench {
 }
 
 /// All of them.
-pub const BENCHES: [Bench; 10] = [
+pub const BENCHES: [Bench; 8] = [
     Bench { name: "remote-read", run: remote_read },
     Bench { name: "remote-read-home-busy", run: remote_read_home_busy },
     Bench { name: "write-miss", run: write_miss },
@@ -29,8 +28,6 @@ pub const BENCHES: [Bench; 10] = [
     Bench { name: "read-beside-bulk", run: read_beside_bulk },
     Bench { name: "scan", run: scan },
     Bench { name: "first-touch", run: first_touch },
-    Bench { name: "povray", run: povray },
-    Bench { name: "place-auto", run: crate::place::place_auto },
 ];
 
 /// The processor of the root's host, and of both on one core.
@@ -39,7 +36,7 @@ const ANY_CORE: &str = "0-63";
 /// Turns in which a figure and its floor are measured.
 pub const ROUNDS: usize = 5;
 /// The same for measurements of seconds.
-const LONG_ROUNDS: usize = 3;
+pub const LONG_ROUNDS: usize = 3;
 /// Memory touched before a scan, as a multiple of what is scanned: both hosts hold it, and the program.
 const WARM_SCANS: usize = 3;
 const SCAN_MEBIBYTES: usize = 128;
@@ -47,17 +44,16 @@ const BULK_MEBIBYTES: usize = 64;
 const PAGES_PER_MEBIBYTE: usize = 256;
 const TOUCH_PAGES: usize = 262_144;
 const PARALLEL_THREADS: usize = 8;
-const SCENE: &str = include_str!("../programs/scene.pov");
 const NATIVE_LATEST: Duration = Duration::from_secs(120);
 
 /// Both hosts and the root on one processor.
-fn on_one_core(bed: &Bed) -> Result<()> {
+pub fn on_one_core(bed: &Bed) -> Result<()> {
     bed.pin(0, ONE_CORE)?;
     bed.pin(1, ONE_CORE)
 }
 
 /// Each host on its own processor.
-fn on_two_cores(bed: &Bed) -> Result<()> {
+pub fn on_two_cores(bed: &Bed) -> Result<()> {
     bed.pin(0, ONE_CORE)?;
     bed.pin(1, &last_core())
 }
@@ -95,7 +91,7 @@ pub fn local_fault(bed: &Bed) -> Result<Samples> {
 }
 
 /// Latencies of a round of `faults` in one of its modes.
-fn latencies(bed: &mut Bed, mode: &str) -> Result<Samples> {
+pub fn latencies(bed: &mut Bed, mode: &str) -> Result<Samples> {
     let count = part(bed);
     let finished = bed.faults(mode, count, &[], ONE_CORE)?;
     all_remote(&finished, count)?;
@@ -229,42 +225,6 @@ fn first_touch(bed: &mut Bed) -> Result<Vec<Figure>> {
     Ok(vec![Figure::new("first touch (s)", ours, native, Bar::AtMost(1.5), detail)])
 }
 
-fn povray(bed: &mut Bed) -> Result<Vec<Figure>> {
-    ensure!(processors() >= 2, "needs two processors");
-    on_two_cores(bed)?;
-    let directory = bed.hosts.scratch()?;
-    fs::write(directory.join("scene.pov"), SCENE)?;
-    let scene = format!("+I{}", directory.join("scene.pov").display());
-    let arguments = |threads: &str| {
-        let threads = format!("+WT{threads}");
-        [scene.as_str(), "+O-", "+FP", "+W640", "+H480", "-A", "-D", &threads].map(str::to_owned)
-    };
-    let native = |cores: &str, threads: &str| -> Result<Samples> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", cores, "/usr/bin/povray"]).args(arguments(threads));
-        let started = Instant::now();
-        let output = dvm_hosts::output_within(&mut command, NATIVE_LATEST)?;
-        ensure!(output.status.success(), "native povray ended with {}", output.status);
-        Ok(Samples::of(started.elapsed()))
-    };
-    let job =
-        |threads: &str, hosts: &str| Job::new("/usr/bin/povray", "").options(["--hosts", hosts]).arguments(arguments(threads));
-    let [one_native, one, two_native, two, faults] = in_turns(bed, LONG_ROUNDS, |bed| {
-        let (one_native, two_native) = (native("0", "1")?, native("0,1", "2")?);
-        let one = bed.job(job("1", "h0"), ONE_CORE)?;
-        let two = bed.job(job("2", "h0,h1"), ONE_CORE)?;
-        let faults = Samples::new(vec![counter(&two, "faults_remote")?]);
-        Ok([one_native, Samples::of(one.elapsed), two_native, Samples::of(two.elapsed), faults])
-    })?;
-    let ones = format!("native on one core: {one_native}; one host: {one}");
-    let twos = format!("native on two cores: {two_native}; two hosts of one core: {two}, {} remote faults", faults.median());
-    let [one_native, one, two_native, two] = [&one_native, &one, &two_native, &two].map(|times| seconds(times.median()));
-    Ok(vec![
-        Figure::new("povray on one host (s)", one, one_native, Bar::AtMost(1.1), ones),
-        Figure::new("povray's gain from a second host", one_native / two, one_native / two_native, Bar::AtLeast(0.85), twos),
-    ])
-}
-
 pub fn p50(samples: &Samples) -> f64 {
     microseconds(samples.median())
 }
@@ -275,7 +235,7 @@ fn rate(mebibytes: usize, times: &Samples) -> f64 {
 }
 
 /// A counter of the whole job.
-fn counter(finished: &Finished, name: &str) -> Result<u64> {
+pub fn counter(finished: &Finished, name: &str) -> Result<u64> {
     Ok(finished.statistics.as_ref().context("the job left no statistics")?.counter(name))
 }
 

@@ -1,13 +1,17 @@
 //! `cargo xtask bench`: figures, each beside its floor measured in the same run.
 //!
-//! Owns the command line and the order. Must not measure: [`list`] does.
+//! Owns the command line and the order. Must not measure: [`list`] and the others do.
 
 mod bed;
+mod calls;
 mod figure;
+mod gains;
 mod idle;
 mod kernel;
 mod list;
 mod place;
+mod sysbench;
+mod work;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -36,11 +40,12 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let chosen: Vec<&list::Bench> = list::BENCHES
-        .iter()
-        .chain(&kernel::BENCHES)
-        .filter(|bench| arguments.only.is_empty() || arguments.only.iter().any(|part| bench.name.contains(part.as_str())))
-        .collect();
+    let chosen: Vec<&list::Bench> =
+        [&list::BENCHES[..], &kernel::BENCHES, &calls::BENCHES, &gains::BENCHES, &sysbench::BENCHES, &place::BENCHES]
+            .into_iter()
+            .flatten()
+            .filter(|bench| arguments.only.is_empty() || arguments.only.iter().any(|part| bench.name.contains(part.as_str())))
+            .collect();
     ensure!(!chosen.is_empty(), "no figure matches {:?}: see --list", arguments.only);
     if arguments.list {
         for bench in chosen {

@@ -5,6 +5,7 @@
 use super::wire::{self, LENGTH_BYTES, Message, Opener, Sealer, Side, WireError};
 use crate::sys::{asm, call};
 use std::io::Error;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -45,8 +46,8 @@ pub struct Receiver {
     socket: Arc<OwnedFd>,
     opener: Opener,
     bytes: Vec<u8>,
-    /// Bytes of `bytes` already used.
-    used: usize,
+    /// What of `bytes` was received and not used yet.
+    ready: Range<usize>,
 }
 
 /// Both halves.
@@ -80,7 +81,7 @@ impl Connection {
         let socket = Arc::new(socket);
         Ok(Self {
             sender: Sender { socket: Arc::clone(&socket), sealer, bytes: Vec::new() },
-            receiver: Receiver { socket, opener, bytes: Vec::new(), used: 0 },
+            receiver: Receiver { socket, opener, bytes: Vec::new(), ready: 0..0 },
         })
     }
 
@@ -119,22 +120,23 @@ impl Receiver {
     /// [`ConnectionError`]; `Interrupted` only with a flag, and nothing is lost by it.
     pub fn receive(&mut self, flag: Option<&AtomicU32>) -> Result<Message, ConnectionError> {
         loop {
-            let ready = &self.bytes[self.used..];
-            if let Some(length) = ready.get(..LENGTH_BYTES) {
-                let bytes = wire::frame_bytes([length[0], length[1], length[2], length[3]])?;
+            let ready = &self.bytes[self.ready.clone()];
+            let mut wanted = READ_BYTES;
+            if let Some(length) = ready.first_chunk() {
+                let bytes = wire::frame_bytes(*length)?;
                 if let Some(frame) = ready.get(LENGTH_BYTES..LENGTH_BYTES + bytes) {
                     let message = self.opener.open(frame)?;
-                    self.used += LENGTH_BYTES + bytes;
+                    self.ready.start += LENGTH_BYTES + bytes;
                     return Ok(message);
                 }
+                wanted = wanted.max(LENGTH_BYTES + bytes);
             }
-            self.bytes.drain(..self.used);
-            self.used = 0;
-            let filled = self.bytes.len();
-            self.bytes.resize(filled + READ_BYTES, 0);
-            let received = receive_some(&self.socket, &mut self.bytes[filled..], flag);
-            self.bytes.truncate(filled + received.as_ref().map_or(0, |count| *count));
-            received?;
+            self.bytes.copy_within(self.ready.clone(), 0);
+            self.ready = 0..self.ready.len();
+            if self.bytes.len() < wanted {
+                self.bytes.resize(wanted, 0);
+            }
+            self.ready.end += receive_some(&self.socket, &mut self.bytes[self.ready.end..], flag)?;
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod asm;
 pub mod call;
 pub mod context;
 pub mod cpu;
+pub mod lanes;
 pub mod mapping;
 pub mod process;
 pub mod signal;

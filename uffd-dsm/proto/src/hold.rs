@@ -3,14 +3,19 @@
 //! Owns the decision to delay what ends a writer's stay: a hand-over, or the order to become read-only for a reader. Must not
 //! delay a page that is not torn to and fro, nor the drop of a read copy.
 //!
+//! A departure is regretted if threads here want the page again soon after it. What other nodes want much later than it left was in
+//! nobody's way: the page of a thread that starts here and is joined there.
+//!
 //! ```text
-//!   quick stays in a row        0  1  2  3    4    5    6    7    8    9    10 …
-//!   window of the next stay     0  0  0  25   50   100  200  400  800  1600 1600 us      (one slow stay: back to 0)
+//!   regrets                     0  1  2  3    4    5    6    7    8    9    10 …
+//!   window of the next stay     0  0  0  25   50   100  200  400  800  1600 1600 us      (a departure without: three quarters of it)
 //! ```
 
 use crate::extent::LocalState;
 use crate::face::{Frame, Nanos};
-use crate::limits::{HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_WINDOW_FALSE_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_BITS};
+use crate::limits::{
+    HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_REGRET_MAX, HOLD_WINDOW_FALSE_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_BITS,
+};
 use crate::node::Node;
 use crate::recent::Recent;
 use dsm_wire::{Line, Message, PageNumber, Rights};
@@ -18,6 +23,8 @@ use dsm_wire::{Line, Message, PageNumber, Rights};
 #[derive(Clone, Copy, Debug, Default)]
 struct Stay {
     arrived_at: Nanos,
+    /// When it left, until it is wanted again.
+    left_at: Option<Nanos>,
     bounces: u8,
     window: Nanos,
     /// Where in the page the thread stopped for which it came.
@@ -41,6 +48,20 @@ impl Stays {
         let Some(stay) = self.stays.get_mut(page) else { return };
         if now.since(stay.arrived_at) > HOLD_QUICK_MAX {
             self.stays.forget(page);
+            return;
+        }
+        stay.left_at = Some(now);
+    }
+
+    /// A thread here wants the page.
+    fn on_wanted(&mut self, page: PageNumber, now: Nanos) {
+        let Some(stay) = self.stays.get_mut(page) else { return };
+        let Some(left_at) = stay.left_at.take() else { return };
+        if now.since(left_at) > HOLD_REGRET_MAX {
+            stay.window = Nanos(stay.window.0 / 4 * 3);
+            if stay.window < HOLD_WINDOW_MIN {
+                (stay.window, stay.bounces) = (Nanos::default(), 0);
+            }
             return;
         }
         stay.bounces = stay.bounces.saturating_add(1);
@@ -101,6 +122,11 @@ impl Node {
         self.stays.on_arrival(page, line, self.now);
     }
 
+    /// A fault on the page is to be resolved.
+    pub(crate) fn note_wanted(&mut self, page: PageNumber) {
+        self.stays.on_wanted(page, self.now);
+    }
+
     /// The page was handed over, or made read-only for a reader.
     pub(crate) fn note_departure(&mut self, page: PageNumber) {
         self.stays.on_departure(page, self.now);
@@ -116,11 +142,17 @@ mod tests {
     const THERE: Line = Line(4);
 
     fn bounce(stays: &mut Stays, count: u64, stay: Nanos, line: Line) -> Option<Nanos> {
+        bounce_and_want(stays, count, stay, Nanos::from_micros(30), line)
+    }
+
+    fn bounce_and_want(stays: &mut Stays, count: u64, stay: Nanos, away: Nanos, line: Line) -> Option<Nanos> {
         let mut now = Nanos::from_millis(5);
         for _ in 0..count {
             stays.on_arrival(PAGE, HERE, now);
             now = now + stay;
             stays.on_departure(PAGE, now);
+            now = now + away;
+            stays.on_wanted(PAGE, now);
         }
         stays.on_arrival(PAGE, HERE, now);
         stays.until(PAGE, line, now).map(|until| until.since(now))
@@ -134,6 +166,17 @@ mod tests {
         assert_eq!(bounce(&mut Stays::default(), 3, quick, HERE), Some(HOLD_WINDOW_MIN));
         assert_eq!(bounce(&mut Stays::default(), 50, quick, HERE), Some(HOLD_WINDOW_MAX));
         assert_eq!(bounce(&mut Stays::default(), 50, quick, THERE), Some(HOLD_WINDOW_FALSE_MAX));
+    }
+
+    #[test]
+    fn a_page_that_is_wanted_late_is_not_held() {
+        let (quick, late) = (Nanos::from_micros(30), HOLD_REGRET_MAX + Nanos(1));
+        let mut stays = Stays::default();
+        assert_eq!(bounce_and_want(&mut stays, 50, quick, late, THERE), None);
+        let open = bounce(&mut stays, 5, quick, THERE);
+        assert_eq!(open, Some(Nanos::from_micros(100)));
+        assert_eq!(bounce_and_want(&mut stays, 1, quick, late, THERE), Some(Nanos::from_micros(75)));
+        assert_eq!(bounce_and_want(&mut stays, 4, quick, late, THERE), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub const RTO_MIN: Nanos = Nanos::from_millis(3);
 /// Largest retransmission timeout.
 pub const RTO_MAX: Nanos = Nanos::from_millis(1000);
 
-/// Quick hand-offs of a page before its hold window opens.
+/// Regretted departures of a page before its hold window opens.
 pub const HOLD_BOUNCES_MIN: u8 = 3;
 /// First hold window.
 pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(25);
@@ -61,6 +61,8 @@ pub const HOLD_WINDOW_MIN: Nanos = Nanos::from_micros(25);
 pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_micros(200);
 /// Largest hold window where they want different lines: so long that the hand-overs cost little beside it.
 pub const HOLD_WINDOW_FALSE_MAX: Nanos = Nanos::from_micros(1600);
+/// A page that is wanted again later than this after it left was not torn away: a few times what a hand-over takes.
+pub const HOLD_REGRET_MAX: Nanos = Nanos::from_micros(200);
 /// Pages whose stays are remembered, as a power of two.
 pub const HOLDS_BITS: u32 = 10;
 /// Pages whose habits are remembered, as a power of two.

@@ -30,6 +30,7 @@ impl Node {
             self.first_touch(page, fault);
             return;
         }
+        self.note_wanted(page);
         let is_in_operation = self.operations.is_on(page);
         let transient = self.transients.entry(page).or_default();
         match &mut transient.want {

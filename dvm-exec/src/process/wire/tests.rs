@@ -53,6 +53,21 @@ fn the_first_frame_has_these_bytes() {
 }
 
 #[test]
+fn every_byte_of_a_long_frame_is_authenticated() {
+    for bytes in [500, 512, 4096, 5000] {
+        let (mut sealer, opener) = pair();
+        let answer = Return { outputs: std::vec![Buffer { argument: 1, bytes: std::vec![7; bytes] }], ..Return::default() };
+        let frame = sealed(&mut sealer, &Message::Return(answer.clone()));
+        assert_eq!(opener.clone().open(&frame), Ok(Message::Return(answer)));
+        for at in 0..frame.len() {
+            let mut changed = frame.clone();
+            changed[at] ^= 0x10;
+            assert_eq!(opener.clone().open(&changed), Err(WireError::Forged { sequence: 0 }), "byte {at} of {bytes}");
+        }
+    }
+}
+
+#[test]
 fn what_is_out_of_place_is_forged() {
     let (mut sealer, opener) = pair();
     let first = sealed(&mut sealer, &Message::SetMask(5));

@@ -22,7 +22,7 @@ use super::view::affinity::wished_host;
 use super::view::cpuset::CpuSet;
 use super::view::machine::memory_field;
 use super::wire::ThreadStart;
-use super::{check, descriptors, hotpages, preload, say, trace, view};
+use super::{check, descriptors, hotpages, limits, preload, say, trace, view};
 use crate::exit::Failure;
 use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
@@ -34,7 +34,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -115,8 +115,8 @@ pub struct Root {
     /// Processor features that the program must not see.
     pub masking: Masking,
     image: OnceLock<Image>,
-    /// Stack limit the program sees.
-    pub stack_limit: (u64, u64),
+    /// Stack limit the program sees: soft, hard.
+    pub stack_limit: Mutex<(u64, u64)>,
     /// How the program was scheduled at its start.
     pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
@@ -305,7 +305,7 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         executable: program.path.as_os_str().as_bytes().to_vec(),
         masking: job.masking,
         image: OnceLock::new(),
-        stack_limit: options.stack_limit,
+        stack_limit: Mutex::new(options.stack_limit),
         scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
         autoplace: AutoPlace::default(),
@@ -511,6 +511,7 @@ impl Root {
     }
 
     fn show_figures(&self) {
+        let _room = limits::room();
         if self.options.stat || self.options.stat_json.is_some() {
             let report = Report::gather(self, self.agent.as_deref());
             if self.options.stat {
@@ -583,22 +584,4 @@ impl Root {
         say::line(reason);
         self.finish(Ending::Exit(i32::from(Failure::Internal(String::new()).code())))
     }
-}
-
-/// Descriptor numbers the program may still use do not reach the husk's own. Returns the limit that the user had: soft, hard.
-///
-/// # Errors
-/// The kernel's error.
-pub fn make_room_for_descriptors() -> Result<(u64, u64), std::io::Error> {
-    let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE)?;
-    let raised = raised_files_limit(hard);
-    if soft < raised {
-        cpu::set_limit(libc::RLIMIT_NOFILE, raised, hard)?;
-    }
-    Ok((soft, hard))
-}
-
-/// What [`make_room_for_descriptors`] raises a lower limit to.
-pub fn raised_files_limit(hard: u64) -> u64 {
-    (descriptors::FLOOR + descriptors::COUNT_MAX).min(hard)
 }

@@ -7,6 +7,7 @@
 //! held for looking and changing only, never while program memory is touched, so service threads may take it.
 
 use super::agent::Agent;
+use super::limits;
 use super::say;
 use super::service::{self, Member};
 use super::vma::{
@@ -180,6 +181,7 @@ impl Memory for JobMemory {
     }
 
     fn source(&self, range: &Range<u64>, fd: i32, offset: u64) -> bool {
+        let _room = limits::room();
         // The program may close its own at any time.
         let Some(file) = super::descriptors::duplicate_hidden(fd) else { return false };
         let bytes = range.end - range.start;

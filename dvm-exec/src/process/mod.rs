@@ -21,6 +21,7 @@ pub mod hotpages;
 pub mod husk;
 pub mod inherit;
 pub mod interrupted;
+pub mod limits;
 pub mod load;
 pub mod local;
 pub mod member;

@@ -5,6 +5,7 @@
 use super::super::calls::{self, NamedPath, PathUse};
 use super::super::descriptors;
 use super::super::husk::Root;
+use super::super::limits;
 use super::super::thread::current;
 use super::super::wire::Question;
 use super::cpuset::CpuSet;
@@ -146,8 +147,11 @@ fn open(root: &'static Root, number: i64, arguments: &[u64; 6], path: &[u8], fou
     if flags & libc::O_ACCMODE as u64 != libc::O_RDONLY as u64 {
         return Some(-i64::from(libc::EACCES));
     }
-    let bytes = bytes_of(root, &found.host_path, text);
-    Some(match mapping::file_of_text(path, &bytes, flags & libc::O_CLOEXEC as u64 != 0, descriptors::FLOOR) {
+    let file = {
+        let _room = limits::room();
+        mapping::file_of_text(path, &bytes_of(root, &found.host_path, text), descriptors::FLOOR)
+    };
+    Some(match file.and_then(|file| mapping::open_again(&file, flags & libc::O_CLOEXEC as u64 != 0)) {
         Ok(descriptor) => i64::from(descriptor),
         Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::ENOMEM)),
     })

@@ -4,6 +4,7 @@
 
 use super::super::ask::{ResourceUsage, ThreadUsage, Usage};
 use super::super::husk::Root;
+use super::super::limits;
 use super::super::service;
 use super::super::wire::Question;
 use super::{give, machine};
@@ -62,6 +63,7 @@ pub(super) fn answer(root: &Root, number: i64, arguments: &[u64; 6]) -> Option<i
     if root.hosts.len() == 1 {
         return None;
     }
+    let _room = limits::room();
     match number {
         libc::SYS_getrusage if arguments[0] as i32 == libc::RUSAGE_SELF => {
             Some(give(arguments[1], &of_all(root).resources.to_bytes(), 0))

@@ -16,7 +16,7 @@
 
 use super::child::{Child, Seen};
 use super::request::{self, Kind};
-use crate::process::clone::{CloneRequest, STACK_BYTES};
+use crate::process::clone::{CLEAR_ACTIONS, CloneRequest, STACK_BYTES};
 use crate::process::husk::{self, Ending, Root};
 use crate::process::limits::{self, Room};
 use crate::process::sigframe::ThreadState;
@@ -209,7 +209,7 @@ impl Birth {
         limits::hand_to_child(self.root);
         let pid = cpu::thread_id();
         let child = child(Task::new(pid, 0, 0));
-        if self.request.flags & request::CLEAR_ACTIONS != 0 {
+        if self.request.flags & CLEAR_ACTIONS != 0 {
             child.actions.drop_handlers();
         }
         let side = Side::Child(Rc::new(child));

@@ -6,6 +6,7 @@ use super::super::calls::{self, NamedPath, PathUse};
 use super::super::descriptors;
 use super::super::husk::Root;
 use super::super::limits;
+use super::super::say;
 use super::super::thread::current;
 use super::super::wire::Question;
 use super::cpuset::CpuSet;
@@ -30,7 +31,13 @@ pub(super) fn answer(root: &'static Root, number: i64, arguments: &[u64; 6]) -> 
     let found = with_scene(root, None, |scene| scene.recognise(&path))?;
     match (found.entry, named.action) {
         (Entry::Absent, _) => Some(-i64::from(libc::ENOENT)),
-        (Entry::Denied, PathUse::Open | PathUse::ReadLink) => Some(-i64::from(libc::EACCES)),
+        (Entry::Denied, PathUse::Open | PathUse::ReadLink) => {
+            say::refused(
+                &String::from_utf8_lossy(&path),
+                "this host's kernel would show the husk, and no page that is elsewhere",
+            );
+            Some(-i64::from(libc::EACCES))
+        }
         (Entry::Denied, PathUse::Look) => None,
         (Entry::Executable, PathUse::ReadLink) => Some(tell_link(&root.executable, number, named, arguments)),
         (Entry::Executable, PathUse::Look) if !follows_links(number, arguments) => None,

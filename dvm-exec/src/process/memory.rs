@@ -494,5 +494,6 @@ fn file_source(flags: u64, fd: u64, offset: u64) -> Result<Option<FileSource>, E
         device: (libc::major(device), libc::minor(device)),
         inode: metadata.ino(),
     };
-    Ok(Some(FileSource { fd, offset, file, bytes: kind.is_file().then_some(metadata.len()) }))
+    let is_writable = opened & libc::O_ACCMODE == libc::O_RDWR;
+    Ok(Some(FileSource { fd, offset, file, bytes: kind.is_file().then_some(metadata.len()), is_writable }))
 }

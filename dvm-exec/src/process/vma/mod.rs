@@ -289,6 +289,8 @@ pub struct FileSource {
     pub file: FileIdentity,
     /// Its size, if it has one: a regular file.
     pub bytes: Option<u64>,
+    /// Whether the descriptor may write it.
+    pub is_writable: bool,
 }
 
 /// mmap's arguments.

@@ -394,6 +394,9 @@ impl AddressSpace {
                 return Err(MapError::NoMemory("file offset"));
             }
             let writable = Protection::from_bits(request.protection).contains(Protection::WRITE);
+            if flags & MAP_TYPE != MAP_PRIVATE && writable && !source.is_writable {
+                return Err(MapError::Access("the descriptor cannot write"));
+            }
             if flags & MAP_TYPE != MAP_PRIVATE && writable {
                 return Err(MapError::Refused("a writable shared file mapping cannot span hosts"));
             }

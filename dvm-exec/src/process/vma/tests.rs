@@ -172,7 +172,7 @@ impl Trial {
     fn map_pages(&mut self, at: u64, count: u64, protection: u64, kind: u8, flags: u64) {
         let identity = FileIdentity { name: "/lib/x".into(), device: (8, 1), inode: 77 };
         let offset = at * PAGE_BYTES;
-        let file = (kind == 2).then_some(FileSource { fd: 5, offset, file: identity, bytes: None });
+        let file = (kind == 2).then_some(FileSource { fd: 5, offset, file: identity, bytes: None, is_writable: true });
         let sharing = if kind == 1 { libc::MAP_SHARED } else { libc::MAP_PRIVATE } as u64;
         let address = Self::address(at);
         let bytes = count * PAGE_BYTES - count.min(1) * 7;
@@ -382,7 +382,7 @@ fn blocks_of_an_extent_do_not_share_one() {
 
 fn file(bytes: u64, mapped: u64, address: u64, flags: i32) -> MapRequest {
     let file = FileIdentity { name: "/x".into(), device: (0, 0), inode: 1 };
-    let source = FileSource { fd: 3, offset: 0x1000, file, bytes: Some(bytes) };
+    let source = FileSource { fd: 3, offset: 0x1000, file, bytes: Some(bytes), is_writable: false };
     MapRequest { address, bytes: mapped, protection: 3, flags: (flags | libc::MAP_PRIVATE) as u64, file: Some(source) }
 }
 
@@ -552,7 +552,7 @@ fn errors_are_those_of_linux() {
         bytes: 4096,
         protection,
         flags: flags as u64,
-        file: Some(FileSource { fd: 3, offset, file: file.clone(), bytes: None }),
+        file: Some(FileSource { fd: 3, offset, file: file.clone(), bytes: None, is_writable: offset == 0 }),
     };
     let check = |change: Change, errno: i32| assert_eq!(change.return_value(), -i64::from(errno), "{change:?}");
     check(map.map(&anonymous(0, 0, 0)), libc::EINVAL);
@@ -564,6 +564,7 @@ fn errors_are_those_of_linux() {
     check(map.map(&anonymous(at, 4096, libc::MAP_FIXED_NOREPLACE)), libc::EEXIST);
     check(map.map(&anonymous(0, 4096, libc::MAP_HUGETLB)), libc::ENOMEM);
     check(map.map(&with_file(libc::MAP_SHARED, 3, 0)), libc::ENODEV);
+    check(map.map(&with_file(libc::MAP_SHARED, 3, 4096)), libc::EACCES);
     check(map.map(&with_file(libc::MAP_PRIVATE, 3, 1)), libc::EINVAL);
     check(map.unmap(at + 1, 4096), libc::EINVAL);
     check(map.unmap(at, 0), libc::EINVAL);

@@ -7,7 +7,7 @@ use super::calls::{self, Class};
 use super::children::replace;
 use super::husk::{Ending, Root};
 use super::thread::Task;
-use super::{barrier, descriptors, inherit, limits, say, view};
+use super::{barrier, cputimers, descriptors, inherit, limits, say, view};
 use crate::sys::{call, user};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -36,6 +36,9 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
     if let Some(value) = guard_descriptors(number, arguments) {
         return value;
     }
+    if let Some(value) = cputimers::answer(root, task, number, arguments) {
+        return value;
+    }
     if let Some(value) = view::answer(root, task, number, arguments) {
         return value;
     }
@@ -51,10 +54,6 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
         }
         libc::SYS_get_robust_list => robust_list(root, task, arguments),
         libc::SYS_membarrier => barrier::call(root, arguments),
-        libc::SYS_setitimer | libc::SYS_timer_create => {
-            note_partial_clock(root, number, arguments);
-            call::raw_unless(flag, number, arguments)
-        }
         libc::SYS_rt_sigaction => root.actions.call(arguments),
         libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
@@ -71,20 +70,6 @@ fn robust_list(root: &Root, task: &Task, arguments: &[u64; 6]) -> i64 {
     let Some(list) = found else { return -i64::from(libc::ESRCH) };
     let stored = user::write(bytes, &ROBUST_HEAD_BYTES.to_le_bytes()).and_then(|()| user::write(head, &list.to_le_bytes()));
     stored.map_or(-i64::from(libc::EFAULT), |()| 0)
-}
-
-/// Timers on processor time see what the threads use at the root only.
-fn note_partial_clock(root: &Root, number: i64, arguments: &[u64; 6]) {
-    let counts_processor_time = if number == libc::SYS_setitimer {
-        arguments[0] != libc::ITIMER_REAL as u64
-    } else {
-        // Negative clocks name processes and threads.
-        matches!(arguments[0] as i32, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID | i32::MIN..0)
-    };
-    if counts_processor_time && root.hosts.len() > 1 {
-        let host = &root.hosts[0].name;
-        say::once(&format!("{} on processor time counts what threads use on host {host} only", named(number)));
-    }
 }
 
 fn named(number: i64) -> String {

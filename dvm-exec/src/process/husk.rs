@@ -5,6 +5,7 @@
 use super::agent::{self, Agent, Opened};
 use super::autoplace::{self, AutoPlace};
 use super::clone;
+use super::cputimers::CpuTimers;
 use super::features::{self, Masking};
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
@@ -117,6 +118,8 @@ pub struct Root {
     image: OnceLock<Image>,
     /// Stack limit the program sees: soft, hard.
     pub stack_limit: Mutex<(u64, u64)>,
+    /// Its timers on CPU time.
+    pub cpu_timers: CpuTimers,
     /// How the program was scheduled at its start.
     pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
@@ -306,6 +309,7 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         masking: job.masking,
         image: OnceLock::new(),
         stack_limit: Mutex::new(options.stack_limit),
+        cpu_timers: CpuTimers::default(),
         scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
         autoplace: AutoPlace::default(),

@@ -87,6 +87,13 @@ impl Child {
             libc::SYS_prlimit64 | libc::SYS_getrlimit | libc::SYS_setrlimit if limits::is_child_s_own(number, arguments) => {
                 call::raw(number, arguments)
             }
+            // Its timers count what it uses itself.
+            libc::SYS_setitimer
+            | libc::SYS_getitimer
+            | libc::SYS_timer_create
+            | libc::SYS_timer_settime
+            | libc::SYS_timer_gettime
+            | libc::SYS_timer_delete => call::raw_unless(context.flag(), number, arguments),
             _ => execute(root, &self.task, context.flag(), number, arguments),
         }
     }

@@ -218,7 +218,7 @@ fn start(options: Options) -> Result<Failure, Failure> {
         check::start();
     }
     if options.has_strace {
-        trace::open(options.output.as_deref())?;
+        trace::open(options.output.as_deref(), options.image.is_some())?;
     }
     let arguments = options.command.clone();
     let program = match &options.image {

@@ -32,10 +32,10 @@ pub(super) fn answer(root: &'static Root, number: i64, arguments: &[u64; 6]) -> 
     match (found.entry, named.action) {
         (Entry::Absent, _) => Some(-i64::from(libc::ENOENT)),
         (Entry::Denied, PathUse::Open | PathUse::ReadLink) => {
-            say::refused(
-                &String::from_utf8_lossy(&path),
-                "this host's kernel would show the husk, and no page that is elsewhere",
-            );
+            // One line for all of a kind, whichever thread's or range's.
+            let name = ["map_files", "mem", "numa_maps", "pagemap", "clear_refs"].iter().find(|name| names(&path, name));
+            let kind = format!("/proc/self/{}", name.unwrap_or(&"*"));
+            say::refused(&kind, "this host's kernel would show the husk, and no page that is elsewhere");
             Some(-i64::from(libc::EACCES))
         }
         (Entry::Denied, PathUse::Look) => None,
@@ -110,6 +110,11 @@ fn instead(number: i64, named: NamedPath, arguments: &[u64; 6], path: &[u8]) -> 
     let mut changed = *arguments;
     changed[named.path as usize] = path.as_ptr() as u64;
     call::raw(number, &changed)
+}
+
+/// Whether a part of a path is this name.
+fn names(path: &[u8], name: &str) -> bool {
+    path.split(|byte| *byte == b'/').any(|part| part == name.as_bytes())
 }
 
 fn follows_links(number: i64, arguments: &[u64; 6]) -> bool {

@@ -224,7 +224,10 @@ impl Agent {
     fn on_peer(self: &Rc<Self>, link: &Rc<Link>, message: ToPeer) {
         let received_ns = clock::monotonic_ns();
         let (space, tag) = match message {
-            ToPeer::OpenSpace { tag, space } => return member::open(self, link, tag, space, received_ns),
+            ToPeer::AskClock { tag } => {
+                return link.send(ToPeer::Clock { tag, received_ns, monotonic_ns: clock::monotonic_ns() });
+            }
+            ToPeer::OpenSpace { tag, space } => return member::open(self, link, tag, space),
             ToPeer::StartMember { space, tag, .. } | ToPeer::AskStatistics { space, tag } => (space, Some(tag)),
             ToPeer::CloseSpace { space, .. } | ToPeer::PauseSpace { space, .. } | ToPeer::MemberLost { space, .. } => {
                 (space, None)
@@ -233,6 +236,7 @@ impl Agent {
             | ToPeer::MemberReady { .. }
             | ToPeer::Refused { .. }
             | ToPeer::Statistics { .. }
+            | ToPeer::Clock { .. }
             | ToPeer::Heartbeat => return self.counters.peer_messages_unexpected.add(),
         };
         let job = self.jobs.borrow().get(&space).cloned();

@@ -9,6 +9,7 @@ mod sys;
 use clap::Parser;
 use exit::Failure;
 use process::husk::{self, Options};
+use process::limits;
 use process::placement::Placement;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -88,7 +89,7 @@ fn run(line: CommandLine) -> Failure {
         Ok(limit) => limit,
         Err(error) => return Failure::Unsupported(format!("cannot set a finite stack limit: {error}")),
     };
-    let files_limit = match husk::make_room_for_descriptors() {
+    let files_limit = match limits::raise_files() {
         Ok(limit) => limit,
         Err(error) => return Failure::Unsupported(format!("cannot raise the limit of open files: {error}")),
     };

@@ -6,6 +6,7 @@ use super::part::{News, Part};
 use super::root::connect;
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
+use crate::cpu;
 use crate::limits::{
     CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, ROOT_SAYS_WHY,
     STATISTICS_DEADLINE,
@@ -15,7 +16,6 @@ use crate::local::husk::Husk;
 use crate::log::say;
 use crate::net::link::Link;
 use crate::sys::Credentials;
-use crate::{clock, cpu};
 use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
@@ -74,19 +74,12 @@ struct MemberJob {
     tasks: Tasks,
 }
 
-/// Answers [`ToPeer::OpenSpace`]: starts this host's part, or refuses it. `received_ns` is when the request came.
-pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec, received_ns: u64) {
+/// Answers [`ToPeer::OpenSpace`]: starts this host's part, or refuses it.
+pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec) {
     let (notes, inbox) = inbox();
     match prepare(agent, link, spec, notes) {
         Ok(member) => {
-            link.send(ToPeer::SpaceOpened {
-                tag,
-                member: member.part.listening(),
-                cpus: agent.cpus(),
-                cpu: cpu::features(),
-                received_ns,
-                monotonic_ns: clock::monotonic_ns(),
-            });
+            link.send(ToPeer::SpaceOpened { tag, member: member.part.listening(), cpus: agent.cpus(), cpu: cpu::features() });
             tokio_uring::spawn(member.run(inbox));
         }
         Err(reason) => {
@@ -311,6 +304,8 @@ impl MemberJob {
             | ToPeer::MemberReady { .. }
             | ToPeer::Refused { .. }
             | ToPeer::Statistics { .. }
+            | ToPeer::AskClock { .. }
+            | ToPeer::Clock { .. }
             | ToPeer::Heartbeat
             | ToPeer::MemberLost { .. } => {
                 self.agent.counters.peer_messages_unexpected.add();

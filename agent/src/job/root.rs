@@ -225,16 +225,14 @@ impl RootJob {
         for link in self.links.iter().map(Rc::clone) {
             let (agent, space) = (Rc::clone(&self.agent), spec.clone());
             opening.spawn_local(async move {
-                let sent_ns = clock::monotonic_ns();
-                let answer = link.ask(STEP_DEADLINE, |tag| ToPeer::OpenSpace { tag, space }).await;
-                let back_ns = clock::monotonic_ns();
-                match answer {
-                    Ok(ToPeer::SpaceOpened { member, cpus, cpu, received_ns, monotonic_ns, .. }) => {
-                        let offset = clock::offset_ns([sent_ns, received_ns, monotonic_ns, back_ns]);
+                let refused = |reason: &str| member_refused(&agent, link.peer, reason);
+                match link.ask(STEP_DEADLINE, |tag| ToPeer::OpenSpace { tag, space }).await {
+                    Ok(ToPeer::SpaceOpened { member, cpus, cpu, .. }) => {
+                        let offset = clock_offset_ns(&link).await.map_err(|reason| refused(&reason))?;
                         Ok((member, describe(&agent, link.peer, cpus, cpu, offset)))
                     }
-                    Ok(_) => Err(member_refused(&agent, link.peer, "its answer makes no sense")),
-                    Err(error) => Err(member_refused(&agent, link.peer, &error.to_string())),
+                    Ok(_) => Err(refused("its answer makes no sense")),
+                    Err(error) => Err(refused(&error.to_string())),
                 }
             });
         }
@@ -523,6 +521,27 @@ fn is_stopped(pid: i32) -> Option<bool> {
     // The name before it may hold anything, parentheses too.
     let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2))?;
     Some(*state == b'T')
+}
+
+/// The peer's clock less ours, by the exchange that was on its way for the shortest time.
+async fn clock_offset_ns(link: &Link) -> Result<i64, String> {
+    let began_ns = clock::monotonic_ns();
+    let mut best: Option<clock::Exchange> = None;
+    for _ in 0..clock::EXCHANGES_MAX {
+        let sent_ns = clock::monotonic_ns();
+        let answer = link.ask(STEP_DEADLINE, |tag| ToPeer::AskClock { tag }).await.map_err(|error| error.to_string())?;
+        let back_ns = clock::monotonic_ns();
+        let ToPeer::Clock { received_ns, monotonic_ns, .. } = answer else {
+            return Err("its answer makes no sense".to_owned());
+        };
+        let exchange = clock::Exchange::new([sent_ns, received_ns, monotonic_ns, back_ns]);
+        let shorter = best.filter(|best| best.way_ns <= exchange.way_ns).unwrap_or(exchange);
+        best = Some(shorter);
+        if shorter.way_ns <= clock::WAY_NS_GOOD || back_ns - began_ns > clock::MEASURING_NS_MAX {
+            break;
+        }
+    }
+    Ok(best.map_or(0, |best| best.offset_ns))
 }
 
 fn describe(agent: &Agent, node: NodeId, cpus: u16, cpu: CpuFeatures, monotonic_offset_ns: i64) -> Member {

@@ -153,13 +153,15 @@ impl Link {
             ToPeer::SpaceOpened { tag, .. }
             | ToPeer::MemberReady { tag }
             | ToPeer::Refused { tag, .. }
-            | ToPeer::Statistics { tag, .. } => *tag,
+            | ToPeer::Statistics { tag, .. }
+            | ToPeer::Clock { tag, .. } => *tag,
             ToPeer::Heartbeat => return,
             ToPeer::OpenSpace { .. }
             | ToPeer::StartMember { .. }
             | ToPeer::CloseSpace { .. }
             | ToPeer::AskStatistics { .. }
             | ToPeer::PauseSpace { .. }
+            | ToPeer::AskClock { .. }
             | ToPeer::MemberLost { .. } => return handler(self, message),
         };
         let waiting = self.pending.borrow_mut().remove(&tag);

@@ -65,10 +65,6 @@ pub enum ToPeer {
         cpus: u16,
         /// What they can do.
         cpu: CpuFeatures,
-        /// CLOCK_MONOTONIC here when the request came in, in nanoseconds.
-        received_ns: u64,
-        /// CLOCK_MONOTONIC here when this was sent, in nanoseconds.
-        monotonic_ns: u64,
     },
     /// Everybody's addresses; start handshakes and the husk. Answer: [`ToPeer::MemberReady`] or [`ToPeer::Refused`].
     StartMember {
@@ -131,6 +127,20 @@ pub enum ToPeer {
         node: u16,
         /// What was seen.
         reason: String,
+    },
+    /// What time is it there? Answer, at once: [`ToPeer::Clock`].
+    AskClock {
+        /// Comes back.
+        tag: u32,
+    },
+    /// Answer to [`ToPeer::AskClock`].
+    Clock {
+        /// Tag of the request.
+        tag: u32,
+        /// CLOCK_MONOTONIC here when the request came in, in nanoseconds.
+        received_ns: u64,
+        /// CLOCK_MONOTONIC here when this was sent, in nanoseconds.
+        monotonic_ns: u64,
     },
 }
 

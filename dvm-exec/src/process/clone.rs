@@ -28,6 +28,8 @@ use std::sync::mpsc::{Sender, channel};
 pub const STACK_BYTES: usize = 256 * 1024;
 /// Entries of a robust futex list that are looked at, as the kernel limits it.
 const ROBUST_ENTRIES_MAX: usize = 2048;
+/// CLONE_CLEAR_SIGHAND, of clone3 only.
+pub const CLEAR_ACTIONS: u64 = 1 << 32;
 const THREAD_FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
 
 /// What clone or clone3 was asked for.
@@ -61,9 +63,10 @@ impl CloneRequest {
             }
             libc::SYS_clone => {
                 let [flags, stack_top, parent_tid, child_tid, tls, _] = *arguments;
+                let flags = u64::from(flags as u32);
                 // One argument serves both.
                 let pidfd = if flags & libc::CLONE_PIDFD as u64 != 0 { parent_tid } else { 0 };
-                return Ok(Self { flags, stack_top, parent_tid, child_tid, tls, pidfd });
+                return Self { flags, stack_top, parent_tid, child_tid, tls, pidfd }.checked();
             }
             _ => {}
         }
@@ -80,7 +83,19 @@ impl CloneRequest {
             return Err(libc::EINVAL);
         }
         let stack_top = if stack == 0 { 0 } else { stack + stack_bytes };
-        Ok(Self { flags: flags | exit_signal, stack_top, parent_tid, child_tid, tls, pidfd })
+        Self { flags: flags | exit_signal, stack_top, parent_tid, child_tid, tls, pidfd }.checked()
+    }
+
+    /// Flags that need or exclude each other.
+    fn checked(self) -> Result<Self, i32> {
+        let has = |flag| self.has(flag);
+        let is_contradictory = has(libc::CLONE_THREAD) && !has(libc::CLONE_SIGHAND)
+            || has(libc::CLONE_SIGHAND) && !has(libc::CLONE_VM)
+            || has(libc::CLONE_SIGHAND) && self.flags & CLEAR_ACTIONS != 0
+            || has(libc::CLONE_FS) && (has(libc::CLONE_NEWNS) || has(libc::CLONE_NEWUSER))
+            || has(libc::CLONE_THREAD) && (has(libc::CLONE_NEWPID) || has(libc::CLONE_NEWUSER))
+            || has(libc::CLONE_PIDFD) && has(libc::CLONE_PARENT_SETTID) && self.pidfd == self.parent_tid;
+        if is_contradictory { Err(libc::EINVAL) } else { Ok(self) }
     }
 
     /// As the arguments of a call that carries all of it.
@@ -96,7 +111,7 @@ impl CloneRequest {
 
     /// Whether this flag is set.
     pub fn has(&self, flag: i32) -> bool {
-        self.flags & flag as u64 != 0
+        self.flags & u64::from(flag as u32) != 0
     }
 }
 
@@ -275,4 +290,27 @@ fn release_robust(entry: u64, offset: u64, tid: i32, is_pending: bool) -> Result
         seen = now;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictory_flags() {
+        let errno = |number, arguments: [u64; 6]| CloneRequest::parse(number, &arguments).err();
+        let clone = |flags: i32| errno(libc::SYS_clone, [u64::from(flags as u32), 0, 0, 0, 0, 0]);
+        let (vm, actions, thread) = (libc::CLONE_VM, libc::CLONE_SIGHAND, libc::CLONE_THREAD);
+        assert_eq!(clone(vm | actions | thread), None);
+        assert_eq!(clone(libc::SIGCHLD), None);
+        assert_eq!(clone(vm | libc::CLONE_VFORK | libc::SIGCHLD), None);
+        assert_eq!(clone(thread), Some(libc::EINVAL));
+        assert_eq!(clone(vm | thread), Some(libc::EINVAL));
+        assert_eq!(clone(actions), Some(libc::EINVAL));
+        assert_eq!(clone(libc::CLONE_NEWNS | libc::CLONE_FS), Some(libc::EINVAL));
+        assert_eq!(clone(libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID), Some(libc::EINVAL), "one argument serves both");
+        assert_eq!(errno(libc::SYS_clone3, [0, 8, 0, 0, 0, 0]), Some(libc::EINVAL));
+        let both = [CLEAR_ACTIONS | (vm | actions) as u64, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(errno(libc::SYS_clone3, [both.as_ptr() as u64, 64, 0, 0, 0, 0]), Some(libc::EINVAL));
+    }
 }

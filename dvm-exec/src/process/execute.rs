@@ -1,13 +1,13 @@
 //! Executes a call of the program at the root, on the thread that stands for it there.
 //!
-//! Owns what the root does differently from its kernel: memory, descriptors of the husk, limits, process end.
+//! Owns what the root does differently from its kernel: memory, descriptors of the husk, process end.
 //! Must not know whether the caller is the program's own thread or a shadow.
 
 use super::calls::{self, Class};
 use super::children::replace;
 use super::husk::{Ending, Root};
 use super::thread::Task;
-use super::{barrier, descriptors, inherit, say, view};
+use super::{barrier, cputimers, descriptors, inherit, limits, say, view};
 use crate::sys::{call, user};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -36,6 +36,9 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
     if let Some(value) = guard_descriptors(number, arguments) {
         return value;
     }
+    if let Some(value) = cputimers::answer(root, task, number, arguments) {
+        return value;
+    }
     if let Some(value) = view::answer(root, task, number, arguments) {
         return value;
     }
@@ -51,15 +54,11 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
         }
         libc::SYS_get_robust_list => robust_list(root, task, arguments),
         libc::SYS_membarrier => barrier::call(root, arguments),
-        libc::SYS_setitimer | libc::SYS_timer_create => {
-            note_partial_clock(root, number, arguments);
-            call::raw_unless(flag, number, arguments)
-        }
         libc::SYS_rt_sigaction => root.actions.call(arguments),
         libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
         libc::SYS_futex => inherit::call(root, task, flag, arguments).unwrap_or_else(|| futex(flag, arguments)),
-        libc::SYS_prlimit64 | libc::SYS_getrlimit | libc::SYS_setrlimit => limit(root, number, arguments),
+        libc::SYS_prlimit64 | libc::SYS_getrlimit | libc::SYS_setrlimit => limits::call(root, number, arguments),
         _ => call::raw_unless(flag, number, arguments),
     }
 }
@@ -71,20 +70,6 @@ fn robust_list(root: &Root, task: &Task, arguments: &[u64; 6]) -> i64 {
     let Some(list) = found else { return -i64::from(libc::ESRCH) };
     let stored = user::write(bytes, &ROBUST_HEAD_BYTES.to_le_bytes()).and_then(|()| user::write(head, &list.to_le_bytes()));
     stored.map_or(-i64::from(libc::EFAULT), |()| 0)
-}
-
-/// Timers on processor time see what the threads use at the root only.
-fn note_partial_clock(root: &Root, number: i64, arguments: &[u64; 6]) {
-    let counts_processor_time = if number == libc::SYS_setitimer {
-        arguments[0] != libc::ITIMER_REAL as u64
-    } else {
-        // Negative clocks name processes and threads.
-        matches!(arguments[0] as i32, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID | i32::MIN..0)
-    };
-    if counts_processor_time && root.hosts.len() > 1 {
-        let host = &root.hosts[0].name;
-        say::once(&format!("{} on processor time counts what threads use on host {host} only", named(number)));
-    }
 }
 
 fn named(number: i64) -> String {
@@ -121,45 +106,4 @@ fn guard_descriptors(number: i64, arguments: &[u64; 6]) -> Option<i64> {
         libc::SYS_close_range => Some(descriptors::close_range(arguments[0], arguments[1], arguments[2])),
         _ => None,
     }
-}
-
-fn limit(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
-    let (resource, new, old) = match number {
-        libc::SYS_getrlimit => (arguments[0], 0, arguments[1]),
-        libc::SYS_setrlimit => (arguments[0], arguments[1], 0),
-        _ => (arguments[1], arguments[2], arguments[3]),
-    };
-    let own = number != libc::SYS_prlimit64 || arguments[0] == 0 || arguments[0] == root.pid as u64;
-    if own && resource == u64::from(libc::RLIMIT_AS) {
-        return limit_address_space(root, new, old);
-    }
-    if !own || resource != u64::from(libc::RLIMIT_STACK) || new != 0 {
-        return call::raw(number, arguments);
-    }
-    write_limits(old, root.stack_limit)
-}
-
-/// RLIMIT_AS is the program's alone: the husk has reserved all of the program's space.
-fn limit_address_space(root: &Root, new: u64, old: u64) -> i64 {
-    let wanted = if new == 0 { None } else { Some((user::read_u64(new), user::read_u64(new + 8))) };
-    let former = {
-        let mut map = root.space.map();
-        let former = map.limits();
-        match wanted {
-            Some((Ok(soft), Ok(hard))) if soft > hard => return -i64::from(libc::EINVAL),
-            Some((Ok(_), Ok(hard))) if hard > former.1 => return -i64::from(libc::EPERM),
-            Some((Ok(soft), Ok(hard))) => map.set_limits((soft, hard)),
-            Some(_) => return -i64::from(libc::EFAULT),
-            None => {}
-        }
-        former
-    };
-    if old == 0 { 0 } else { write_limits(old, former) }
-}
-
-fn write_limits(to: u64, (soft, hard): (u64, u64)) -> i64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&soft.to_le_bytes());
-    bytes[8..].copy_from_slice(&hard.to_le_bytes());
-    if user::write(to, &bytes).is_err() { -i64::from(libc::EFAULT) } else { 0 }
 }

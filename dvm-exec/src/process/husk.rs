@@ -5,6 +5,7 @@
 use super::agent::{self, Agent, Opened};
 use super::autoplace::{self, AutoPlace};
 use super::clone;
+use super::cputimers::CpuTimers;
 use super::features::{self, Masking};
 use super::load::Program;
 use super::memory::{JobMemory, LocalMemory, Memory, Space, map_view};
@@ -22,7 +23,7 @@ use super::view::affinity::wished_host;
 use super::view::cpuset::CpuSet;
 use super::view::machine::memory_field;
 use super::wire::ThreadStart;
-use super::{check, descriptors, hotpages, preload, say, trace, view};
+use super::{check, descriptors, hotpages, limits, preload, say, trace, view};
 use crate::exit::Failure;
 use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
@@ -34,7 +35,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -115,8 +116,10 @@ pub struct Root {
     /// Processor features that the program must not see.
     pub masking: Masking,
     image: OnceLock<Image>,
-    /// Stack limit the program sees.
-    pub stack_limit: (u64, u64),
+    /// Stack limit the program sees: soft, hard.
+    pub stack_limit: Mutex<(u64, u64)>,
+    /// Its timers on CPU time.
+    pub cpu_timers: CpuTimers,
     /// How the program was scheduled at its start.
     pub scheduling: Scheduling,
     /// Status of the last thread that called exit.
@@ -215,7 +218,7 @@ fn start(options: Options) -> Result<Failure, Failure> {
         check::start();
     }
     if options.has_strace {
-        trace::open(options.output.as_deref())?;
+        trace::open(options.output.as_deref(), options.image.is_some())?;
     }
     let arguments = options.command.clone();
     let program = match &options.image {
@@ -305,7 +308,8 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
         executable: program.path.as_os_str().as_bytes().to_vec(),
         masking: job.masking,
         image: OnceLock::new(),
-        stack_limit: options.stack_limit,
+        stack_limit: Mutex::new(options.stack_limit),
+        cpu_timers: CpuTimers::default(),
         scheduling: Scheduling::of(0),
         last_exit: AtomicI32::new(0),
         autoplace: AutoPlace::default(),
@@ -511,6 +515,7 @@ impl Root {
     }
 
     fn show_figures(&self) {
+        let _room = limits::room();
         if self.options.stat || self.options.stat_json.is_some() {
             let report = Report::gather(self, self.agent.as_deref());
             if self.options.stat {
@@ -583,22 +588,4 @@ impl Root {
         say::line(reason);
         self.finish(Ending::Exit(i32::from(Failure::Internal(String::new()).code())))
     }
-}
-
-/// Descriptor numbers the program may still use do not reach the husk's own. Returns the limit that the user had: soft, hard.
-///
-/// # Errors
-/// The kernel's error.
-pub fn make_room_for_descriptors() -> Result<(u64, u64), std::io::Error> {
-    let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE)?;
-    let raised = raised_files_limit(hard);
-    if soft < raised {
-        cpu::set_limit(libc::RLIMIT_NOFILE, raised, hard)?;
-    }
-    Ok((soft, hard))
-}
-
-/// What [`make_room_for_descriptors`] raises a lower limit to.
-pub fn raised_files_limit(hard: u64) -> u64 {
-    (descriptors::FLOOR + descriptors::COUNT_MAX).min(hard)
 }

@@ -32,6 +32,7 @@ pub fn answer(thread: &Thread, context: &Context, number: i64, arguments: &[u64;
         libc::SYS_gettimeofday | libc::SYS_time => coarse_time(number, arguments),
         libc::SYS_nanosleep | libc::SYS_clock_nanosleep => sleep(context, number, arguments),
         libc::SYS_getcpu => processor(arguments),
+        libc::SYS_prctl => Ok(name_memory(arguments)),
         _ => return None,
     };
     Some(result.unwrap_or_else(|BadAddress| -i64::from(libc::EFAULT)))
@@ -172,6 +173,12 @@ fn thread_usage(thread: &Thread, arguments: &[u64; 6]) -> Result<i64, BadAddress
     usage.subtract_times(&used_before(thread));
     user::write(arguments[1], &usage.to_bytes())?;
     Ok(0)
+}
+
+/// prctl(PR_SET_VMA): names for anonymous memory are judged, but not kept, since nothing is lost without.
+fn name_memory(arguments: &[u64; 6]) -> i64 {
+    let [option, what, address, ..] = *arguments;
+    call::raw(libc::SYS_prctl, &[option, what, address, 0, 0, 0])
 }
 
 fn processor(arguments: &[u64; 6]) -> Result<i64, BadAddress> {

@@ -7,6 +7,7 @@
 //! held for looking and changing only, never while program memory is touched, so service threads may take it.
 
 use super::agent::Agent;
+use super::limits;
 use super::say;
 use super::service::{self, Member};
 use super::vma::{
@@ -17,11 +18,12 @@ use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, mapping};
 use dsm_wire::{PageNumber, PageRange};
+use std::fs::File;
 use std::io::Error;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use uffd_dsm::{Access, Copied, View, ViewError};
@@ -180,6 +182,7 @@ impl Memory for JobMemory {
     }
 
     fn source(&self, range: &Range<u64>, fd: i32, offset: u64) -> bool {
+        let _room = limits::room();
         // The program may close its own at any time.
         let Some(file) = super::descriptors::duplicate_hidden(fd) else { return false };
         let bytes = range.end - range.start;
@@ -329,6 +332,10 @@ impl Space {
             Err(error) => return -i64::from(error.raw_os_error().unwrap_or(libc::EBADF)),
         };
         let _operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
+        if number == libc::SYS_mremap && third > second && self.is_of_lost_file(first) {
+            say::refused("mremap", "the file of the mapping that is to grow is no longer found by its name");
+            return -i64::from(libc::ENOMEM);
+        }
         let change = match number {
             libc::SYS_mmap => {
                 self.map().map(&MapRequest { address: first, bytes: second, protection: third, flags: fourth, file })
@@ -368,6 +375,14 @@ impl Space {
         value
     }
 
+    fn is_of_lost_file(&self, address: u64) -> bool {
+        let file = match self.map().kind_at(address) {
+            Some(AreaKind::File { file, .. }) => file.clone(),
+            _ => return false,
+        };
+        open_again(&file).is_none()
+    }
+
     fn carry_out(&self, change: Change) -> i64 {
         for effect in &change.effects {
             if let Err(error) = self.apply(effect) {
@@ -395,13 +410,18 @@ impl Space {
                 }
                 Ok(())
             }
-            Effect::ReadFile { range, fd, offset } => read_file(range, *fd, *offset),
+            Effect::ReadFile { range, fd, offset } => read_file(range, *fd, *offset).map(drop),
+            Effect::ReadAgain { range, file, offset } => match open_again(file) {
+                Some(file) => clear(&(read_file(range, file.as_raw_fd(), *offset)?..range.end)),
+                None => Ok(()),
+            },
             Effect::Copy { from, to, bytes } => copy(*from, *to, *bytes),
         }
     }
 }
 
-fn read_file(range: &Range<u64>, fd: i32, offset: u64) -> Result<(), Error> {
+/// Reads a file into pages; returns the address of the first byte that it does not have.
+fn read_file(range: &Range<u64>, fd: i32, offset: u64) -> Result<u64, Error> {
     let mut done = 0;
     while range.start + done < range.end {
         let bytes = (range.end - range.start - done).min(READ_BYTES_MAX);
@@ -410,6 +430,25 @@ fn read_file(range: &Range<u64>, fd: i32, offset: u64) -> Result<(), Error> {
             break;
         }
         done += read;
+    }
+    Ok(range.start + done)
+}
+
+/// The file of a mapping, if it is still found by its name.
+fn open_again(file: &FileIdentity) -> Option<File> {
+    let _room = limits::room();
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(&*file.name).ok()?;
+    let found = opened.metadata().ok()?;
+    let device = (libc::major(found.dev()), libc::minor(found.dev()));
+    (found.file_type().is_file() && (device, found.ino()) == (file.device, file.inode)).then_some(opened)
+}
+
+/// Fills program memory with zeros.
+fn clear(range: &Range<u64>) -> Result<(), Error> {
+    let zeros = [0; PAGE_BYTES as usize];
+    for at in range.clone().step_by(zeros.len()) {
+        let part = &zeros[..zeros.len().min((range.end - at) as usize)];
+        crate::sys::user::write(at, part).map_err(|_| Error::from_raw_os_error(libc::EFAULT))?;
     }
     Ok(())
 }
@@ -492,5 +531,6 @@ fn file_source(flags: u64, fd: u64, offset: u64) -> Result<Option<FileSource>, E
         device: (libc::major(device), libc::minor(device)),
         inode: metadata.ino(),
     };
-    Ok(Some(FileSource { fd, offset, file, bytes: kind.is_file().then_some(metadata.len()) }))
+    let is_writable = opened & libc::O_ACCMODE == libc::O_RDWR;
+    Ok(Some(FileSource { fd, offset, file, bytes: kind.is_file().then_some(metadata.len()), is_writable }))
 }

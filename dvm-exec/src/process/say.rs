@@ -50,13 +50,6 @@ pub fn refused(kind: &str, reason: &str) {
     }
 }
 
-/// Writes one line, the first time it is to be written.
-pub fn once(text: &str) {
-    if is_first(text) {
-        line(text);
-    }
-}
-
 fn is_first(kind: &str) -> bool {
     let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
     named.len() < KINDS_MAX && named.insert(kind.to_owned())

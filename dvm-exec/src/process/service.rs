@@ -6,6 +6,7 @@
 use super::agent::Agent;
 use super::connection::{Connection, Sender};
 use super::husk::{Root, root};
+use super::limits;
 use super::trace;
 use super::vma::{Found, Lookup, Protection};
 use super::wire::{Message, Question, Side, SignalOrder};
@@ -263,6 +264,7 @@ impl Member {
         if let Some(idle) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(idle);
         }
+        let _room = limits::room();
         let socket = self.agent.connect_husk(self.node, Purpose::Thread)?;
         Connection::start(socket, &self.job_key, Side::Root).map_err(|error| error.to_string())
     }

@@ -49,20 +49,24 @@ pub fn is_on() -> bool {
     OUTPUT.get().is_some()
 }
 
-/// Lines go to this file from now on, or to stderr.
+/// Lines go to this file from now on, or to stderr; after those that are there if this program `continues` another one.
 ///
 /// # Errors
 /// When the file cannot be made.
-pub fn open(path: Option<&Path>) -> Result<(), Failure> {
+pub fn open(path: Option<&Path>, continues: bool) -> Result<(), Failure> {
     let output = match path {
         None => Output::Stderr,
         Some(path) => {
-            let file = File::create(path).and_then(|file| Ok(File::from(descriptors::hide(file.into())?)));
+            let file = start(path, continues).and_then(|file| Ok(File::from(descriptors::hide(file.into())?)));
             Output::File(file.map_err(|error| Failure::Internal(format!("cannot write {}: {error}", path.display())))?)
         }
     };
     OUTPUT.get_or_init(|| output);
     Ok(())
+}
+
+fn start(path: &Path, continues: bool) -> Result<File, std::io::Error> {
+    File::options().create(true).write(true).append(continues).truncate(!continues).open(path)
 }
 
 /// Writes a line that a member sent. An output that is full or gone is not an error of the program.
@@ -140,6 +144,18 @@ fn push_number(text: &mut String, value: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_program_goes_on_in_the_file() {
+        let path = std::env::temp_dir().join(format!("dvm-exec-trace-{}", std::process::id()));
+        let write = |text: &[u8], continues| start(&path, continues).and_then(|mut file| file.write_all(text)).expect("written");
+        write(b"old and long", false);
+        write(b"one ", false);
+        write(b"two", true);
+        let found = std::fs::read(&path).expect("read");
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(found, b"one two");
+    }
 
     #[test]
     fn a_call_is_one_line() {

@@ -97,6 +97,18 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Error> {
     call::checked(libc::SYS_prlimit64, &[0, u64::from(resource), both.as_ptr() as u64, 0, 0, 0]).map(drop)
 }
 
+/// Whether this process may raise hard limits.
+#[must_use]
+pub fn may_raise_limits() -> bool {
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let header = [VERSION_3, 0];
+    // Effective, permitted, inheritable: of the first 32 capabilities, then of the others.
+    let mut sets = [0_u32; 6];
+    let result = call::raw(libc::SYS_capget, &[header.as_ptr() as u64, sets.as_mut_ptr() as u64, 0, 0, 0, 0]);
+    result == 0 && sets[0] >> CAP_SYS_RESOURCE & 1 == 1
+}
+
 /// Whether this process may execute the file at `path`.
 #[must_use]
 pub fn may_execute(path: &Path) -> bool {

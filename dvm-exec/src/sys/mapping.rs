@@ -93,16 +93,23 @@ pub fn adopt(raw: RawFd) -> Result<OwnedFd, Error> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Opens `text`, read-only, as a file without a place that is named after `path`, and gives its number away, which is the
-/// lowest free one. `floor` is where numbers are nobody's but ours.
+/// Makes a file of `text` without a place, named after `path`. `floor` is where numbers are nobody's but ours.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn file_of_text(path: &[u8], text: &[u8], is_cloexec: bool, floor: u64) -> Result<RawFd, Error> {
+pub fn file_of_text(path: &[u8], text: &[u8], floor: u64) -> Result<OwnedFd, Error> {
     const NAME_BYTES_MAX: usize = 249;
     let name = CString::new(&path[..path.len().min(NAME_BYTES_MAX)]).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
     let mut file = File::from(move_up(anonymous_file(&name)?.into(), floor)?);
     std::io::Write::write_all(&mut file, text)?;
+    Ok(file.into())
+}
+
+/// Opens `file` once more, read-only, and gives the number away, which is the lowest free one.
+///
+/// # Errors
+/// The kernel's error.
+pub fn open_again(file: &OwnedFd, is_cloexec: bool) -> Result<RawFd, Error> {
     let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
     let flags = libc::O_RDONLY | if is_cloexec { libc::O_CLOEXEC } else { 0 };
     call::checked(libc::SYS_openat, &[libc::AT_FDCWD as u64, link.as_ptr() as u64, flags as u64, 0, 0, 0]).map(|raw| raw as RawFd)

@@ -167,8 +167,9 @@ BEHAVIOUR(stack_size_attribute)
     pthread_t thread;
     aim(1);
     count_thread();
-    PTHREAD(pthread_create(&thread, &attributes, body, NULL));
+    int error = pthread_create(&thread, &attributes, body, NULL);
     join(thread);
+    SHOW(error);
 }
 
 BEHAVIOUR(stack_given_by_program)
@@ -187,8 +188,9 @@ BEHAVIOUR(stack_given_by_program)
     pthread_t thread;
     aim(1);
     count_thread();
-    PTHREAD(pthread_create(&thread, &attributes, body, NULL));
+    int error = pthread_create(&thread, &attributes, body, NULL);
     join(thread);
+    SHOW(error);
 }
 
 BEHAVIOUR(deep_recursion_on_main_and_member)

@@ -88,8 +88,7 @@ fn prctl(option: u64) -> Option<Class> {
         libc::PR_SET_NAME => Some(Class::Marshal(&NAME_IN)),
         libc::PR_GET_NAME => Some(Class::Marshal(&NAME_OUT)),
         libc::PR_GET_PDEATHSIG | libc::PR_GET_TSC | libc::PR_GET_CHILD_SUBREAPER => Some(Class::Marshal(&SECOND_OUT_4)),
-        // Names for anonymous memory: nothing is lost without.
-        0x5356_4d41 => Some(Class::Answer(0)),
+        libc::PR_SET_VMA => Some(Class::Local),
         libc::PR_SET_SECCOMP => refuse(libc::EINVAL, "filters would stop the husk", false),
         59 => refuse(libc::EINVAL, "Syscall User Dispatch is the husk's", false),
         libc::PR_SET_MM => refuse(libc::EPERM, "the kernel's map is the husk's", false),

@@ -16,8 +16,9 @@
 
 use super::child::{Child, Seen};
 use super::request::{self, Kind};
-use crate::process::clone::{CloneRequest, STACK_BYTES};
+use crate::process::clone::{CLEAR_ACTIONS, CloneRequest, STACK_BYTES};
 use crate::process::husk::{self, Ending, Root};
+use crate::process::limits::{self, Room};
 use crate::process::sigframe::ThreadState;
 use crate::process::thread::{Side, Task, Thread, clear_current, set_current};
 use crate::process::{descriptors, say};
@@ -111,7 +112,11 @@ impl Birth {
             Err(error) => return sender.send(Err(error)).unwrap_or(()),
         };
         let wants_signal = seen.death_signal().load(Ordering::Relaxed) != 0;
-        let child = if wants_signal { process::open_process(pid).and_then(descriptors::hide).ok() } else { None };
+        let opened = || {
+            let _room = limits::room();
+            process::open_process(pid).and_then(descriptors::hide).ok()
+        };
+        let child = if wants_signal { opened() } else { None };
         sender.send(Ok(pid)).unwrap_or(());
         if let Some(child) = child {
             // To the kernel this thread is the parent whose death the child wants to hear of.
@@ -141,10 +146,12 @@ impl Birth {
 
     fn copy(&self, seen: &Rc<Seen>) -> Result<i32, Error> {
         let copying = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = limits::room();
         let (ours, theirs) = process::packet_pair()?;
         let (ours, theirs) = (descriptors::hide(ours)?, descriptors::hide(theirs)?);
         let actions = self.root.actions.copy();
-        let frozen = (self.root.space.freeze(), self.root.sites.freeze(), descriptors::freeze(), say::freeze());
+        let limits = limits::freeze(self.root);
+        let frozen = (self.root.space.freeze(), self.root.sites.freeze(), descriptors::freeze(), say::freeze(), limits);
         let forked = process::fork();
         drop(frozen);
         match forked {
@@ -155,7 +162,7 @@ impl Birth {
             Ok(Forked::Parent(pid)) => {
                 close(theirs);
                 drop(copying);
-                feed(pid, &ours, seen);
+                feed(pid, &ours, seen, room);
                 close(ours);
                 self.count(seen);
                 Ok(pid)
@@ -199,9 +206,10 @@ impl Birth {
     /// In the child's process: runs the program's code until it ends or has another program.
     fn live(&self, child: impl FnOnce(std::sync::Arc<Task>) -> Child, kept: &mut Kept) -> ! {
         die_with_parent(self.root.pid);
+        limits::hand_to_child(self.root);
         let pid = cpu::thread_id();
         let child = child(Task::new(pid, 0, 0));
-        if self.request.flags & request::CLEAR_ACTIONS != 0 {
+        if self.request.flags & CLEAR_ACTIONS != 0 {
             child.actions.drop_handlers();
         }
         let side = Side::Child(Rc::new(child));
@@ -259,7 +267,7 @@ pub fn set_death_signal(signal: i32) {
 }
 
 /// Answers a copy's faults until it has left its copy; kills it if that fails or takes too long.
-fn feed(pid: i32, child: &OwnedFd, seen: &Seen) {
+fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
     // Signals are blocked here, so nothing else cuts this short.
     if let Ok([false]) = process::wait_readable([child.as_fd()], Some(COPY_LONGEST)) {
         say::line(&format!("forked child {pid} is killed: it has not mapped its memory within {} s", COPY_LONGEST.as_secs()));
@@ -268,6 +276,7 @@ fn feed(pid: i32, child: &OwnedFd, seen: &Seen) {
     // A child that could not be born has said why.
     let Ok((0_u8, mut descriptors)) = socket::receive(child.as_fd()) else { return };
     let Some(faults) = descriptors.pop().and_then(|faults| descriptors::hide(faults).ok()).map(CopyFaults::new) else { return };
+    drop(room);
     let mut latest = Instant::now() + COPY_LONGEST;
     let mut is_told = false;
     loop {

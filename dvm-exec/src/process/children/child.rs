@@ -8,7 +8,7 @@ use crate::process::husk::Root;
 use crate::process::sigframe::{Action, SignalInfo};
 use crate::process::signals::{Actions, stops_or_passes};
 use crate::process::thread::Task;
-use crate::process::{calls, say};
+use crate::process::{calls, limits, say};
 use crate::sys::call;
 use crate::sys::context::Context;
 use crate::sys::process::SharedPage;
@@ -84,6 +84,16 @@ impl Child {
             libc::SYS_rt_sigaction => self.actions.call(arguments),
             libc::SYS_prctl if arguments[0] == libc::PR_SET_PDEATHSIG as u64 => self.set_death_signal(arguments[1]),
             libc::SYS_prctl if arguments[0] == libc::PR_GET_PDEATHSIG as u64 => self.tell_death_signal(arguments[1]),
+            libc::SYS_prlimit64 | libc::SYS_getrlimit | libc::SYS_setrlimit if limits::is_child_s_own(number, arguments) => {
+                call::raw(number, arguments)
+            }
+            // Its timers count what it uses itself.
+            libc::SYS_setitimer
+            | libc::SYS_getitimer
+            | libc::SYS_timer_create
+            | libc::SYS_timer_settime
+            | libc::SYS_timer_gettime
+            | libc::SYS_timer_delete => call::raw_unless(context.flag(), number, arguments),
             _ => execute(root, &self.task, context.flag(), number, arguments),
         }
     }

@@ -10,7 +10,8 @@
 
 use super::birth::set_death_signal;
 use super::child::Child;
-use crate::process::husk::{Options, Root, raised_files_limit};
+use crate::process::husk::{Options, Root};
+use crate::process::limits;
 use crate::process::signals::Actions;
 use crate::process::view::is_own_executable;
 use crate::process::{agent, load, preload};
@@ -20,6 +21,7 @@ use crate::sys::{call, cpu};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 const PATH_BYTES_MAX: usize = 4096;
@@ -31,7 +33,7 @@ const TEXTS_BYTES_MAX: usize = (load::STACK_BYTES / 4) as usize;
 /// execve or execveat of a child; returns only a negative error.
 pub fn in_child(root: &Root, child: &Child, number: i64, arguments: &[u64; 6]) -> i64 {
     set_death_signal(child.seen.death_signal().load(Ordering::Relaxed) as i32);
-    let result = natively(root, &child.actions, number, arguments);
+    let result = natively(root, &child.actions, true, (number, arguments));
     set_death_signal(libc::SIGKILL);
     result
 }
@@ -42,12 +44,15 @@ pub fn program(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
         Ok(wanted) => wanted,
         Err(error) => return -i64::from(error),
     };
-    let Some(anew) = wanted.filter(|path| load::is_loadable(path)).and_then(|path| anew(&root.options, path, texts.arguments))
-    else {
-        return natively(root, &root.actions, number, arguments);
+    let anew = {
+        let _room = limits::room();
+        wanted.filter(|path| load::is_loadable(path)).and_then(|path| anew(&root.options, path, texts.arguments))
+    };
+    let Some(anew) = anew else {
+        return natively(root, &root.actions, false, (number, arguments));
     };
     root.leave_job();
-    let _handed_on = HandedOn::new(root, &root.actions);
+    let _handed_on = HandedOn::new(root, &root.actions, false);
     let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr() as u64).chain([0]).collect::<Vec<_>>();
     let environment = if root.options.has_page_allocator { preload::without(texts.environment) } else { texts.environment };
     let (arguments, environment) = (pointers(&anew), pointers(&environment));
@@ -58,8 +63,8 @@ pub fn program(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
 }
 
 /// Has the kernel execute the file; returns only a negative error.
-fn natively(root: &Root, actions: &Actions, number: i64, arguments: &[u64; 6]) -> i64 {
-    let _handed_on = HandedOn::new(root, actions);
+fn natively(root: &Root, actions: &Actions, is_child: bool, (number, arguments): (i64, &[u64; 6])) -> i64 {
+    let _handed_on = HandedOn::new(root, actions, is_child);
     let mut arguments = *arguments;
     let at = usize::from(number == libc::SYS_execveat);
     // What the program takes for its own file.
@@ -81,13 +86,8 @@ struct HandedOn {
 }
 
 impl HandedOn {
-    fn new(root: &Root, actions: &Actions) -> Self {
-        let (stack, files) = (root.stack_limit, root.options.files_limit);
-        let raised = |hard| raised_files_limit(hard).max(files.0);
-        let limits = [
-            limit_again(libc::RLIMIT_NOFILE, files.0, raised),
-            limit_again(libc::RLIMIT_STACK, stack.0, |_| crate::sys::startup::STACK_LIMIT_BYTES),
-        ];
+    fn new(root: &Root, actions: &Actions, is_child: bool) -> Self {
+        let limits = [files_again(root), if is_child { None } else { stack_again(root) }];
         let caught: Vec<i32> = actions.ignored_but_caught().collect();
         for signal in &caught {
             set_disposition(*signal, Disposition::Ignore).unwrap_or(());
@@ -108,11 +108,19 @@ impl Drop for HandedOn {
     }
 }
 
-/// Gives a limit that is still as the husk set it the value that the user had; says what it was.
-fn limit_again(resource: u32, before: u64, of_husk: impl FnOnce(u64) -> u64) -> Option<(u32, (u64, u64))> {
-    let (soft, hard) = cpu::limit(resource).ok()?;
-    let is_ours = soft == of_husk(hard) && soft != before;
-    (is_ours && cpu::set_limit(resource, before, hard).is_ok()).then_some((resource, (soft, hard)))
+/// Gives the limit of open files the value that the user had, unless the program has set one; says what it was.
+fn files_again(root: &Root) -> Option<(u32, (u64, u64))> {
+    let before = root.options.files_limit.0;
+    let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE).ok()?;
+    let is_ours = !limits::has_set_files() && soft == limits::raised(hard).max(before) && soft != before;
+    (is_ours && cpu::set_limit(libc::RLIMIT_NOFILE, before, hard).is_ok()).then_some((libc::RLIMIT_NOFILE, (soft, hard)))
+}
+
+/// Gives the stack the limit that the program sees; says what it was.
+fn stack_again(root: &Root) -> Option<(u32, (u64, u64))> {
+    let former = cpu::limit(libc::RLIMIT_STACK).ok()?;
+    let (soft, hard) = *root.stack_limit.lock().unwrap_or_else(PoisonError::into_inner);
+    (former != (soft, hard) && cpu::set_limit(libc::RLIMIT_STACK, soft, hard).is_ok()).then_some((libc::RLIMIT_STACK, former))
 }
 
 /// Arguments and environment of the next program.

@@ -3,7 +3,7 @@
 //! Owns the judgement of clone's flags, and of calls that show that a child goes on without another program. Must not make
 //! processes.
 
-use crate::process::clone::CloneRequest;
+use crate::process::clone::{CLEAR_ACTIONS, CloneRequest};
 
 /// What a child has for memory until it has a program of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,6 @@ pub struct Refused {
 pub const CALLS_MAX: u32 = 20_000;
 
 const SIGNAL_MASK: u64 = 0xff;
-/// CLONE_CLEAR_SIGHAND, of clone3 only.
-pub const CLEAR_ACTIONS: u64 = 1 << 32;
 /// Flags that are done, or that change nothing for a process of its own.
 const KNOWN: u64 = SIGNAL_MASK
     | CLEAR_ACTIONS

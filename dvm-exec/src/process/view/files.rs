@@ -5,6 +5,8 @@
 use super::super::calls::{self, NamedPath, PathUse};
 use super::super::descriptors;
 use super::super::husk::Root;
+use super::super::limits;
+use super::super::say;
 use super::super::thread::current;
 use super::super::wire::Question;
 use super::cpuset::CpuSet;
@@ -29,7 +31,13 @@ pub(super) fn answer(root: &'static Root, number: i64, arguments: &[u64; 6]) -> 
     let found = with_scene(root, None, |scene| scene.recognise(&path))?;
     match (found.entry, named.action) {
         (Entry::Absent, _) => Some(-i64::from(libc::ENOENT)),
-        (Entry::Denied, PathUse::Open | PathUse::ReadLink) => Some(-i64::from(libc::EACCES)),
+        (Entry::Denied, PathUse::Open | PathUse::ReadLink) => {
+            // One line for all of a kind, whichever thread's or range's.
+            let name = ["map_files", "mem", "numa_maps", "pagemap", "clear_refs"].iter().find(|name| names(&path, name));
+            let kind = format!("/proc/self/{}", name.unwrap_or(&"*"));
+            say::refused(&kind, "this host's kernel would show the husk, and no page that is elsewhere");
+            Some(-i64::from(libc::EACCES))
+        }
         (Entry::Denied, PathUse::Look) => None,
         (Entry::Executable, PathUse::ReadLink) => Some(tell_link(&root.executable, number, named, arguments)),
         (Entry::Executable, PathUse::Look) if !follows_links(number, arguments) => None,
@@ -104,6 +112,11 @@ fn instead(number: i64, named: NamedPath, arguments: &[u64; 6], path: &[u8]) -> 
     call::raw(number, &changed)
 }
 
+/// Whether a part of a path is this name.
+fn names(path: &[u8], name: &str) -> bool {
+    path.split(|byte| *byte == b'/').any(|part| part == name.as_bytes())
+}
+
 fn follows_links(number: i64, arguments: &[u64; 6]) -> bool {
     let flags = match number {
         libc::SYS_lstat => return false,
@@ -146,8 +159,11 @@ fn open(root: &'static Root, number: i64, arguments: &[u64; 6], path: &[u8], fou
     if flags & libc::O_ACCMODE as u64 != libc::O_RDONLY as u64 {
         return Some(-i64::from(libc::EACCES));
     }
-    let bytes = bytes_of(root, &found.host_path, text);
-    Some(match mapping::file_of_text(path, &bytes, flags & libc::O_CLOEXEC as u64 != 0, descriptors::FLOOR) {
+    let file = {
+        let _room = limits::room();
+        mapping::file_of_text(path, &bytes_of(root, &found.host_path, text), descriptors::FLOOR)
+    };
+    Some(match file.and_then(|file| mapping::open_again(&file, flags & libc::O_CLOEXEC as u64 != 0)) {
         Ok(descriptor) => i64::from(descriptor),
         Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::ENOMEM)),
     })

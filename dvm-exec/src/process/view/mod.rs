@@ -14,6 +14,7 @@ mod scheduling;
 pub mod usage;
 
 use super::husk::Root;
+use super::limits;
 use super::thread::Task;
 use crate::sys::mapping;
 
@@ -56,6 +57,7 @@ pub fn masks_environment(masked: &[String], own: Option<&str>) -> String {
 
 /// Copies a result to where a call wants it: to the program, or to the husk's buffer when the answer travels.
 fn give(address: u64, bytes: &[u8], result: i64) -> i64 {
+    let _room = limits::room();
     match mapping::copy_by_kernel(address, bytes) {
         Ok(()) => result,
         Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EFAULT)),

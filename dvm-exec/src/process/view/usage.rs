@@ -4,25 +4,30 @@
 
 use super::super::ask::{ResourceUsage, ThreadUsage, Usage};
 use super::super::husk::Root;
+use super::super::limits;
 use super::super::service;
 use super::super::wire::Question;
 use super::{give, machine};
 use crate::sys::{call, cpu};
 
 /// A clock that measures CPU time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CpuClock {
     /// Of one thread, else of a process.
     pub is_thread: bool,
     /// Its number, 0 for the caller's own.
     pub of: i32,
-    /// What is counted: [`CpuClock::RUN`], or by ticks the time in user mode (1), or all of it (0).
+    /// What is counted: [`CpuClock::RUN`], [`CpuClock::USER_TICKS`] or [`CpuClock::ALL_TICKS`].
     pub kind: i32,
 }
 
 impl CpuClock {
     /// The time it ran, to the nanosecond.
     pub const RUN: i32 = 2;
+    /// The time in user mode, by ticks.
+    pub const USER_TICKS: i32 = 1;
+    /// All of the time, by ticks.
+    pub const ALL_TICKS: i32 = 0;
 
     /// What `clock` measures, if that is CPU time.
     #[must_use]
@@ -62,6 +67,7 @@ pub(super) fn answer(root: &Root, number: i64, arguments: &[u64; 6]) -> Option<i
     if root.hosts.len() == 1 {
         return None;
     }
+    let _room = limits::room();
     match number {
         libc::SYS_getrusage if arguments[0] as i32 == libc::RUSAGE_SELF => {
             Some(give(arguments[1], &of_all(root).resources.to_bytes(), 0))
@@ -74,9 +80,15 @@ pub(super) fn answer(root: &Root, number: i64, arguments: &[u64; 6]) -> Option<i
 }
 
 fn clock(root: &Root, arguments: &[u64; 6]) -> Option<i64> {
-    let clock = CpuClock::of(arguments[0])?;
+    let used_ns = used_ns(root, CpuClock::of(arguments[0])?)?;
+    let time = [used_ns / 1_000_000_000, used_ns % 1_000_000_000];
+    Some(give(arguments[1], &time.map(u64::to_le_bytes).concat(), 0))
+}
+
+/// What a clock of the program or of one of its threads shows; `None` for others.
+pub fn used_ns(root: &Root, clock: CpuClock) -> Option<u64> {
     let is_own = clock.of == 0 || clock.of == root.pid;
-    let used_ns = match clock {
+    Some(match clock {
         CpuClock { is_thread: true, of, kind } => {
             let usage = of_thread(root, of)?;
             by_kind(kind, usage.cpu_ns, usage.user_ticks * tick_us(), usage.system_ticks * tick_us())
@@ -87,15 +99,13 @@ fn clock(root: &Root, arguments: &[u64; 6]) -> Option<i64> {
             by_kind(kind, usage.cpu_ns, user, system)
         }
         CpuClock { .. } => return None,
-    };
-    let time = [used_ns / 1_000_000_000, used_ns % 1_000_000_000];
-    Some(give(arguments[1], &time.map(u64::to_le_bytes).concat(), 0))
+    })
 }
 
 fn by_kind(kind: i32, run_ns: u64, user_us: u64, system_us: u64) -> u64 {
     match kind {
-        0 => (user_us + system_us) * 1_000,
-        1 => user_us * 1_000,
+        CpuClock::ALL_TICKS => (user_us + system_us) * 1_000,
+        CpuClock::USER_TICKS => user_us * 1_000,
         _ => run_ns,
     }
 }

@@ -137,7 +137,7 @@ fn piece(entry: &Entry, range: &Range<u64>) -> Entry {
 }
 
 /// The kind of the same thing, starting so many bytes later.
-fn moved_kind(kind: &AreaKind, bytes: u64) -> AreaKind {
+pub(super) fn moved_kind(kind: &AreaKind, bytes: u64) -> AreaKind {
     match kind {
         AreaKind::File { file, offset, shared, end } => {
             AreaKind::File { file: file.clone(), offset: offset + bytes, shared: *shared, end: *end }

@@ -188,6 +188,16 @@ pub enum Effect {
         /// Offset of the first byte.
         offset: u64,
     },
+    /// As [`Effect::ReadFile`] by the file's name, over what the pages hold; what is beyond its end becomes zero. The contents
+    /// stay if no such file is found there any more.
+    ReadAgain {
+        /// Pages.
+        range: Range<u64>,
+        /// Which file.
+        file: FileIdentity,
+        /// Offset of the first byte.
+        offset: u64,
+    },
     /// Copy contents at the root; `from` is readable and `to` writable there now.
     Copy {
         /// First byte of the old place.
@@ -289,6 +299,8 @@ pub struct FileSource {
     pub file: FileIdentity,
     /// Its size, if it has one: a regular file.
     pub bytes: Option<u64>,
+    /// Whether the descriptor may write it.
+    pub is_writable: bool,
 }
 
 /// mmap's arguments.

@@ -3,7 +3,7 @@
 //! Owns what each call changes and with which error it fails, as Linux does. Must not touch memory.
 
 use super::advice::{self, Advice};
-use super::areas::{Areas, Entry};
+use super::areas::{Areas, Entry, moved_kind};
 use super::place::{self, Wish};
 use super::{
     AREAS_MAX, ARENA_GROWN_START, ARENA_SOURCED_START, Area, AreaKind, Change, EXTENT_BYTES, Effect, FileSource, Found, Lookup,
@@ -237,11 +237,14 @@ impl AddressSpace {
         };
         let growth = old.end..old.start + new_bytes;
         if growth.end <= SPACE_END && entry.area.range.end == old.end && self.areas.is_free(&growth) {
-            let protection = entry.area.protection;
-            if protection != Protection::NONE {
-                effects.push(Effect::Protect { range: growth.clone(), protection });
+            let kind = moved_kind(&entry.area.kind, old.end - entry.area.range.start);
+            let mut grown = Entry::new(growth, entry.area.protection, kind);
+            let is_read = push_file(&mut effects, &grown.area);
+            if is_read || grown.touched {
+                push_rights(&mut effects, &grown.area, grown.area.protection, false);
             }
-            self.areas.insert(Entry::new(growth, protection, entry.area.kind));
+            grown.touched |= is_read;
+            self.areas.insert(grown);
             return done(old.start, effects);
         }
         if request.flags & MREMAP_MAYMOVE == 0 {
@@ -278,7 +281,7 @@ impl AddressSpace {
         done(address, effects)
     }
 
-    /// madvise. Contents of a file mapping that was read at once stay: its file may be closed by now.
+    /// madvise.
     pub fn advise(&mut self, address: u64, bytes: u64, advice: u64) -> Change {
         let advice = advice::sort(advice);
         match advice {
@@ -308,6 +311,8 @@ impl AddressSpace {
                 push_discard(&mut effects, piece.area.range.clone());
             } else if advice == Advice::DontNeed && piece.sourced {
                 effects.push(Effect::Reload { range: piece.area.reach() });
+            } else if advice == Advice::DontNeed && push_file(&mut effects, &piece.area) {
+                push_rights(&mut effects, &piece.area, piece.area.protection, false);
             }
         }
         let mapped: u64 = pieces.iter().map(|piece| piece.area.range.end - piece.area.range.start).sum();
@@ -394,6 +399,9 @@ impl AddressSpace {
                 return Err(MapError::NoMemory("file offset"));
             }
             let writable = Protection::from_bits(request.protection).contains(Protection::WRITE);
+            if flags & MAP_TYPE != MAP_PRIVATE && writable && !source.is_writable {
+                return Err(MapError::Access("the descriptor cannot write"));
+            }
             if flags & MAP_TYPE != MAP_PRIVATE && writable {
                 return Err(MapError::Refused("a writable shared file mapping cannot span hosts"));
             }
@@ -456,9 +464,6 @@ impl AddressSpace {
         if (is_grown || flags & MREMAP_FIXED != 0) && entry.area.range.end < old.end {
             return Err(MapError::BadAddress("the old range is not one area"));
         }
-        if is_grown && matches!(entry.area.kind, AreaKind::File { .. }) {
-            return Err(MapError::NoMemory("a file mapping cannot grow"));
-        }
         self.judge_growth(new_bytes.saturating_sub(old_bytes), entry.area.protection.contains(Protection::WRITE))?;
         if self.is_too_split() {
             return Err(MapError::NoMemory("too many areas"));
@@ -483,11 +488,17 @@ impl AddressSpace {
             push_protection(effects, &reach, Protection::READ, piece.known);
             effects.push(Effect::Protect { range: to.clone(), protection: Protection::READ_WRITE });
             effects.push(Effect::Copy { from: from.start, to: to.start, bytes: reach.end - reach.start });
+            let bytes = from.end - from.start;
+            if to.end - to.start > bytes {
+                let kind = moved_kind(&moved.area.kind, bytes);
+                push_file(effects, &Area { range: to.start + bytes..to.end, protection, kind });
+            }
         }
-        if reach != piece.area.range {
+        let has_end = reach != piece.area.range || moved.area.reach() != *to;
+        if has_end {
             effects.push(Effect::Protect { range: to.clone(), protection: Protection::NONE });
         }
-        if !piece.touched || reach != piece.area.range || protection != Protection::READ_WRITE {
+        if !piece.touched || has_end || protection != Protection::READ_WRITE {
             push_rights(effects, &moved.area, protection, false);
         }
         moved.touched = piece.touched;
@@ -582,6 +593,17 @@ fn push_rights(effects: &mut Vec<Effect>, area: &Area, new: Protection, broadcas
     if !reach.is_empty() {
         push_protection(effects, &reach, new, broadcast);
     }
+}
+
+/// Adds the reading of what a file mapping has in its file, if anything; rights must follow.
+fn push_file(effects: &mut Vec<Effect>, area: &Area) -> bool {
+    let (AreaKind::File { file, offset, .. }, reach) = (&area.kind, area.reach()) else { return false };
+    if reach.is_empty() {
+        return false;
+    }
+    effects.push(Effect::Protect { range: reach.clone(), protection: Protection::READ_WRITE });
+    effects.push(Effect::ReadAgain { range: reach, file: file.clone(), offset: *offset });
+    true
 }
 
 /// Whether the file of `request` is large enough to be read by page.

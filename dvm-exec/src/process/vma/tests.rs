@@ -17,6 +17,8 @@ struct Page {
     content: u8,
     /// 0 private, 1 shared, 2 file, 3 heap.
     kind: u8,
+    /// Of a file, where the page is in it.
+    place: u64,
 }
 
 /// Rights and contents as the effects leave them.
@@ -61,6 +63,12 @@ impl Machine {
                     for (index, page) in pages(range).enumerate() {
                         assert!(Self::right(&self.root, page).contains(Protection::WRITE), "read into writable pages");
                         assert_eq!(self.content(page), 0, "read into fresh pages");
+                        self.contents.insert(page, file_content(*offset, index as u64));
+                    }
+                }
+                Effect::ReadAgain { range, offset, .. } => {
+                    for (index, page) in pages(range).enumerate() {
+                        assert!(Self::right(&self.root, page).contains(Protection::WRITE), "read into writable pages");
                         self.contents.insert(page, file_content(*offset, index as u64));
                     }
                 }
@@ -172,7 +180,7 @@ impl Trial {
     fn map_pages(&mut self, at: u64, count: u64, protection: u64, kind: u8, flags: u64) {
         let identity = FileIdentity { name: "/lib/x".into(), device: (8, 1), inode: 77 };
         let offset = at * PAGE_BYTES;
-        let file = (kind == 2).then_some(FileSource { fd: 5, offset, file: identity, bytes: None });
+        let file = (kind == 2).then_some(FileSource { fd: 5, offset, file: identity, bytes: None, is_writable: true });
         let sharing = if kind == 1 { libc::MAP_SHARED } else { libc::MAP_PRIVATE } as u64;
         let address = Self::address(at);
         let bytes = count * PAGE_BYTES - count.min(1) * 7;
@@ -200,7 +208,7 @@ impl Trial {
         self.machine.carry_out(&change.effects);
         for index in 0..count {
             let content = if kind == 2 { file_content(offset, index) } else { 0 };
-            let page = Page { protection: Protection::from_bits(protection), content, kind };
+            let page = Page { protection: Protection::from_bits(protection), content, kind, place: at + index };
             self.model.insert(start / PAGE_BYTES + index, page);
         }
     }
@@ -255,7 +263,9 @@ impl Trial {
                 Some(None) => {}
                 None => {
                     assert!(!self.model.contains_key(&(start + index)), "grown into a hole");
-                    self.model.insert(start + index, Page { content: 0, ..sample });
+                    let place = sample.place + index;
+                    let content = if sample.kind == 2 { file_content(place * PAGE_BYTES, 0) } else { 0 };
+                    self.model.insert(start + index, Page { content, place, ..sample });
                 }
             }
         }
@@ -271,7 +281,7 @@ impl Trial {
             return;
         }
         assert_eq!(change.result, Ok(to));
-        let fresh = Page { protection: Protection::READ_WRITE, content: 0, kind: 3 };
+        let fresh = Page { protection: Protection::READ_WRITE, content: 0, kind: 3, place: 0 };
         self.model.extend((old..new).map(|page| (page, fresh)));
         self.forget(new, old.saturating_sub(new));
         self.heap_end = to;
@@ -284,8 +294,10 @@ impl Trial {
         let whole = self.is_mapped(first, count);
         assert_eq!(change.return_value(), if whole { 0 } else { -i64::from(libc::ENOMEM) });
         for number in first..first + count {
-            if let Some(page) = self.model.get_mut(&number).filter(|page| matches!(page.kind, 0 | 3)) {
-                page.content = 0;
+            match self.model.get_mut(&number) {
+                Some(page) if page.kind == 2 => page.content = file_content(page.place * PAGE_BYTES, 0),
+                Some(page) if page.kind != 1 => page.content = 0,
+                _ => {}
             }
         }
     }
@@ -382,7 +394,7 @@ fn blocks_of_an_extent_do_not_share_one() {
 
 fn file(bytes: u64, mapped: u64, address: u64, flags: i32) -> MapRequest {
     let file = FileIdentity { name: "/x".into(), device: (0, 0), inode: 1 };
-    let source = FileSource { fd: 3, offset: 0x1000, file, bytes: Some(bytes) };
+    let source = FileSource { fd: 3, offset: 0x1000, file, bytes: Some(bytes), is_writable: false };
     MapRequest { address, bytes: mapped, protection: 3, flags: (flags | libc::MAP_PRIVATE) as u64, file: Some(source) }
 }
 
@@ -402,7 +414,7 @@ fn large_files_are_read_by_page() {
     let advised = |map: &mut AddressSpace| map.advise(start + 0x1000, 0x2000, libc::MADV_DONTNEED as u64).effects;
     assert_eq!(advised(&mut map), [Effect::Reload { range: forgotten }]);
     map.note_copied(&range);
-    assert_eq!(advised(&mut map), [], "a copy stays");
+    assert!(matches!(advised(&mut map)[1], Effect::ReadAgain { offset: 0x2000, .. }), "a copy is read again");
     let elsewhere = map.map(&file(4 << 30, 2 << 20, BASE, libc::MAP_FIXED));
     assert!(matches!(elsewhere.effects[1], Effect::ReadFile { .. }), "{elsewhere:?}");
     let hinted = map.map(&file(4 << 30, 2 << 20, BASE + (4 << 20), 0)).result.expect("room");
@@ -426,6 +438,18 @@ fn nothing_is_beyond_the_end_of_a_file() {
     assert_eq!(look(&map, start + 0x3fff), Some((beyond, Protection::NONE, Found::BeyondFile)));
     assert_eq!(map.protect(start, 0x4000, 1).effects, [rights(Protection::READ)]);
     assert_eq!(map.protect(start + 0x3000, 0x1000, 3).effects, []);
+    let grow = |old_bytes, new_bytes| RemapRequest { old_address: start, old_bytes, new_bytes, flags: 0, new_address: 0 };
+    assert_eq!(map.remap(grow(0x4000, 0x5000)).effects, [], "grown beyond the end");
+    let read_again = |change: Change| match &change.effects[..] {
+        [_, Effect::ReadAgain { range, offset, .. }, _] => (range.clone(), *offset),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        read_again(map.advise(start + 0x1000, 0x2000, libc::MADV_DONTNEED as u64)),
+        (start + 0x1000..start + 0x2000, 0x2000)
+    );
+    assert!(map.remap(grow(0x5000, 0x1000)).result.is_ok());
+    assert_eq!(read_again(map.remap(grow(0x1000, 0x3000))), (start + 0x1000..start + 0x2000, 0x2000));
     let nothing = map.map(&file(0x1000, 0x1000, 0, 0));
     assert_eq!((nothing.effects.len(), nothing.result.is_ok()), (0, true), "all of it is beyond the end");
 }
@@ -552,7 +576,7 @@ fn errors_are_those_of_linux() {
         bytes: 4096,
         protection,
         flags: flags as u64,
-        file: Some(FileSource { fd: 3, offset, file: file.clone(), bytes: None }),
+        file: Some(FileSource { fd: 3, offset, file: file.clone(), bytes: None, is_writable: offset == 0 }),
     };
     let check = |change: Change, errno: i32| assert_eq!(change.return_value(), -i64::from(errno), "{change:?}");
     check(map.map(&anonymous(0, 0, 0)), libc::EINVAL);
@@ -564,6 +588,7 @@ fn errors_are_those_of_linux() {
     check(map.map(&anonymous(at, 4096, libc::MAP_FIXED_NOREPLACE)), libc::EEXIST);
     check(map.map(&anonymous(0, 4096, libc::MAP_HUGETLB)), libc::ENOMEM);
     check(map.map(&with_file(libc::MAP_SHARED, 3, 0)), libc::ENODEV);
+    check(map.map(&with_file(libc::MAP_SHARED, 3, 4096)), libc::EACCES);
     check(map.map(&with_file(libc::MAP_PRIVATE, 3, 1)), libc::EINVAL);
     check(map.unmap(at + 1, 4096), libc::EINVAL);
     check(map.unmap(at, 0), libc::EINVAL);

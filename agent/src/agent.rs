@@ -265,7 +265,7 @@ impl Agent {
                 return Err("it is not another host of the job".to_owned());
             }
             let opening = Opening::Husk { node: self.me.0, space: job.space.0, purpose };
-            let (session, _) = peers::dial(self, node, &opening).await?;
+            let session = peers::dial_for_husk(self, node, &opening).await?;
             session.into_socket().map_err(|error| error.to_string())
         };
         let opened: Result<OwnedFd, String> = opened.await;

@@ -18,7 +18,11 @@ pub const LOCAL_CONNECTIONS_MAX: usize = 256;
 /// Most Unix connections of one user other than root at a time.
 pub const LOCAL_CONNECTIONS_PER_USER_MAX: usize = 64;
 /// Most TCP connections that have not yet proved who they are.
-pub const STRANGERS_MAX: usize = 64;
+pub const STRANGERS_MAX: usize = 256;
+/// Most husk-to-husk connections that are opened to one peer at the same moment; others wait.
+pub const DIALS_PER_PEER_MAX: usize = 4;
+/// Attempts at one of them where nothing comes back: packets get lost.
+pub const DIAL_TRIES_MAX: usize = 4;
 /// Most husk-to-husk connections one job opens at the same moment.
 pub const CONNECTS_PENDING_MAX: usize = 256;
 /// Most orders about pages of one husk under way; the husk waits for an answer long before.
@@ -84,5 +88,6 @@ const _: () = assert!(
     LEASE.as_millis() + LEASE_CHECK.as_millis() + ROOT_SAYS_WHY.as_millis() + ROOT_GRACE.as_millis() < 5000,
     "a job must have ended 5 s after a host was lost"
 );
+const _: () = assert!(STRANGERS_MAX >= 64 * DIALS_PER_PEER_MAX, "64 hosts do not turn each other away");
 const _: () = assert!(MEMBER_DEADLINE.as_millis() < STEP_DEADLINE.as_millis(), "the member knows more than the root");
 const _: () = assert!(CONTROL_BUFFER_BYTES > 2 * dvm_api::local::PACKET_BYTES_MAX, "the kernel counts its own overhead");

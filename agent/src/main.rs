@@ -22,6 +22,7 @@ mod net;
 mod passing;
 mod run;
 mod shard;
+mod standstill;
 mod status;
 mod sys;
 mod trace;

@@ -1,7 +1,7 @@
 /* Stress of the thread library and the address space, one phase after another.
  *
  * Owns deterministic output: what it prints depends on the arguments alone. Must not know that it may run on several hosts.
- * usage: stress [threads] [phase]      a phase by name, all of them without one
+ * usage: stress [threads] [phase] [part]      a phase by name, or all of them; what takes long is done as often as 1 / part of usual
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -20,7 +20,7 @@
 #define THREADS_MAX 64
 #define PAGE 4096
 
-static int threads = 6;
+static int threads = 6, part = 1;
 static const char *phase_now = "start";
 
 #define CHECK(condition)                                                                        \
@@ -73,7 +73,7 @@ static uint64_t phase_mutex(void) {
 }
 
 /* --- condition variables: a bounded queue ------------------------------------------------------------------------ */
-#define ITEMS 600
+#define ITEMS (600 / part)
 static pthread_cond_t not_empty = PTHREAD_COND_INITIALIZER, not_full = PTHREAD_COND_INITIALIZER;
 static int queue[8], queue_count, queue_head, produced, consumed;
 
@@ -295,7 +295,7 @@ static uint64_t phase_malloc(void) {
 /* --- mmap and munmap: reused memory reads zero --------------------------------------------------------------------- */
 static void *mmap_body(void *argument) {
     uint32_t random = 900 + (uintptr_t)argument;
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < 120 / part; i++) {
         size_t bytes = (1 + next_random(&random) % 24) * PAGE;
         uint8_t *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         CHECK(block != MAP_FAILED);
@@ -329,7 +329,7 @@ static void *mmap_body(void *argument) {
 /* One thread writes, all look, one unmaps and maps again: nobody may see the old bytes. */
 static uint8_t *volatile shared_block;
 static void *remap_body(void *argument) {
-    for (int round = 0; round < 30; round++) {
+    for (int round = 0; round < 30 / part; round++) {
         if (argument == NULL) {
             shared_block = mmap((void *)0x200000000000, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             CHECK((void *)shared_block != MAP_FAILED);
@@ -447,8 +447,9 @@ static void *detached_body(void *argument) {
 
 static uint64_t phase_churn(void) {
     uint64_t sum = 0;
-    for (int wave = 0; wave < 25; wave++) sum += run_all(churn_body);
-    CHECK(sum == 25ull * threads * (threads + 1) / 2);
+    int waves = 25 / part;
+    for (int wave = 0; wave < waves; wave++) sum += run_all(churn_body);
+    CHECK(sum == (uint64_t)waves * threads * (threads + 1) / 2);
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -513,13 +514,14 @@ static const struct {
 
 int main(int argc, char **argv) {
     if (argc > 1) threads = atoi(argv[1]);
-    if (threads < 2 || threads > THREADS_MAX) {
-        fprintf(stderr, "stress: 2 to %d threads\n", THREADS_MAX);
+    if (argc > 3) part = atoi(argv[3]);
+    if (threads < 2 || threads > THREADS_MAX || part < 1 || part > 10) {
+        fprintf(stderr, "stress: 2 to %d threads, a part of 1 to 10\n", THREADS_MAX);
         return 2;
     }
     int ran = 0;
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
-        if (argc > 2 && strcmp(argv[2], phases[i].name) != 0) continue;
+        if (argc > 2 && strcmp(argv[2], "all") != 0 && strcmp(argv[2], phases[i].name) != 0) continue;
         phase_now = phases[i].name;
         printf("%s %llu\n", phases[i].name, (unsigned long long)phases[i].run());
         fflush(stdout);

@@ -25,6 +25,7 @@ pub const FOR_DEMO: &[Thing] = &[thing("ip", "iproute2"), thing("nsenter", "util
 pub const FOR_TEST: &[Thing] = &[
     thing("ip", "iproute2"),
     thing("nsenter", "util-linux"),
+    thing("nft", "nftables"),
     thing("pigz", "pigz"),
     thing("xz", "xz-utils"),
     thing("zstd", "zstd"),

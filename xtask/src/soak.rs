@@ -25,6 +25,9 @@ const CLASSIFY: &str = "ebpf: classify";
 const RUNS_PER_CALL: u64 = 5;
 /// Cases that run a program to its end: those are promised to hold every time.
 const COUNTED_CASES: [&str; 3] = ["program-", "further-program-", "ordinary-users-"];
+/// The case that runs a program while frames are lost, and its runs per call.
+const LOSSY_CASES: &str = "stress-loss-";
+const LOSSY_RUNS_PER_CALL: u64 = 50;
 /// Cases that are promised as one: each takes a fraction of a second.
 const SMALL_CASES: &str = "process/";
 
@@ -34,6 +37,9 @@ pub struct Options {
     /// Runs of each program case.
     #[arg(long, default_value_t = 20)]
     runs: u64,
+    /// Runs of the program while frames are lost.
+    #[arg(long, default_value_t = 1_000)]
+    lossy_runs: u64,
     /// Rounds of each litmus test.
     #[arg(long, default_value_t = 100_000)]
     rounds: u64,
@@ -139,7 +145,11 @@ fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Prom
     }
     for case in cases.iter().filter(|case| !case.starts_with(SMALL_CASES)) {
         let is_counted = COUNTED_CASES.iter().any(|prefix| case.starts_with(prefix));
-        let (wanted, step) = if is_counted { (options.runs, RUNS_PER_CALL) } else { (1, 1) };
+        let (wanted, step) = match is_counted {
+            _ if case.starts_with(LOSSY_CASES) => (options.lossy_runs, LOSSY_RUNS_PER_CALL),
+            true => (options.runs, RUNS_PER_CALL),
+            false => (1, 1),
+        };
         promises.push(Promise { name: case.clone(), wanted, step });
     }
     promises
@@ -229,11 +239,11 @@ mod tests {
 
     #[test]
     fn the_record_counts_down() {
-        let options = Options { runs: 20, rounds: 5, signals: 1, seeds: 1000, frames: 7, restart: false };
-        let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c"].map(str::to_owned);
+        let options = Options { runs: 20, lossy_runs: 1000, rounds: 5, signals: 1, seeds: 1000, frames: 7, restart: false };
+        let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"].map(str::to_owned);
         assert_eq!(promises(&cases, true, &options)[1].wanted, 7);
         let promises = promises(&cases, false, &options);
-        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 1, 20]);
+        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 1, 20, 1000]);
         let mut record = Record::default();
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);

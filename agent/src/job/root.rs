@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::local::channel::{Caller, Channel};
 use crate::log::say;
 use crate::net::link::Link;
+use crate::standstill::Standstill;
 use crate::{clock, sys};
 use dsm_wire::NodeId;
 use dvm_api::features::CpuFeatures;
@@ -359,10 +360,12 @@ impl RootJob {
     async fn until_end(&mut self, inbox: &mut Inbox) -> End {
         let mut stop_check = interval(STOP_CHECK);
         stop_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut standstill = Standstill::new(Instant::now());
         loop {
             let note = tokio::select! {
                 note = inbox.recv() => note,
                 _ = stop_check.tick(), if !self.links.is_empty() => {
+                    standstill.tick(Instant::now());
                     self.follow_stop();
                     continue;
                 }
@@ -404,7 +407,11 @@ impl RootJob {
                         return End::Husk(reason);
                     }
                 }
-                News::Lost(node, reason) => return End::Lost(self.agent.cluster.name_of(node).to_owned(), reason),
+                News::Lost(node, reason) => {
+                    let (own, name) = (self.agent.name(), self.agent.cluster.name_of(node));
+                    let (host, reason) = standstill.explain(Instant::now(), own, name, reason);
+                    return End::Lost(host, reason);
+                }
             }
         }
     }

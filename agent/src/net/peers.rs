@@ -8,7 +8,7 @@
 use super::link::Link;
 use super::session::{Session, SessionError};
 use crate::agent::Agent;
-use crate::limits::{DIAL_PAUSE, HANDSHAKE_DEADLINE, STRANGERS_MAX};
+use crate::limits::{DIAL_PAUSE, DIAL_TRIES_MAX, DIALS_PER_PEER_MAX, HANDSHAKE_DEADLINE, STRANGERS_MAX};
 use crate::log::say;
 use crate::sys;
 use dsm_wire::NodeId;
@@ -18,7 +18,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_uring::net::{TcpListener, TcpStream};
 
@@ -29,6 +29,8 @@ pub struct Peer {
     wanted: Notify,
     heard: Cell<Option<Instant>>,
     trouble: RefCell<Option<String>>,
+    /// Whose turn it is to open a husk's connection.
+    dials: Semaphore,
 }
 
 impl Default for Peer {
@@ -39,6 +41,7 @@ impl Default for Peer {
             wanted: Notify::new(),
             heard: Cell::default(),
             trouble: RefCell::default(),
+            dials: Semaphore::new(DIALS_PER_PEER_MAX),
         }
     }
 }
@@ -121,42 +124,65 @@ pub async fn keep_dialling(agent: Rc<Agent>, node: NodeId) {
 
 async fn dial_control(agent: &Rc<Agent>, node: NodeId) -> Result<Rc<Link>, String> {
     let opening = Opening::Control { node: agent.me.0, incarnation: agent.incarnation };
-    let (session, incarnation) = dial(agent, node, &opening).await?;
+    let (session, incarnation) = dial(agent, node, &opening).await.map_err(|error| error.to_string())?;
     Ok(Link::start(session, node, incarnation, agent.peer_handler()))
 }
 
-/// Opens a connection to `node` for `opening`; gives the session and the peer's incarnation.
+/// Why a connection is not opened.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    /// For this reason.
+    #[error("{0}")]
+    Refused(String),
+    /// Nothing came back in time.
+    #[error("{0}")]
+    Late(String),
+}
+
+/// Opens a connection to `node` for a husk, when it is its turn; tries again where packets may have got lost.
 ///
 /// # Errors
 /// Why it is not possible, naming address and cause.
-pub async fn dial(agent: &Agent, node: NodeId, opening: &Opening) -> Result<(Session, u64), String> {
-    let entry = agent.cluster.entry(node).ok_or_else(|| format!("node {node} is not in the cluster"))?;
+pub async fn dial_for_husk(agent: &Agent, node: NodeId, opening: &Opening) -> Result<Session, String> {
+    let peer = agent.peer(node).ok_or_else(|| format!("node {node} is not another node of the cluster"))?;
+    let _turn = peer.dials.acquire().await.map_err(|error| error.to_string())?;
+    let mut tries = 1;
+    loop {
+        match dial(agent, node, opening).await {
+            Ok((session, _)) => return Ok(session),
+            Err(DialError::Late(_)) if tries < DIAL_TRIES_MAX && peer.link().is_some() => tries += 1,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Opens a connection to `node` for `opening`; gives the session and the peer's incarnation.
+async fn dial(agent: &Agent, node: NodeId, opening: &Opening) -> Result<(Session, u64), DialError> {
+    let refused = DialError::Refused;
+    let entry = agent.cluster.entry(node).ok_or_else(|| refused(format!("node {node} is not in the cluster")))?;
     let stream = timeout(HANDSHAKE_DEADLINE, connect(agent.address(), entry.control)).await;
     let stream = stream
-        .map_err(|_| format!("{}: no answer in {} s", entry.control, HANDSHAKE_DEADLINE.as_secs()))?
-        .map_err(|error| format!("{}: {error}", entry.control))?;
-    let guard = HangUp::of(&stream).map_err(|error| format!("{}: {error}", entry.control))?;
+        .map_err(|_| DialError::Late(format!("{}: no answer in {} s", entry.control, HANDSHAKE_DEADLINE.as_secs())))?
+        .map_err(|error| refused(format!("{}: {error}", entry.control)))?;
+    let guard = HangUp::of(&stream).map_err(|error| refused(format!("{}: {error}", entry.control)))?;
     let shake = async {
         let session = Session::open(stream, agent.secret()).await?;
         session.send(opening).await?;
         let opened = session.receive::<Opened>().await?;
         Ok::<_, SessionError>((session, opened))
     };
-    let shaken = timeout(HANDSHAKE_DEADLINE, shake).await;
-    let (session, opened) = match shaken {
-        Ok(Ok(both)) => both,
-        Ok(Err(error)) => return Err(format!("{}: {error}", entry.control)),
-        Err(_) => return Err(format!("{}: handshake not finished in {} s", entry.control, HANDSHAKE_DEADLINE.as_secs())),
-    };
+    let late = || format!("{}: handshake not finished in {} s", entry.control, HANDSHAKE_DEADLINE.as_secs());
+    let shaken = timeout(HANDSHAKE_DEADLINE, shake).await.map_err(|_| DialError::Late(late()))?;
+    let (session, opened) = shaken.map_err(|error| refused(format!("{}: {error}", entry.control)))?;
     match opened {
         Opened::Ready { node: answered, incarnation } if answered == node.0 => {
             guard.disarm();
             Ok((session, incarnation))
         }
         Opened::Ready { node: answered, .. } => {
-            Err(format!("{}: node {answered} answered instead of {}; correct the addresses", entry.control, entry.name))
+            Err(refused(format!("{}: node {answered} answered instead of {}; correct the addresses", entry.control, entry.name)))
         }
-        Opened::Refused { reason } => Err(reason),
+        Opened::Refused { reason } => Err(refused(reason)),
     }
 }
 

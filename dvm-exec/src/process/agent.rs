@@ -12,10 +12,13 @@ use std::io::Error;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 const SOCKET_DIRECTORY: &str = "/run/dvm";
 const SOCKET_VARIABLE: &str = "DVM_SOCKET";
+
+/// Connections that are opened at the same moment; the threads of more wait. The agent has room for 256.
+const OPENINGS_MAX: usize = 32;
 
 type Packet = (ToHusk, Vec<OwnedFd>);
 
@@ -23,6 +26,8 @@ type Packet = (ToHusk, Vec<OwnedFd>);
 pub struct Agent {
     socket: OwnedFd,
     waiting: Mutex<Waiting>,
+    openings: Mutex<usize>,
+    opened: Condvar,
 }
 
 #[derive(Default)]
@@ -87,7 +92,7 @@ impl Agent {
     /// The kernel's error.
     pub fn over(socket: OwnedFd) -> Result<Self, Failure> {
         let socket = super::descriptors::hide(socket).map_err(|error| Failure::Internal(format!("control socket: {error}")))?;
-        Ok(Self { socket, waiting: Mutex::default() })
+        Ok(Self { socket, waiting: Mutex::default(), openings: Mutex::default(), opened: Condvar::new() })
     }
 
     /// Starts a job.
@@ -215,7 +220,13 @@ impl Agent {
     /// # Errors
     /// The agent's reason.
     pub fn connect_husk(&self, node: u16, purpose: Purpose) -> Result<OwnedFd, String> {
-        let (answer, mut descriptors) = self.ask(|tag| ToAgent::Connect { tag, node, purpose })?;
+        let openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |openings: &mut usize| *openings >= OPENINGS_MAX;
+        *self.opened.wait_while(openings, is_full).unwrap_or_else(PoisonError::into_inner) += 1;
+        let answered = self.ask(|tag| ToAgent::Connect { tag, node, purpose });
+        *self.openings.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.opened.notify_one();
+        let (answer, mut descriptors) = answered?;
         descriptors.pop().ok_or_else(|| format!("the agent answered {answer:?} without a descriptor"))
     }
 

@@ -28,7 +28,7 @@ use crate::exit::Failure;
 use crate::sys::cpu::Scheduling;
 use crate::sys::signal::{Disposition, replace_mask, set_disposition};
 use crate::sys::startup::LIMIT_VARIABLE;
-use crate::sys::{call, cpu, mapping, user};
+use crate::sys::{call, cpu, mapping, startup, user};
 use dvm_api::local::{JobRequest, ToAgent, ToHusk};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -246,6 +246,7 @@ fn start(options: Options) -> Result<Failure, Failure> {
     root.figures.count_thread(0);
     let mask = replace_mask(u64::MAX);
     let start = ThreadStart { state, mask, tid: root.pid, pid: root.pid, ..ThreadStart::default() };
+    startup::close_again();
     // The first thread is never asked to leave.
     clone::carry(root, &task, Passage::new(start));
     clone::bury(root, &task);

@@ -1,13 +1,13 @@
-//! What must be right before anything else: signals as they were inherited, and a finite stack limit.
+//! What must be right before anything else: signals and descriptors as they were inherited, and a finite stack limit.
 //!
 //! Owns the code that runs before `main`, and starting this program anew. Must not know jobs.
 
-use super::cpu;
 use super::signal::{self, Disposition};
+use super::{call, cpu};
 use std::ffi::CString;
 use std::io::Error;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A finite limit for husks whose user has none: with an unlimited stack the kernel maps libraries from the bottom of
 /// the address space, into the program's part.
@@ -15,11 +15,18 @@ pub const STACK_LIMIT_BYTES: u64 = 8 << 20;
 /// Carries the user's limit through the new start.
 pub const LIMIT_VARIABLE: &str = "DVM_STACK_LIMIT";
 
-static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+/// Standard input, output and error.
+const STANDARD: std::ops::Range<u64> = 0..3;
 
-/// Notes what Rust's runtime is about to change: it ignores SIGPIPE.
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+/// One bit for each standard descriptor that was closed.
+static CLOSED: AtomicU64 = AtomicU64::new(0);
+
+/// Notes what Rust's runtime is about to change: it ignores SIGPIPE, and opens /dev/null where a standard descriptor is closed.
 extern "C" fn note_inherited() {
     PIPE_WAS_IGNORED.store(signal::is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+    let is_closed = |raw: &u64| call::raw(libc::SYS_fcntl, &[*raw, libc::F_GETFD as u64, 0, 0, 0, 0]) < 0;
+    CLOSED.store(STANDARD.filter(is_closed).map(|raw| 1 << raw).sum(), Ordering::Relaxed);
 }
 
 #[used]
@@ -31,6 +38,15 @@ static NOTE_INHERITED: extern "C" fn() = note_inherited;
 pub fn restore_signals() {
     if !PIPE_WAS_IGNORED.load(Ordering::Relaxed) {
         signal::set_disposition(libc::SIGPIPE, Disposition::Default).unwrap_or(());
+    }
+}
+
+/// Closes the standard descriptors that were closed when we were started: whoever comes after us finds them so. What is
+/// opened from here on may get their numbers.
+pub fn close_again() {
+    let closed = CLOSED.swap(0, Ordering::Relaxed);
+    for raw in STANDARD.filter(|raw| closed >> raw & 1 == 1) {
+        call::raw(libc::SYS_close, &[raw, 0, 0, 0, 0, 0]);
     }
 }
 
@@ -62,6 +78,7 @@ pub fn with_finite_stack() -> Result<(u64, u64), Error> {
         texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (arguments_raw, environment_raw) = (pointers(&arguments), pointers(&environment));
+    close_again();
     // SAFETY: both arrays end with null and point to strings that live across the call.
     unsafe { libc::execve(c"/proc/self/exe".as_ptr(), arguments_raw.as_ptr(), environment_raw.as_ptr()) };
     Err(Error::last_os_error())

@@ -53,6 +53,8 @@ const SOURCES: &[Source] = &[
     source!("openmp", "openmp.c", "gcc" "-O2" "-fopenmp"),
     source!("threads", "threads.rs", "rustc" "--edition=2024" "-O"),
     source!("endless", "endless.c", "gcc" "-O2" "-pthread"),
+    source!("adversity", "adversity.c", "gcc" "-O2" "-pthread"),
+    source!("detour", "detour.c", "gcc" "-O2"),
     source!("fill", "fill.c", "gcc" "-O2" "-pthread"),
     source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
     source!("children", "children.c", "gcc" "-O2" "-pthread"),

@@ -12,11 +12,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Exit code of `dvm-exec` when a host of the job is lost, as `docs/operating.md` has it.
-const HOST_LOST: i32 = 87;
+pub(super) const HOST_LOST: i32 = 87;
 /// Exit code after ^C.
 const INTERRUPTED: i32 = 130;
 /// Time from the blow to the end, everywhere.
-const END_LATEST: Duration = Duration::from_secs(5);
+pub(super) const END_LATEST: Duration = Duration::from_secs(5);
 /// How long the job may take to start.
 const START_LATEST: Duration = Duration::from_secs(20);
 /// Between "running" and the blow, so that pages are on their way.
@@ -126,7 +126,7 @@ pub(super) fn wait_for_start(running: Running<'_>) -> Result<Running<'_>> {
 }
 
 /// Processes of jobs on a host.
-fn husks(bed: &Bed<'_>, index: usize) -> Result<Vec<i32>> {
+pub(super) fn husks(bed: &Bed<'_>, index: usize) -> Result<Vec<i32>> {
     let processes = bed.hosts.processes(index)?;
     Ok(processes.iter().filter(|process| process.name != "dvm-agent").map(|process| process.pid).collect())
 }

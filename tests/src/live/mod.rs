@@ -8,6 +8,7 @@
 //! * [`runner`]: which cases run, their deadlines, what is printed, that nothing is left behind.
 //! * the cases: a module for each theme, all of them in [`cases`].
 
+pub mod adversity;
 pub mod bed;
 pub mod case;
 pub mod children;
@@ -18,6 +19,7 @@ pub mod histories;
 pub mod linearize;
 pub mod links;
 pub mod litmus;
+pub mod loss;
 pub mod memory;
 pub mod memory_limit;
 pub mod memory_model;
@@ -46,6 +48,8 @@ pub fn cases() -> Vec<Case> {
         litmus::cases(),
         histories::cases(),
         failures::cases(),
+        adversity::cases(),
+        loss::cases(),
         stages::cases(),
         trace::cases(),
         doctor::cases(),

@@ -310,6 +310,28 @@ impl LocalHosts {
         net::set_cable(&self.names.switch(), index, connected)
     }
 
+    /// A command that will run `program` at the switch between the hosts.
+    #[must_use]
+    pub fn switch_command(&self, program: &Path) -> Command {
+        let mut command = net::enter(&self.names.switch());
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// The names that the hosts' links have at the switch.
+    #[must_use]
+    pub fn switch_ports(&self) -> Vec<String> {
+        (0..self.hosts.len()).map(net::port).collect()
+    }
+
+    /// Connects a device that was made at the switch: what it sends goes to the hosts, nothing comes to it by itself.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn join_switch(&self, device: &str, mtu: u32) -> Result<()> {
+        net::join(&self.names.switch(), device, mtu)
+    }
+
     /// Frames that the switch has sent to a host, queue by queue; none if the links have one.
     ///
     /// # Errors

@@ -85,6 +85,13 @@ pub(crate) fn set_cable(switch: &str, index: usize, connected: bool) -> Result<(
     ip(&["-n", switch, "link", "set", &port(index), if connected { "up" } else { "down" }])
 }
 
+/// Makes a device of the switch one more way between hosts; which host is where is not learnt from what it sends.
+pub(crate) fn join(switch: &str, device: &str, mtu: u32) -> Result<()> {
+    ip(&["-n", switch, "link", "set", device, "mtu", &mtu.to_string(), "master", BRIDGE, "up"])?;
+    let quiet = ["learning", "flood", "mcast_flood", "bcast_flood"].into_iter().flat_map(|what| [what, "off"]);
+    ip(&["-n", switch, "link", "set", device, "type", "bridge_slave"].into_iter().chain(quiet).collect::<Vec<_>>())
+}
+
 /// The command that runs the rest of its arguments in a namespace.
 pub(crate) fn enter(namespace: &str) -> Command {
     let mut command = Command::new("nsenter");

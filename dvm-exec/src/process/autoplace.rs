@@ -1,16 +1,22 @@
 //! `--place auto`: looks at what the agents counted, and has threads moved.
 //!
-//! Owns the thread that does this, its interval, and what it says at the end. Must not choose ([`super::affinity`]), nor move
-//! anybody by itself: a thread moves when it comes out of a call, or out of its own code ([`super::moving`]).
+//! Owns the thread that does this, its interval, and what it says at the end. Must not choose ([`super::affinity`],
+//! [`super::gather`]), nor move anybody by itself: a thread moves when it comes out of a call, or out of its own code
+//! ([`super::moving`]).
 
 use super::affinity::{Affinity, Move, Place};
 use super::agent::Agent;
+use super::gather::{Gather, Load, Order};
 use super::husk::Root;
 use super::moving;
 use super::service;
 use super::sharing::{self, Pages};
+use super::stat;
 use super::view::affinity::wished_host;
+use super::view::usage;
+use dvm_api::local::HostStatistics;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,12 +36,15 @@ const MOVES_SHOWN_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub struct AutoPlace {
     told: Mutex<Told>,
+    is_gathered: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Told {
     moves: u64,
     first: Vec<Move>,
+    /// Times all threads were brought to the root.
+    gatherings: u64,
     /// Remote faults a second when the first moves were decided.
     before: Option<f64>,
     /// The same in the last whole interval after the last move.
@@ -44,6 +53,9 @@ struct Told {
 
 struct Watcher {
     affinity: Affinity,
+    gather: Gather,
+    /// What the program had used and waited at the last look: processor time and time of threads.
+    spent: (Duration, Duration),
     /// Counts at the last look, by page, host and kernel thread.
     counted: BTreeMap<(u64, usize, u32), u64>,
     /// When each thread was last told to move.
@@ -57,6 +69,11 @@ type Rates = (Vec<Vec<(i32, f64)>>, f64);
 impl AutoPlace {
     fn lock(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all threads, new ones too, belong to the root.
+    pub fn is_gathered(&self) -> bool {
+        self.is_gathered.load(Ordering::Relaxed)
     }
 
     /// A thread has arrived on `host`.
@@ -78,20 +95,33 @@ impl AutoPlace {
         let moves: Vec<String> = told.first.iter().map(|going| format!("{} to {}", going.tid, name(going.host))).collect();
         let after = told.after.map_or("not measured".to_owned(), |after| format!("{after:.0}"));
         let (count, moves) = (told.moves, moves.join(", "));
-        format!("-- dvm-exec: placement: {count} moves of threads ({moves}), {before:.0} remote faults/s before, {after} after\n")
+        let gathered = match told.gatherings {
+            0 => String::new(),
+            times => format!("; all were on {} at some time ({times}), because they waited more than they computed", name(0)),
+        };
+        format!(
+            "-- dvm-exec: placement: {count} moves of threads ({moves}), {before:.0} remote faults/s before, {after} after{gathered}\n"
+        )
     }
 }
 
 /// Watches and moves until the program ends; for a thread of its own.
 pub fn watch(root: &'static Root, agent: &Agent) {
-    let mut watcher =
-        Watcher { affinity: Affinity::default(), counted: BTreeMap::new(), moved: BTreeMap::new(), looked: Instant::now() };
+    let processors = root.hosts.first().map_or(1, |host| host.processors);
+    let mut watcher = Watcher {
+        affinity: Affinity::default(),
+        gather: Gather::new(processors),
+        spent: Default::default(),
+        counted: BTreeMap::new(),
+        moved: BTreeMap::new(),
+        looked: Instant::now(),
+    };
     loop {
         std::thread::sleep(INTERVAL);
         root.tasks.let_stay(LEAVING_LATEST);
         // An agent without an answer ends the job by itself.
         let Ok(statistics) = agent.statistics() else { return };
-        watcher.look(root, &sharing::join(root, &statistics));
+        watcher.look(root, &statistics);
         for (tid, host) in root.tasks.asked_to_move() {
             match service::of_host(root, host) {
                 Some(member) => member.ask_to_move(tid),
@@ -102,14 +132,19 @@ pub fn watch(root: &'static Root, agent: &Agent) {
 }
 
 impl Watcher {
-    fn look(&mut self, root: &Root, pages: &Pages) {
+    fn look(&mut self, root: &Root, statistics: &[HostStatistics]) {
         let places = root.tasks.places();
         let hosts: BTreeMap<i32, usize> = places.iter().copied().collect();
-        let (rates, all) = self.rates(pages, &hosts);
+        let interval = self.looked.elapsed().max(Duration::from_millis(1));
+        self.looked = Instant::now();
+        let load = self.load(root, statistics, interval);
+        let order = self.gather.observe(load);
+        let (rates, all) = self.rates(&sharing::join(root, statistics), &hosts, interval);
         self.affinity.observe(rates.iter().map(Vec::as_slice), |tid| hosts.get(&tid).copied());
         root.autoplace.lock().after = Some(all);
         self.moved.retain(|_, moved| moved.elapsed() < STAY);
-        if all < FAULTS_LEAST {
+        let is_gathered = root.autoplace.is_gathered();
+        if all < FAULTS_LEAST && order.is_none() && !is_gathered {
             return;
         }
         let processors: Vec<u32> = root.hosts.iter().map(|host| host.processors).collect();
@@ -118,7 +153,16 @@ impl Watcher {
         let is_free = |tid: i32| tid != root.pid && !self.moved.contains_key(&tid) && !has_wish(tid);
         let places: Vec<Place> =
             places.iter().map(|(tid, host)| Place { tid: *tid, host: *host, is_free: is_free(*tid) }).collect();
-        let moves = self.affinity.decide(&places, &processors, SAVED_LEAST);
+        let is_gathered = order.map_or(is_gathered, |order| order == Order::Gather);
+        root.autoplace.is_gathered.store(is_gathered, Ordering::Relaxed);
+        let moves = match order {
+            Some(Order::Spread) => spread(&places, processors.len()),
+            _ if is_gathered => gather(&places),
+            _ => self.affinity.decide(&places, &processors, SAVED_LEAST),
+        };
+        if order == Some(Order::Gather) {
+            root.autoplace.lock().gatherings += 1;
+        }
         if !moves.is_empty() {
             let mut told = root.autoplace.lock();
             told.before.get_or_insert(all);
@@ -130,10 +174,19 @@ impl Watcher {
         }
     }
 
+    /// What the program did since the last look.
+    fn load(&mut self, root: &Root, statistics: &[HostStatistics], interval: Duration) -> Load {
+        let [user_us, _] = usage::of_all(root).resources.times_us();
+        let stalled_ns: f64 = statistics.iter().map(stat::stalled_ns).sum();
+        let spent = (Duration::from_micros(user_us), Duration::from_nanos(stalled_ns as u64));
+        let before = std::mem::replace(&mut self.spent, spent);
+        let part = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / interval.as_secs_f64();
+        Load { interval, computing: part(spent.0, before.0), stalled: part(spent.1, before.1) }
+    }
+
     /// What each thread fetched since the last look, where it runs now.
-    fn rates(&mut self, pages: &Pages, hosts: &BTreeMap<i32, usize>) -> Rates {
-        let seconds = self.looked.elapsed().as_secs_f64().max(0.001);
-        self.looked = Instant::now();
+    fn rates(&mut self, pages: &Pages, hosts: &BTreeMap<i32, usize>, interval: Duration) -> Rates {
+        let seconds = interval.as_secs_f64();
         let (mut rates, mut all, mut counted) = (Vec::new(), 0.0, BTreeMap::new());
         for (page, users) in pages {
             let mut users_now: Vec<(i32, f64)> = Vec::new();
@@ -155,4 +208,18 @@ impl Watcher {
         self.counted = counted;
         (rates, all)
     }
+}
+
+/// Everybody who may, to the root.
+fn gather(places: &[Place]) -> Vec<Move> {
+    places.iter().filter(|place| place.is_free && place.host != 0).map(|place| Move { tid: place.tid, host: 0 }).collect()
+}
+
+/// Everybody who may, one host after the other, beginning behind the root, which has the first thread.
+fn spread(places: &[Place], hosts: usize) -> Vec<Move> {
+    let mut free: Vec<&Place> = places.iter().filter(|place| place.is_free).collect();
+    free.sort_by_key(|place| place.tid);
+    let seats = (1..).map(|number| number % hosts);
+    let moves = free.into_iter().zip(seats).map(|(place, host)| (place.host, Move { tid: place.tid, host }));
+    moves.filter(|(former, going)| *former != going.host).map(|(_, going)| going).collect()
 }

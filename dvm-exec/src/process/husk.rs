@@ -425,6 +425,9 @@ impl Root {
         if let Some(host) = wished_host(wish, &view::processors(self)).filter(|host| *host <= self.members().len()) {
             return host;
         }
+        if self.autoplace.is_gathered() {
+            return 0;
+        }
         let number = self.placed.fetch_add(1, Ordering::Relaxed);
         let count = self.members().len() + 1;
         let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();

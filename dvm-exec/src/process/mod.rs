@@ -18,6 +18,7 @@ pub mod dispatch;
 pub mod elf;
 pub mod execute;
 pub mod features;
+pub mod gather;
 pub mod hotpages;
 pub mod husk;
 pub mod inherit;

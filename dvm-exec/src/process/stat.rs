@@ -162,6 +162,12 @@ impl HostReport {
     }
 }
 
+/// How long threads of that host have waited for pages of other hosts, all together, nanoseconds.
+pub fn stalled_ns(statistics: &HostStatistics) -> f64 {
+    let faults = decode(statistics).into_iter().filter(|(name, _)| name.starts_with(REMOTE_FAULTS));
+    faults.map(|(_, samples)| samples.mean() * samples.len() as f64).sum()
+}
+
 fn decode(statistics: &HostStatistics) -> Histograms {
     let mut deserializer = Deserializer::new();
     let decoded = statistics.histograms.iter().filter_map(|(name, bytes)| {

@@ -25,9 +25,10 @@ struct CommandLine {
     #[arg(long, value_delimiter = ',')]
     hosts: Vec<String>,
     /// Where threads go: rr (one host after the other), fill (a host's processors first), block=N, local,
-    /// auto (as rr, then threads that fight over pages are moved to one host).
-    #[arg(long, default_value = "rr")]
-    place: Placement,
+    /// auto (as rr, then threads that fight over pages are moved to one host, and all to the root if they wait more than they
+    /// compute; it says at the end what it did) [default: auto, without a word].
+    #[arg(long)]
+    place: Option<Placement>,
     /// Most threads of the program at a time on one host, with rr and fill [default: rr any number, fill the processors].
     #[arg(long)]
     threads_per_host: Option<usize>,

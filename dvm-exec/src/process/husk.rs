@@ -44,8 +44,8 @@ pub struct Options {
     pub command: Vec<Vec<u8>>,
     /// Hosts by name; empty: all.
     pub hosts: Vec<String>,
-    /// Where threads go.
-    pub placement: Placement,
+    /// Where threads go; none: the user did not say.
+    pub placement: Option<Placement>,
     /// Most threads on one host.
     pub threads_per_host: Option<usize>,
     /// Show figures at the end.
@@ -76,6 +76,13 @@ pub struct Options {
     pub files_limit: (u64, u64),
     /// The program's file, if it is not to be found by its name.
     pub image: Option<PathBuf>,
+}
+
+impl Options {
+    /// Where threads go.
+    pub fn placement(&self) -> Placement {
+        self.placement.unwrap_or_default()
+    }
 }
 
 /// How a program ends.
@@ -347,7 +354,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         hosts: options.hosts.clone(),
         program: program.path.display().to_string(),
         has_stages: options.has_stages,
-        has_sketch: options.hot_pages > 0 || options.placement == Placement::Auto,
+        has_sketch: options.hot_pages > 0 || options.placement() == Placement::Auto,
     };
     let Opened { job, space, device } = agent.open_job(request)?;
     let masking = features::judge(&job.members, options.accepts_unequal)?;
@@ -401,7 +408,9 @@ fn connect(root: &'static Root, job_key: &[u8; 16]) -> Result<(), Failure> {
 fn watch_placement(root: &'static Root, is_alike: bool) -> Result<(), Failure> {
     let Some(agent) = root.agent.as_ref().filter(|_| moving::is_wanted() && root.hosts.len() > 1) else { return Ok(()) };
     if !is_alike {
-        say::line("the processors of the hosts save different registers: --place auto moves no thread");
+        if root.options.placement.is_some() {
+            say::line("the processors of the hosts save different registers: --place auto moves no thread");
+        }
         return Ok(());
     }
     let agent = Arc::clone(agent);
@@ -431,13 +440,13 @@ impl Root {
         let number = self.placed.fetch_add(1, Ordering::Relaxed);
         let count = self.members().len() + 1;
         let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();
-        let room = |host: &Host| match (self.options.threads_per_host, self.options.placement) {
+        let room = |host: &Host| match (self.options.threads_per_host, self.options.placement()) {
             (Some(most), _) => most,
             (None, Placement::Fill) => host.processors as usize,
             (None, _) => usize::MAX,
         };
         let room: Vec<usize> = self.hosts.iter().take(count).map(room).collect();
-        self.options.placement.host(number, &living, &room)
+        self.options.placement().host(number, &living, &room)
     }
 
     /// What the loader put on the program's stack.
@@ -531,7 +540,7 @@ impl Root {
                 say::line(&format!("cannot write {}: {error}", path.display()));
             }
         }
-        if self.options.placement == Placement::Auto {
+        if self.options.placement == Some(Placement::Auto) || (self.options.stat && moving::is_wanted()) {
             say::raw(&self.autoplace.report(self));
         }
         if let (Some(agent), 1..) = (&self.agent, self.options.hot_pages) {

@@ -76,7 +76,7 @@ impl Passage {
 
 /// Whether threads of this job move; only for the root.
 pub fn is_wanted() -> bool {
-    husk::root().is_some_and(|root| root.options.placement == Placement::Auto)
+    husk::root().is_some_and(|root| root.options.placement() == Placement::Auto)
 }
 
 /// Packs the thread that would go on from `frame`.

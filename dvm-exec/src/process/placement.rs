@@ -9,7 +9,6 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
     /// One host after the other, the root included.
-    #[default]
     RoundRobin,
     /// A host's processors first, then the next host.
     Fill,
@@ -18,6 +17,7 @@ pub enum Placement {
     /// All at the root.
     Local,
     /// As round robin, then those that share pages are brought together.
+    #[default]
     Auto,
 }
 

@@ -6,6 +6,7 @@ use super::bed::{Bed, shortened};
 use super::case::{Case, Need};
 use anyhow::{Context, Result, ensure};
 use dvm_hosts::Finished;
+use std::fs;
 
 /// Turns of a pair that take longer than several looks of `--place auto` while its threads are on two hosts.
 const TURNS: &str = "15000";
@@ -22,10 +23,14 @@ pub fn cases() -> Vec<Case> {
         Case::new("place-auto-calls", 2, calls).needs(&gcc),
         Case::new("place-auto-signals", 2, signals).needs(&gcc),
         Case::new("place-auto-stress", 2, stress).needs(&gcc),
+        Case::new("place-auto-gather", 2, gather).needs(&[Need::Program("sort")]),
         Case::new("hot-pages", 2, hot_pages).needs(&gcc),
         Case::new("page-allocator", 2, page_allocator).needs(&gcc),
     ]
 }
+
+/// Lines for `sort`.
+const LINES: u64 = 400_000;
 
 fn auto(bed: &mut Bed<'_>, program: &str, arguments: &[&str]) -> Result<Finished> {
     let job = bed.job(program, arguments)?.options(["--place", "auto"]);
@@ -66,6 +71,20 @@ fn signals(bed: &mut Bed<'_>) -> Result<String> {
     let line = placement(&finished)?;
     ensure!(!line.contains("no thread moved"), "{line}");
     Ok(line.to_owned())
+}
+
+/// Threads that merge lines of one another wait more than they compute: one host is quicker.
+fn gather(bed: &mut Bed<'_>) -> Result<String> {
+    let lines = bed.workshop.made("lines", |path| {
+        let lines = (0..LINES).map(|line| format!("{:016x}\n", line.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        Ok(fs::write(path, lines.collect::<String>())?)
+    })?;
+    let finished = auto(bed, "sort", &["--parallel=4", "-S", "200M", &lines.to_string_lossy()])?;
+    let sorted = finished.output();
+    ensure!(sorted.lines().count() as u64 == LINES && sorted.lines().is_sorted(), "the output is not sorted");
+    let line = placement(&finished)?;
+    ensure!(line.contains("all were on h0"), "{line}");
+    Ok(format!("{:.1} s, {line}", finished.elapsed.as_secs_f64()))
 }
 
 fn stress(bed: &mut Bed<'_>) -> Result<String> {

@@ -197,7 +197,9 @@ fn anew(options: &Options, path: PathBuf, arguments: Vec<CString>) -> Option<Vec
     if !options.hosts.is_empty() {
         add("hosts", options.hosts.join(",").as_ref());
     }
-    add("place", options.placement.to_string().as_ref());
+    if let Some(placement) = options.placement {
+        add("place", placement.to_string().as_ref());
+    }
     if let Some(count) = options.threads_per_host {
         add("threads-per-host", count.to_string().as_ref());
     }
@@ -242,7 +244,7 @@ mod tests {
         Options {
             command: Vec::new(),
             hosts: vec!["a".to_owned(), "b".to_owned()],
-            placement: Placement::Block(2),
+            placement: Some(Placement::Block(2)),
             threads_per_host: Some(3),
             stat: true,
             stat_json: None,

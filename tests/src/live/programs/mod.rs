@@ -120,7 +120,11 @@ fn job_of(bed: &mut Bed<'_>, program: &Program) -> Result<Job> {
 }
 
 fn run(bed: &mut Bed<'_>, program: &Program) -> Result<String> {
-    let job = job_of(bed, program)?.options(["--place", "rr"]);
+    let mut job = job_of(bed, program)?;
+    // The others are placed as users have it.
+    if EVERY_TURN.contains(&program.name) {
+        job = job.options(["--place", "rr"]);
+    }
     let native = bed.workshop.native_directory(program.name)?;
     (program.prepare)(bed, &native)?;
     let mut expected = bed.workshop.native(program.name, &job)?;

@@ -76,13 +76,25 @@ pub fn metadata_of(manifest: &str) -> Result<Metadata> {
 /// # Errors
 /// They do not build.
 pub fn build(packages: &[&str]) -> Result<PathBuf> {
-    let mut cargo = command(&["build", "--release"]);
+    build_as("release", packages)
+}
+
+/// Builds a tool of the build itself as unit tests are built, which need most of its libraries anyway; gives its directory.
+///
+/// # Errors
+/// It does not build.
+pub fn build_tool(package: &str) -> Result<PathBuf> {
+    build_as("dev", &[package])
+}
+
+fn build_as(profile: &str, packages: &[&str]) -> Result<PathBuf> {
+    let mut cargo = command(&["build", "--profile", profile]);
     for package in packages {
         cargo.args(["--package", package]);
     }
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(status.success(), "{} does not build", packages.join(" and "));
-    Ok(metadata()?.target_directory.join("release"))
+    Ok(metadata()?.target_directory.join(if profile == "dev" { "debug" } else { profile }))
 }
 
 /// Runs a program with our terminal; its exit code is ours, 128 + N for one that signal N ended.

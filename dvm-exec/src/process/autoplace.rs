@@ -21,6 +21,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(250);
+/// The interval doubles up to this while hardly anybody waits for pages: a look costs every host some time.
+const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// A thread that moved stays for so long.
 const STAY: Duration = Duration::from_secs(1);
 /// How long a thread may take to leave before it is left where it is.
@@ -116,12 +118,14 @@ pub fn watch(root: &'static Root, agent: &Agent) {
         moved: BTreeMap::new(),
         looked: Instant::now(),
     };
+    let mut interval = INTERVAL;
     loop {
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(interval);
         root.tasks.let_stay(LEAVING_LATEST);
         // An agent without an answer ends the job by itself.
         let Ok(statistics) = agent.statistics() else { return };
-        watcher.look(root, &statistics);
+        let is_quiet = watcher.look(root, &statistics);
+        interval = if is_quiet { (interval * 2).min(INTERVAL_MAX) } else { INTERVAL };
         for (tid, host) in root.tasks.asked_to_move() {
             match service::of_host(root, host) {
                 Some(member) => member.ask_to_move(tid),
@@ -132,7 +136,8 @@ pub fn watch(root: &'static Root, agent: &Agent) {
 }
 
 impl Watcher {
-    fn look(&mut self, root: &Root, statistics: &[HostStatistics]) {
+    /// Decides; whether there was nothing to decide.
+    fn look(&mut self, root: &Root, statistics: &[HostStatistics]) -> bool {
         let places = root.tasks.places();
         let hosts: BTreeMap<i32, usize> = places.iter().copied().collect();
         let interval = self.looked.elapsed().max(Duration::from_millis(1));
@@ -145,7 +150,7 @@ impl Watcher {
         self.moved.retain(|_, moved| moved.elapsed() < STAY);
         let is_gathered = root.autoplace.is_gathered();
         if all < FAULTS_LEAST && order.is_none() && !is_gathered {
-            return;
+            return true;
         }
         let processors: Vec<u32> = root.hosts.iter().map(|host| host.processors).collect();
         // Where the program itself wants a thread, it stays.
@@ -172,6 +177,7 @@ impl Watcher {
             self.moved.insert(going.tid, Instant::now());
             root.tasks.ask_to_move(going.tid, going.host);
         }
+        false
     }
 
     /// What the program did since the last look.

@@ -49,6 +49,7 @@ impl Drop for Scratch {
 #[derive(Debug)]
 pub struct Programs {
     directory: PathBuf,
+    digests: BTreeMap<String, String>,
     /// The version.
     pub id: String,
     /// Least glibc.
@@ -81,9 +82,10 @@ impl Programs {
             bytes += text.len() as u64;
             symlink(&from, &to).context("cannot link a program")?;
         }
-        let all: String = digests(&directory)?.into_iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+        let digests = digests(&directory)?;
+        let all: String = digests.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
         let id = digest(&all)?.get(..ID_DIGITS).context("sha256sum printed no digest")?.to_owned();
-        Ok(Self { directory, id, glibc, bytes })
+        Ok(Self { directory, digests, id, glibc, bytes })
     }
 }
 
@@ -103,15 +105,16 @@ impl Bundle {
     /// A file cannot be written.
     pub fn new(directory: &Path, programs: &Programs, texts: &[(&str, String)], key: &Path) -> Result<Self> {
         fs::create_dir(directory).context("cannot make a directory for a host")?;
-        for name in PROGRAMS {
-            symlink(programs.directory.join(name), directory.join(name)).context("cannot link a program")?;
-        }
         for (name, text) in texts {
             fs::write(directory.join(name), text).with_context(|| format!("cannot write {name}"))?;
         }
         let key = key.canonicalize().with_context(|| format!("cannot find {}", key.display()))?;
         symlink(key, directory.join("key")).context("cannot link the key")?;
-        let digests = digests(directory)?;
+        let mut digests = digests(directory)?;
+        for name in PROGRAMS {
+            symlink(programs.directory.join(name), directory.join(name)).context("cannot link a program")?;
+        }
+        digests.extend(programs.digests.clone());
         Ok(Self { files: digests.keys().map(|name| directory.join(name)).collect(), digests })
     }
 }

@@ -289,6 +289,9 @@ fn wait_idle(options: &Options, hosts: &[&Host]) -> Result<(), Failure> {
             let found = ask(&host.connection, &host.entry, "")
                 .map_err(|trouble| Failure { exit: Exit::Connection, lines: of(&host.entry)(trouble) })?;
             lines.extend(found.jobs().into_iter().map(|job| format!("{}: {job} runs there", host.entry.name)));
+            if found.agent.is_some() && found.status.is_none() {
+                lines.push(format!("{}: the agent does not answer, so nobody knows which jobs run there", host.entry.name));
+            }
         }
         if lines.is_empty() {
             return Ok(());

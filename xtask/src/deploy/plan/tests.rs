@@ -34,7 +34,7 @@ fn empty(init: Init) -> Found {
 /// As a deployment leaves it.
 fn installed(init: Init) -> Found {
     let (wanted, mut found) = (wanted(init), empty(init));
-    found.manifest = Some(plan(&wanted, &found, DIGEST).unwrap().manifest);
+    found.manifest = Some(plan(&wanted, &found, DIGEST).expect("a fit host").manifest);
     for file in &wanted.files {
         let entry = Entry::File { mode: file.mode, digest: file.digest.clone() };
         found.entries.insert(file.path.clone(), entry);
@@ -85,7 +85,7 @@ fn plans_are_golden() {
     ];
     let mut text = String::new();
     for (name, found) in cases {
-        let plan = plan(&wanted(found.init), &found, DIGEST).unwrap();
+        let plan = plan(&wanted(found.init), &found, DIGEST).expect("a fit host");
         text += &format!("# {name}\n");
         for step in &plan.steps {
             text += &format!("{step}\n");
@@ -114,9 +114,14 @@ fn refusals_are_golden() {
 #[test]
 fn a_second_manifest_forgets_nothing() {
     let mut found = installed(Init::None);
-    let first = found.manifest.clone().unwrap();
+    let first = found.manifest.clone().expect("a manifest");
     assert!(first.contains(&"directory /etc/dvm".to_owned()));
-    assert_eq!(plan(&wanted(Init::None), &found, DIGEST).unwrap().manifest, first);
-    found.manifest.as_mut().unwrap().push("file /etc/dvm/of-an-old-release".into());
-    assert!(plan(&wanted(Init::None), &found, DIGEST).unwrap().manifest.contains(&"file /etc/dvm/of-an-old-release".to_owned()));
+    assert_eq!(plan(&wanted(Init::None), &found, DIGEST).expect("a fit host").manifest, first);
+    found.manifest.as_mut().expect("a manifest").push("file /etc/dvm/of-an-old-release".into());
+    assert!(
+        plan(&wanted(Init::None), &found, DIGEST)
+            .expect("a fit host")
+            .manifest
+            .contains(&"file /etc/dvm/of-an-old-release".to_owned())
+    );
 }

@@ -22,6 +22,7 @@ struct Totals {
 fn build() -> Result<PathBuf> {
     ebpf::provide()?;
     cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
+    cargo::build(&["xtask"])?;
     cargo::build(&["dvm-tests"])
 }
 

@@ -5,6 +5,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod deploy;
 mod ebpf;
 mod hosts;
 mod interrupt;
@@ -60,6 +61,8 @@ enum Command {
     },
     /// Builds the programs of the fast path, has the kernel verify them, compares its counts, and runs them beside the host.
     Ebpf(ebpf::Options),
+    /// Installs, upgrades and removes the agent on hosts, over ssh.
+    Deploy(deploy::Options),
     /// Makes, uses and removes local hosts.
     #[command(subcommand)]
     Hosts(hosts::Command),
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim { arguments } => simulate::forward(&arguments),
         Command::Live { arguments } => live::forward(&arguments),
         Command::Ebpf(options) => ebpf::run(&options),
+        Command::Deploy(options) => deploy::run(&options),
         Command::Hosts(command) => hosts::run(&command),
         Command::Bench { arguments } => bench::forward(&arguments),
         Command::Soak(options) => soak::run(&options),

@@ -71,6 +71,8 @@ pub const FOR_TEST: &[Thing] = &[
     thing("boost/thread.hpp", "libboost-thread-dev"),
     thing("x86_64-linux-gnu/cblas.h", "libopenblas-dev"),
     thing("fftw3.h", "libfftw3-dev"),
+    thing("sshd", "openssh-server"),
+    thing("ssh", "openssh-client"),
 ];
 
 /// What libbpf is built with, for the test that loads the fast path with it.

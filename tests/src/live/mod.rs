@@ -12,6 +12,7 @@ pub mod adversity;
 pub mod bed;
 pub mod case;
 pub mod children;
+pub mod deploy;
 pub mod doctor;
 pub mod failures;
 pub mod fastpath;
@@ -53,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         stages::cases(),
         trace::cases(),
         doctor::cases(),
+        deploy::cases(),
         fastpath::cases(),
         memory_limit::cases(),
         links::cases(),

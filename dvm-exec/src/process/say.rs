@@ -6,6 +6,7 @@ use super::{check, descriptors};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Kinds of refusals that are remembered; more are not named.
@@ -19,6 +20,11 @@ pub fn keep_stderr() {
     if let Some(copy) = descriptors::duplicate_hidden(2) {
         STDERR.get_or_init(|| File::from(copy));
     }
+}
+
+/// The number of that copy.
+pub fn descriptor() -> Option<RawFd> {
+    STDERR.get().map(AsRawFd::as_raw_fd)
 }
 
 /// Writes one line, prefixed with the program's name. A stderr that is gone is not an error.

@@ -42,7 +42,7 @@ macro_rules! sources {
     };
 }
 
-const SOURCES: [Source; 19] = sources![
+const SOURCES: [Source; 20] = sources![
     "threads"
     "signals"
     "interrupts"
@@ -60,6 +60,7 @@ const SOURCES: [Source; 19] = sources![
     "identity"
     "view"
     "children"
+    "forks"
     "refused"
     "endings"
 ];

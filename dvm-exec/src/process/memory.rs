@@ -234,7 +234,13 @@ pub struct Space {
 impl Space {
     /// An empty space on `memory`.
     pub fn new(memory: Box<dyn Memory>) -> Self {
-        Self { memory, copied: OnceLock::new(), own: OnceLock::new(), operation: Mutex::new(()), map: Mutex::new(AddressSpace::new()) }
+        Self {
+            memory,
+            copied: OnceLock::new(),
+            own: OnceLock::new(),
+            operation: Mutex::new(()),
+            map: Mutex::new(AddressSpace::new()),
+        }
     }
 
     /// The map, for a short look.

@@ -81,7 +81,9 @@ pub fn cases() -> Vec<Case> {
     }
     cases.push(Case::new("children-of-python", 2, of_python).needs(&[Need::Program("python3")]).within_seconds(90));
     cases.push(Case::new("children-script-7z", 2, seven_zip).needs(&[Need::Program("7z")]).within_seconds(90));
-    for (how, word) in [("waits", "wait4"), ("forks", "clone"), ("sleeps", "clock_nanosleep"), ("computes", "10 s"), ("calls", "20000 calls")] {
+    for (how, word) in
+        [("waits", "wait4"), ("forks", "clone"), ("sleeps", "clock_nanosleep"), ("computes", "10 s"), ("calls", "20000 calls")]
+    {
         let run = move |bed: &mut Bed<'_>| goes_on(bed, how, word);
         cases.push(Case::new(format!("children-refused-{how}"), 2, run).needs(&[GCC]));
     }

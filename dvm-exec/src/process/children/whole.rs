@@ -137,14 +137,8 @@ fn live(birth: &Birth, mother: i32) -> ! {
         // As for threads, a bad address is ignored.
         user::store_u32(request.child_tid, pid as u32).unwrap_or(());
     }
-    let start = ThreadStart {
-        state: birth.state,
-        mask: birth.mask,
-        tid: pid,
-        pid,
-        altstack: birth.altstack,
-        ..ThreadStart::default()
-    };
+    let start =
+        ThreadStart { state: birth.state, mask: birth.mask, tid: pid, pid, altstack: birth.altstack, ..ThreadStart::default() };
     carry(root, &task, Passage::new(start));
     bury(root, &task);
     loop {

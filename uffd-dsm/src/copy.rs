@@ -173,6 +173,14 @@ impl Own {
         let refused = |errno| ViewError::Refused { operation: "madvise", errno, fix: "report it" };
         self.mapping.forget(range).map_err(refused)
     }
+
+    /// Reads the word at `address`.
+    ///
+    /// # Panics
+    /// When `address` is not a multiple of 8 inside the space.
+    pub fn load(&self, address: u64) -> u64 {
+        self.mapping.load(address)
+    }
 }
 
 impl CopyFaults {

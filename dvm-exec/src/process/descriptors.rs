@@ -49,10 +49,10 @@ pub fn reveal(descriptor: &impl AsRawFd) {
 }
 
 /// In a forked child that lives on: closes all hidden descriptors but `kept`. Their owners never use them again.
-pub fn close_hidden_but(kept: &[RawFd]) {
+pub fn close_hidden_but(kept: Option<RawFd>) {
     let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
-    hidden.iter().filter(|raw| !kept.contains(raw)).for_each(|raw| mapping::close_raw(*raw));
-    hidden.retain(|raw| kept.contains(raw));
+    hidden.iter().filter(|raw| kept != Some(**raw)).for_each(|raw| mapping::close_raw(*raw));
+    hidden.retain(|raw| kept == Some(*raw));
 }
 
 /// close_range of the program, around the hidden descriptors.

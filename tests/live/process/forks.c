@@ -270,6 +270,30 @@ BEHAVIOUR(outlives_its_parent)
     ms(300);
 }
 
+BEHAVIOUR(daemon_lets_go_of_stderr)
+{
+    int ends[2];
+    pipe(ends);
+    CHILD({
+        dup2(ends[1], 2);
+        execlp("sh", "sh", "-c", "true", NULL);
+    });
+    dup2(ends[1], 2);
+    close(ends[1]);
+    pid_t child = fork();
+    if (child == 0) {
+        close(2);
+        close(ends[0]);
+        for (;;)
+            pause();
+    }
+    close(2);
+    SHOW(drain(ends[0]));
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    say_status("child", status);
+}
+
 BEHAVIOUR(signal_of_parents_death)
 {
     int ends[2];

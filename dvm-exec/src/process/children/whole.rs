@@ -105,8 +105,8 @@ fn become_own(birth: &Birth, parent: OwnedFd, room: Room, mother: i32) -> ! {
     }
     close(parent);
     // What is the job's must not live as long as this process: its agent waits for the end of the root's connection.
-    let kept: Vec<_> = [say::descriptor(), trace::descriptor()].into_iter().flatten().collect();
-    descriptors::close_hidden_but(&kept);
+    say::leave_stderr();
+    descriptors::close_hidden_but(trace::descriptor());
     drop(room);
     live(birth, mother)
 }

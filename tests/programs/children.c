@@ -2,7 +2,9 @@
  *
  * children starts THREADS     each thread starts programs in every way and says what came of it
  * children goes-on HOW        a forked child that never has a program of its own, and how it ended
- * children bomb COUNT         COUNT children that fork for ever
+ * children bomb COUNT         COUNT children that fork
+ *
+ * In the last two a thread has been elsewhere before.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -173,9 +175,30 @@ static void starts(int threads)
         printf("thread %d\n%s", i, texts[i]);
 }
 
+static void *nothing(void *argument)
+{
+    return argument;
+}
+
+/* The next thread of a program goes to another host. */
+static void leave_home(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, nothing, NULL) || pthread_join(thread, NULL))
+        exit(2);
+}
+
+/* No more processes than a machine bears, should they be allowed. */
+static void fork_thrice(void)
+{
+    for (int i = 0; i < 3; i++)
+        fork();
+}
+
 static void go_on(const char *how)
 {
     fflush(stdout);
+    leave_home();
     pid_t child = fork();
     if (child == 0) {
         if (!strcmp(how, "waits"))
@@ -187,10 +210,11 @@ static void go_on(const char *how)
             for (;;)
                 ;
         if (!strcmp(how, "forks"))
-            while (fork() >= 0)
-                ;
-        for (;;)
-            getppid();
+            fork_thrice();
+        if (!strcmp(how, "calls"))
+            for (;;)
+                getppid();
+        _exit(1);
     }
     say(texts[0], how, wait_for(child));
     fputs(texts[0], stdout);
@@ -200,11 +224,13 @@ static void bomb(int count)
 {
     int refused = 0;
     fflush(stdout);
+    leave_home();
     for (int i = 0; i < count; i++) {
         pid_t child = fork();
-        if (child == 0)
-            for (;;)
-                fork();
+        if (child == 0) {
+            fork_thrice();
+            _exit(1);
+        }
         int status = wait_for(child);
         refused += WIFEXITED(status) && WEXITSTATUS(status) == 126;
     }

@@ -1,15 +1,16 @@
-//! A forked child's copy of a space, page by page, as the child touches them.
+//! A forked child's copy of a space: page by page, as the child touches them, or whole before it runs.
 //!
-//! Owns the child's private mapping ([`Copied`]) and the side that fills it from its own memory ([`CopyFaults`]). Must not
-//! know hosts, nor when the copying ends.
+//! Owns the child's private mapping ([`Copied`], [`Own`]) and the side that fills it from its own memory ([`CopyFaults`]). Must
+//! not know hosts, nor when the copying ends.
 //!
 //! A fork cannot share the view: the userfaultfd does not watch a child, and stores of a child are not the parent's. The child
 //! maps the space anew, without a file, and sends the userfaultfd of that mapping to its parent, which answers each fault with
-//! the page it sees at the same address: its own fault for that page is the protocol's.
+//! the page it sees at the same address: its own fault for that page is the protocol's. Or the parent fills all there is
+//! ([`CopyFaults::fill`]); then nobody watches the mapping any more, and the child keeps it as its own ([`Copied::keep`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use dsm_wire::PageRange;
+use dsm_wire::{PAGE_BYTES, PageNumber, PageRange};
 use nix::errno::Errno;
 
 use crate::fault::{MESSAGE_BYTES, decode};
@@ -26,6 +27,12 @@ const WATCHING: Watching = Watching { minor: false };
 pub struct Copied {
     mapping: Mapping,
     uffd: Uffd,
+}
+
+/// The space of a child that was given all there is: an ordinary private mapping, where absent pages are zero.
+#[derive(Debug)]
+pub struct Own {
+    mapping: Mapping,
 }
 
 /// The faults of a child, at its parent.
@@ -96,6 +103,12 @@ impl Copied {
         self.protect(range, access)
     }
 
+    /// Everything was filled: absent pages are zero from now on, once the parent's userfaultfd is closed, too.
+    #[must_use]
+    pub fn keep(self) -> Own {
+        Own { mapping: self.mapping }
+    }
+
     /// The userfaultfd, for [`CopyFaults::new`] in the parent.
     #[must_use]
     pub fn userfaultfd(&self) -> BorrowedFd<'_> {
@@ -140,6 +153,36 @@ impl Copied {
     }
 }
 
+impl Own {
+    /// Changes what this process may do with `range`.
+    ///
+    /// # Errors
+    /// As [`View::protect`](crate::View::protect).
+    pub fn protect(&self, range: PageRange, access: Access) -> Result<(), ViewError> {
+        check_inside(range)?;
+        let refused = |errno| ViewError::Refused { operation: "mprotect", errno, fix: "raise vm.max_map_count" };
+        self.mapping.protect(range, access.bits()).map_err(refused)
+    }
+
+    /// Makes `range` zero.
+    ///
+    /// # Errors
+    /// When the range leaves the space, or the kernel refuses.
+    pub fn forget(&self, range: PageRange) -> Result<(), ViewError> {
+        check_inside(range)?;
+        let refused = |errno| ViewError::Refused { operation: "madvise", errno, fix: "report it" };
+        self.mapping.forget(range).map_err(refused)
+    }
+
+    /// Reads the word at `address`.
+    ///
+    /// # Panics
+    /// When `address` is not a multiple of 8 inside the space.
+    pub fn load(&self, address: u64) -> u64 {
+        self.mapping.load(address)
+    }
+}
+
 impl CopyFaults {
     /// The faults that `userfaultfd`, of a child's [`Copied`], reports.
     #[must_use]
@@ -171,6 +214,28 @@ impl CopyFaults {
                 Err(Errno::EEXIST | Errno::EAGAIN) => self.wake(PageRange::new(fault.page, 1))?,
                 Err(Errno::ESRCH | Errno::ENOENT) => return Err(CopyError::Gone),
                 Err(Errno::EFAULT) => return Err(CopyError::Unmapped { address: fault.page.address() }),
+                Err(errno) => return Err(CopyError::Refused { errno }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills absent pages from `first` on with `bytes`, for a child that does not touch them yet.
+    ///
+    /// # Errors
+    /// [`CopyError::Gone`] and [`CopyError::Refused`].
+    ///
+    /// # Panics
+    /// When `bytes` are not whole pages.
+    pub fn fill(&self, first: PageNumber, bytes: &[u8]) -> Result<(), CopyError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = first.offset((done / PAGE_BYTES) as u64);
+            match self.uffd.copy(at, &bytes[done..], false) {
+                Ok(pages) => done += pages as usize * PAGE_BYTES,
+                // The mapping is changing.
+                Err(Errno::EAGAIN) => {}
+                Err(Errno::ESRCH | Errno::ENOENT) => return Err(CopyError::Gone),
                 Err(errno) => return Err(CopyError::Refused { errno }),
             }
         }

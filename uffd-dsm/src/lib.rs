@@ -28,7 +28,7 @@ mod view;
 
 pub use backing::Backing;
 pub use content::{PageBytes, is_zero_page};
-pub use copy::{Copied, CopyError, CopyFaults};
+pub use copy::{Copied, CopyError, CopyFaults, Own};
 pub use deferred::Deferred;
 pub use error::PagerError;
 pub use fault::{Drained, Fault};

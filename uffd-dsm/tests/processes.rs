@@ -114,6 +114,39 @@ fn a_forked_child_has_a_copy() {
     assert_eq!(space.view.load(address), pattern_word(1, 0));
 }
 
+/// A child that was given what there is finds it there, and zeros elsewhere, when nobody answers its faults any more.
+#[test]
+fn a_forked_child_has_all_of_it() {
+    const SETTLED: i32 = 778;
+    let Some(space) = space("a_forked_child_has_all_of_it") else { return };
+    let range = PageRange::new(FIRST, 3);
+    let next = dsm_wire::PageNumber(FIRST.0 + 1);
+    let (ready, tell) = nix::unistd::pipe().unwrap();
+    let (go, let_go) = nix::unistd::pipe().unwrap();
+    let child = common::sys::fork_for(|| {
+        let settle = |fd: OwnedFd| common::sys::move_to(fd, SETTLED);
+        let copied = Copied::map(None, settle).unwrap();
+        copied.inherit(range, Access::READ).unwrap();
+        nix::unistd::write(&tell, &[1]).unwrap();
+        nix::unistd::read(&go, &mut [0]).unwrap();
+        let own = copied.keep();
+        assert_eq!(own.load(FIRST.address()), pattern_word(1, 0));
+        assert_eq!(own.load(next.address()), pattern_word(2, 0));
+        assert_eq!(own.load(next.offset(1).address()), 0);
+        own.forget(PageRange::new(next, 1)).unwrap();
+        assert_eq!(own.load(next.address()), 0);
+        own.protect(range, Access::NONE).unwrap();
+    });
+    let child = child.unwrap();
+    nix::unistd::read(&ready, &mut [0]).unwrap();
+    let faults = CopyFaults::new(common::sys::fd_of_process(child.as_raw() as u32, SETTLED).unwrap());
+    faults.fill(FIRST, &[pattern(1), pattern(2)].concat()).unwrap();
+    drop(faults);
+    nix::unistd::write(&let_go, &[1]).unwrap();
+    assert_eq!(nix::sys::wait::waitpid(child, None).unwrap(), nix::sys::wait::WaitStatus::Exited(child, 0));
+    drop(space);
+}
+
 /// An inherited `/dev/userfaultfd` is all that an ordinary user needs, also for faults inside system calls.
 #[test]
 fn ordinary_user_with_inherited_device() {

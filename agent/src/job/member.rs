@@ -364,6 +364,9 @@ impl MemberJob {
             ToAgent::Source { tag, .. } => {
                 self.tell(&ToHusk::Failed { tag, reason: "only the root's host gives pages a source".to_owned() }).await
             }
+            ToAgent::AskHome { tag } => {
+                self.tell(&ToHusk::Failed { tag, reason: "only the root's host is a program's home".to_owned() }).await
+            }
             ToAgent::Connect { tag, .. } if self.connects >= CONNECTS_PENDING_MAX => {
                 self.tell(&ToHusk::Failed { tag, reason: format!("{CONNECTS_PENDING_MAX} connections are being opened") }).await
             }

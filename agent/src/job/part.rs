@@ -196,17 +196,32 @@ impl Part {
         Ok(())
     }
 
+    /// Asks whether all pages have always been here.
+    ///
+    /// # Errors
+    /// When too many orders are under way.
+    pub fn ask_home(&mut self, tag: u32) -> Result<(), String> {
+        self.count_order()?;
+        self.shard.send(ShardCommand::AskHome { tag: u64::from(tag) });
+        Ok(())
+    }
+
     /// Judges the range of an order and counts it.
     fn begin(&mut self, order: &str, span: PageSpan) -> Result<PageRange, String> {
         let end = span.first.checked_add(span.count).filter(|end| *end <= VIEW_PAGES && span.count > 0);
         if end.is_none() {
             return Err(format!("{order} of {} pages from page {:#x} is outside the view", span.count, span.first));
         }
+        self.count_order()?;
+        Ok(PageRange::new(PageNumber(span.first), span.count))
+    }
+
+    fn count_order(&mut self) -> Result<(), String> {
         if self.orders_pending >= ORDERS_PENDING_MAX {
             return Err(format!("{ORDERS_PENDING_MAX} orders are under way"));
         }
         self.orders_pending += 1;
-        Ok(PageRange::new(PageNumber(span.first), span.count))
+        Ok(())
     }
 
     /// Asks the shard for its figures; the receiver ends without a value if the shard does.

@@ -446,6 +446,11 @@ impl RootJob {
                     self.fail(tag, reason).await?;
                 }
             }
+            ToAgent::AskHome { tag } => {
+                if let Err(reason) = self.part.ask_home(tag) {
+                    self.fail(tag, reason).await?;
+                }
+            }
             ToAgent::Connect { tag, node, purpose } => {
                 if self.connects >= CONNECTS_PENDING_MAX {
                     self.fail(tag, format!("{CONNECTS_PENDING_MAX} connections are being opened")).await?;

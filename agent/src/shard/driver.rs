@@ -198,6 +198,10 @@ impl Driver {
                     self.discards.insert(tag, now);
                     self.pump(now)?;
                 }
+                Ok(ShardCommand::AskHome { tag }) => self.report(match self.node.stats().pages_out {
+                    0 => ShardEvent::Completed { tag },
+                    count => ShardEvent::Refused { tag, reason: format!("{count} pages were sent to other hosts") },
+                }),
                 Ok(ShardCommand::Statistics { tag }) => {
                     self.stages.read(self.clock.now(), &mut self.figures);
                     let statistics = self.figures.report(&self.host, self.counters(), self.sketch.report());

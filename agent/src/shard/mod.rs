@@ -101,6 +101,11 @@ pub enum ShardCommand {
         /// Offset in it of the first page.
         offset: u64,
     },
+    /// Answered by [`ShardEvent::Completed`] if no page has ever been sent to another host, else by [`ShardEvent::Refused`].
+    AskHome {
+        /// Comes back.
+        tag: u64,
+    },
     /// Report figures; answered by [`ShardEvent::Statistics`].
     Statistics {
         /// Comes back.

@@ -7,7 +7,7 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 4;
+pub const API_VERSION: u32 = 5;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -56,6 +56,12 @@ pub enum ToAgent {
         node: u16,
         /// What it will carry.
         purpose: Purpose,
+    },
+    /// Whether every page of the space is on this host, as no page has ever been sent to another. Only from the root's husk.
+    /// Answer: [`ToHusk::Completed`] or [`ToHusk::Failed`].
+    AskHome {
+        /// Comes back.
+        tag: u32,
     },
     /// The job's figures, all hosts together. Answer: [`ToHusk::JobStatistics`].
     Statistics {

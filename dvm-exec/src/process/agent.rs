@@ -215,6 +215,11 @@ impl Agent {
         self.ask_with(&[file], |tag| ToAgent::Source { tag, range: span(first, bytes), offset }).map(drop)
     }
 
+    /// Whether every page is on this host, and always was.
+    pub fn is_home(&self) -> bool {
+        self.ask(|tag| ToAgent::AskHome { tag }).is_ok()
+    }
+
     /// Opens a connection to the husk on `node`.
     ///
     /// # Errors

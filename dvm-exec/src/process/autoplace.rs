@@ -155,7 +155,7 @@ impl Watcher {
         let processors: Vec<u32> = root.hosts.iter().map(|host| host.processors).collect();
         // Where the program itself wants a thread, it stays.
         let has_wish = |tid| root.tasks.find(tid).is_some_and(|task| wished_host(task.wish().as_ref(), &processors).is_some());
-        let is_free = |tid: i32| tid != root.pid && !self.moved.contains_key(&tid) && !has_wish(tid);
+        let is_free = |tid: i32| tid != root.pid() && !self.moved.contains_key(&tid) && !has_wish(tid);
         let places: Vec<Place> =
             places.iter().map(|(tid, host)| Place { tid: *tid, host: *host, is_free: is_free(*tid) }).collect();
         let is_gathered = order.map_or(is_gathered, |order| order == Order::Gather);
@@ -175,6 +175,7 @@ impl Watcher {
         }
         for going in moves {
             self.moved.insert(going.tid, Instant::now());
+            root.note_leaving(going.host);
             root.tasks.ask_to_move(going.tid, going.host);
         }
         false

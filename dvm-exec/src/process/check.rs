@@ -37,6 +37,11 @@ pub fn is_on() -> bool {
     IS_ON.load(Ordering::Relaxed)
 }
 
+/// Records nothing until the guard is dropped, so that a forked child finds the record whole.
+pub fn freeze() -> impl Drop {
+    KINDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Records a call that was refused.
 pub fn refused(name: &str, reason: &str) {
     record(Verdict::Refused, name, reason);

@@ -129,6 +129,7 @@ pub fn start(root: &'static Root, parent: &Task, request: &CloneRequest, mut sta
     }
     let wish = parent.wish();
     let host = root.place(wish.as_ref());
+    root.note_leaving(host);
     let (sender, receiver) = channel();
     let birth = Birth { root, request: *request, state, mask, host, wish };
     let former = replace_mask(u64::MAX);
@@ -155,7 +156,7 @@ impl Birth {
         features::trap(false);
         let tid = cpu::thread_id();
         let clear_tid = if self.request.has(libc::CLONE_CHILD_CLEARTID) { self.request.child_tid } else { 0 };
-        let start = ThreadStart { state: self.state, mask: self.mask, tid, pid: self.root.pid, ..ThreadStart::default() };
+        let start = ThreadStart { state: self.state, mask: self.mask, tid, pid: self.root.pid(), ..ThreadStart::default() };
         let task = Task::new(tid, self.host, clear_tid);
         task.set_wish(self.wish);
         // A bad address is the program's mistake; the kernel ignores it here as well.
@@ -200,7 +201,7 @@ pub fn carry(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<
     }
     let thread = Rc::new(Thread {
         tid: task.tid,
-        pid: root.pid,
+        pid: root.pid(),
         mask: Cell::new(start.mask),
         alternate: Cell::new(start.altstack),
         luggage: Cell::new(start.luggage.clone()),
@@ -217,7 +218,7 @@ pub fn carry(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<
         root.fail(&format!("syscall user dispatch refused: {error}; linux 5.11 or newer is needed"));
     }
     let Some(left) = thread.departing.take() else {
-        signals::leave_signals(root.pid, task.tid, block.context());
+        signals::leave_signals(root.pid(), task.tid, block.context());
         return None;
     };
     Some(Passage::after(left, block.context()))

@@ -72,7 +72,8 @@ impl Setting {
 
 /// Answers a call on such a timer; `None`: it is the kernel's.
 pub fn answer(root: &'static Root, task: &Task, number: i64, arguments: &[u64; 6]) -> Option<i64> {
-    if root.hosts.len() == 1 {
+    // One kernel counts what a child uses.
+    if root.hosts.len() == 1 || root.space.is_copy() {
         return None;
     }
     let [first, second, third, fourth, ..] = *arguments;
@@ -118,7 +119,7 @@ impl CpuTimers {
             libc::ITIMER_VIRTUAL => CpuClock::USER_TICKS,
             _ => return None,
         };
-        let clock = CpuClock { is_thread: false, of: root.pid, kind };
+        let clock = CpuClock { is_thread: false, of: root.pid(), kind };
         let timer = || Timer { clock, setting: Setting::default() };
         self.lock().by_key.entry(Key::Interval(which as i32)).or_insert_with(timer);
         Some(())
@@ -128,9 +129,9 @@ impl CpuTimers {
 fn create(root: &Root, task: &Task, arguments: &[u64; 6]) -> Option<i64> {
     let mut clock = CpuClock::of(arguments[0])?;
     if clock.of == 0 {
-        clock.of = if clock.is_thread { task.tid } else { root.pid };
+        clock.of = if clock.is_thread { task.tid } else { root.pid() };
     }
-    let is_ours = if clock.is_thread { root.tasks.find(clock.of).is_some() } else { clock.of == root.pid };
+    let is_ours = if clock.is_thread { root.tasks.find(clock.of).is_some() } else { clock.of == root.pid() };
     if !is_ours {
         return None;
     }
@@ -260,7 +261,7 @@ fn fire(root: &Root, key: Key) {
     match key {
         Key::Interval(which) => {
             let signal = if which == libc::ITIMER_PROF { libc::SIGPROF } else { libc::SIGVTALRM };
-            call::raw(libc::SYS_kill, &[root.pid as u64, signal as u64, 0, 0, 0, 0]);
+            call::raw(libc::SYS_kill, &[root.pid() as u64, signal as u64, 0, 0, 0, 0]);
         }
         Key::Kernel(number) => {
             let at_once = [0_u64, 0, 0, 1];

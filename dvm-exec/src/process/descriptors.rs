@@ -48,6 +48,13 @@ pub fn reveal(descriptor: &impl AsRawFd) {
     HIDDEN.write().unwrap_or_else(PoisonError::into_inner).remove(&descriptor.as_raw_fd());
 }
 
+/// In a forked child that lives on: closes all hidden descriptors but `kept`. Their owners never use them again.
+pub fn close_hidden_but(kept: Option<RawFd>) {
+    let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
+    hidden.iter().filter(|raw| kept != Some(**raw)).for_each(|raw| mapping::close_raw(*raw));
+    hidden.retain(|raw| kept == Some(*raw));
+}
+
 /// close_range of the program, around the hidden descriptors.
 pub fn close_range(first: u64, last: u64, flags: u64) -> i64 {
     let (first, last) = (first & 0xffff_ffff, last & 0xffff_ffff);

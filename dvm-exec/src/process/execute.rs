@@ -4,7 +4,7 @@
 //! Must not know whether the caller is the program's own thread or a shadow.
 
 use super::calls::{self, Class};
-use super::children::replace;
+use super::children::{replace, whole};
 use super::husk::{Ending, Root};
 use super::thread::Task;
 use super::{barrier, cputimers, descriptors, inherit, limits, say, view};
@@ -55,6 +55,10 @@ pub fn execute(root: &'static Root, task: &Task, flag: &AtomicU32, number: i64, 
         libc::SYS_get_robust_list => robust_list(root, task, arguments),
         libc::SYS_membarrier => barrier::call(root, arguments),
         libc::SYS_rt_sigaction => root.actions.call(arguments),
+        libc::SYS_prctl if arguments[0] == libc::PR_SET_PDEATHSIG as u64 => {
+            whole::await_mother();
+            call::raw(number, arguments)
+        }
         libc::SYS_execve | libc::SYS_execveat => replace::program(root, number, arguments),
         libc::SYS_exit_group => root.finish(Ending::Exit(arguments[0] as i32)),
         libc::SYS_futex => inherit::call(root, task, flag, arguments).unwrap_or_else(|| futex(flag, arguments)),

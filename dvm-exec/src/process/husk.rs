@@ -35,7 +35,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -106,8 +106,7 @@ pub struct Host {
 
 /// State of the job at the root.
 pub struct Root {
-    /// The program's process number.
-    pub pid: i32,
+    pid: AtomicI32,
     /// The program's memory.
     pub space: Space,
     /// What the program does with signals.
@@ -142,6 +141,8 @@ pub struct Root {
     pub options: Options,
     /// Threads placed so far, the first included.
     placed: AtomicU64,
+    /// Whether no thread has ever been anywhere else.
+    is_home: Mutex<bool>,
     is_ending: AtomicBool,
     /// Whether figures were shown and the agent told.
     is_told: AtomicBool,
@@ -248,11 +249,11 @@ fn start(options: Options) -> Result<Failure, Failure> {
     root.actions.inherit();
     signals::install(true, moving::is_wanted()).map_err(|error| Failure::Internal(format!("signal handlers: {error}")))?;
     drop(program);
-    let task = Task::new(root.pid, 0, 0);
+    let task = Task::new(root.pid(), 0, 0);
     root.tasks.add(&task);
     root.figures.count_thread(0);
     let mask = replace_mask(u64::MAX);
-    let start = ThreadStart { state, mask, tid: root.pid, pid: root.pid, ..ThreadStart::default() };
+    let start = ThreadStart { state, mask, tid: root.pid(), pid: root.pid(), ..ThreadStart::default() };
     startup::close_again();
     // The first thread is never asked to leave.
     clone::carry(root, &task, Passage::new(start));
@@ -305,7 +306,8 @@ fn open_job(options: Options, program: &Program) -> Result<&'static Root, Failur
     let job = if options.is_local_test || options.is_check { alone()? } else { with_agent(&options, program)? };
     set_topology(0..job.hosts[0].processors, 0);
     let root = Root {
-        pid: cpu::thread_id(),
+        pid: AtomicI32::new(cpu::thread_id()),
+        is_home: Mutex::new(true),
         space: Space::new(job.memory),
         actions: Actions::default(),
         tasks: Tasks::default(),
@@ -372,7 +374,8 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         .map(|member| Host { name: member.name.clone(), node: member.node, processors: u32::from(member.cpus) })
         .collect();
     let (agent, members) = (Arc::new(agent), Arc::default());
-    let memory = JobMemory::new(view, Arc::clone(&agent), Arc::clone(&members));
+    let space = descriptors::hide(space).map_err(|error| Failure::Internal(format!("the space's file: {error}")))?;
+    let memory = JobMemory::new(view, space, Arc::clone(&agent), Arc::clone(&members));
     Ok(Job { memory: Box::new(memory), hosts, agent: Some(agent), members, job_key: job.job_key, masking, is_alike })
 }
 
@@ -429,6 +432,34 @@ fn name_process(program: &Program) {
 }
 
 impl Root {
+    /// The program's process number.
+    pub fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Whether no thread has ever been on another host, so that everything the program has is here. None goes there until the
+    /// guard is dropped.
+    pub fn is_home(&self) -> MutexGuard<'_, bool> {
+        self.is_home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread goes to `host`.
+    pub fn note_leaving(&self, host: usize) {
+        if host != 0 {
+            *self.is_home() = false;
+        }
+    }
+
+    /// In a forked child that has all of the program's memory: this process is the root of a program of its own from now on, on
+    /// this host alone, with `task` as its one thread. Nobody waits for its figures.
+    pub fn become_own(&self, task: &Arc<Task>) {
+        self.pid.store(task.tid, Ordering::Relaxed);
+        self.tasks.become_one(task);
+        self.last_exit.store(0, Ordering::Relaxed);
+        self.is_ending.store(false, Ordering::SeqCst);
+        self.is_told.store(true, Ordering::SeqCst);
+    }
+
     /// The host for the next thread, an index into `hosts`: the one in which all of its wish lies, or by `--place`.
     pub fn place(&self, wish: Option<&CpuSet>) -> usize {
         if let Some(host) = wished_host(wish, &view::processors(self)).filter(|host| *host <= self.members().len()) {
@@ -438,6 +469,10 @@ impl Root {
             return 0;
         }
         let number = self.placed.fetch_add(1, Ordering::Relaxed);
+        self.placed_by_option(number)
+    }
+
+    fn placed_by_option(&self, number: u64) -> usize {
         let count = self.members().len() + 1;
         let living: Vec<usize> = (0..count).map(|host| self.tasks.count_on(host)).collect();
         let room = |host: &Host| match (self.options.threads_per_host, self.options.placement()) {
@@ -579,7 +614,7 @@ impl Root {
                     say::line("a core file holds the husk of this host, none of the program's memory");
                 }
                 set_disposition(signal, Disposition::Default).unwrap_or(());
-                call::raw(libc::SYS_tgkill, &[self.pid as u64, cpu::thread_id() as u64, signal as u64, 0, 0, 0]);
+                call::raw(libc::SYS_tgkill, &[self.pid() as u64, cpu::thread_id() as u64, signal as u64, 0, 0, 0]);
                 replace_mask(0);
                 cpu::exit(128 + signal)
             }

@@ -31,7 +31,7 @@ pub fn call(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
         libc::SYS_setrlimit => (arguments[0], arguments[1], 0),
         _ => (arguments[1], arguments[2], arguments[3]),
     };
-    let is_own = number != libc::SYS_prlimit64 || arguments[0] == 0 || arguments[0] == root.pid as u64;
+    let is_own = number != libc::SYS_prlimit64 || arguments[0] == 0 || arguments[0] == root.pid() as u64;
     let former = match u32::try_from(resource) {
         Ok(libc::RLIMIT_AS) if is_own => {
             let set = |map: &mut AddressSpace, new| {
@@ -165,9 +165,9 @@ pub fn is_child_s_own(number: i64, arguments: &[u64; 6]) -> bool {
     [libc::RLIMIT_STACK, libc::RLIMIT_NOFILE].map(u64::from).contains(&resource)
 }
 
-/// Whether the program has set its limit of open files.
-pub fn has_set_files() -> bool {
-    files().wanted.is_some()
+/// The limit of open files that the program has set.
+pub fn files_set() -> Option<Both> {
+    files().wanted
 }
 
 /// Descriptor numbers the program may still use do not reach the husk's own. Returns the limit that the user had.

@@ -7,6 +7,7 @@
 //! held for looking and changing only, never while program memory is touched, so service threads may take it.
 
 use super::agent::Agent;
+use super::copied::{CopiedMemory, OwnMemory};
 use super::limits;
 use super::say;
 use super::service::{self, Member};
@@ -21,12 +22,12 @@ use dsm_wire::{PageNumber, PageRange};
 use std::fs::File;
 use std::io::Error;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use uffd_dsm::{Access, Copied, View, ViewError};
+use uffd_dsm::{Access, Copied, Own, View, ViewError};
 
 /// Largest area without access that counts as a stack's guard.
 const GUARD_BYTES_MAX: u64 = 1 << 20;
@@ -66,6 +67,12 @@ pub trait Memory: Send + Sync {
 
     /// Lets a file, from `offset` on, be the first content of pages. Returns false, with nothing done, if they are to be read in.
     fn source(&self, range: &Range<u64>, fd: i32, offset: u64) -> bool;
+
+    /// The file of the contents on this host, if there is one.
+    fn contents(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether all contents are on this host, and always were.
+    fn is_home(&self) -> bool;
 }
 
 /// Memory of one process without an agent, for development.
@@ -105,6 +112,14 @@ impl Memory for LocalMemory {
     fn source(&self, _range: &Range<u64>, _fd: i32, _offset: u64) -> bool {
         false
     }
+
+    fn contents(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
+    fn is_home(&self) -> bool {
+        true
+    }
 }
 
 /// A view of the space in this process, its faults served by the agent.
@@ -137,11 +152,13 @@ impl ViewMemory {
     }
 }
 
-fn pages(range: &Range<u64>) -> PageRange {
+/// The pages of a range of addresses.
+pub fn pages(range: &Range<u64>) -> PageRange {
     PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES))
 }
 
-fn of_view(error: ViewError) -> Error {
+/// As the kernel said it.
+pub fn of_view(error: ViewError) -> Error {
     match error {
         ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
         other => Error::other(other.to_string()),
@@ -151,14 +168,15 @@ fn of_view(error: ViewError) -> Error {
 /// The program's memory at the root of a job on several hosts.
 pub struct JobMemory {
     view: ViewMemory,
+    space: OwnedFd,
     agent: Arc<Agent>,
     members: Arc<OnceLock<Vec<Arc<Member>>>>,
 }
 
 impl JobMemory {
-    /// The memory behind `view`; `members` are filled in once they are connected.
-    pub fn new(view: ViewMemory, agent: Arc<Agent>, members: Arc<OnceLock<Vec<Arc<Member>>>>) -> Self {
-        Self { view, agent, members }
+    /// The memory behind `view` of the file `space`; `members` are filled in once they are connected.
+    pub fn new(view: ViewMemory, space: OwnedFd, agent: Arc<Agent>, members: Arc<OnceLock<Vec<Arc<Member>>>>) -> Self {
+        Self { view, space, agent, members }
     }
 }
 
@@ -192,31 +210,13 @@ impl Memory for JobMemory {
         super::descriptors::reveal(&file);
         is_sourced
     }
-}
 
-/// The memory of a forked child: its own, filled from the program's as it is touched.
-struct CopiedMemory(Copied);
-
-impl Memory for CopiedMemory {
-    fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
-        self.0.protect(pages(range), Access::from_bits(protection)).map_err(of_view)
+    fn contents(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.space.as_fd())
     }
 
-    fn protect_elsewhere(&self, _range: &Range<u64>, _protection: i32) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
-        self.0.forget(pages(range)).map_err(of_view)
-    }
-
-    fn reload(&self, _range: &Range<u64>) -> Result<(), Error> {
-        // The parent's pages may have changed since; a child on its way to a program of its own has no use for this.
-        Err(Error::from_raw_os_error(libc::ENOSYS))
-    }
-
-    fn source(&self, _range: &Range<u64>, _fd: i32, _offset: u64) -> bool {
-        false
+    fn is_home(&self) -> bool {
+        self.agent.is_home()
     }
 }
 
@@ -225,6 +225,8 @@ pub struct Space {
     memory: Box<dyn Memory>,
     /// In a forked child, what it has instead.
     copied: OnceLock<CopiedMemory>,
+    /// In one that has all of it.
+    own: OnceLock<OwnMemory>,
     operation: Mutex<()>,
     map: Mutex<AddressSpace>,
 }
@@ -232,7 +234,13 @@ pub struct Space {
 impl Space {
     /// An empty space on `memory`.
     pub fn new(memory: Box<dyn Memory>) -> Self {
-        Self { memory, copied: OnceLock::new(), operation: Mutex::new(()), map: Mutex::new(AddressSpace::new()) }
+        Self {
+            memory,
+            copied: OnceLock::new(),
+            own: OnceLock::new(),
+            operation: Mutex::new(()),
+            map: Mutex::new(AddressSpace::new()),
+        }
     }
 
     /// The map, for a short look.
@@ -251,23 +259,42 @@ impl Space {
     /// # Errors
     /// The kernel's error.
     pub fn become_copy(&self, copied: Copied) -> Result<(), Error> {
-        let CopiedMemory(copied) = self.copied.get_or_init(|| CopiedMemory(copied));
-        let map = self.map();
+        let copied = self.copied.get_or_init(|| CopiedMemory::new(copied));
         // The parent itself cannot read what has no rights.
-        let mut readable = map.areas().filter(|area| area.protection != Protection::NONE);
-        readable
-            .try_for_each(|area| copied.inherit(pages(&area.range), Access::from_bits(area.protection.bits())).map_err(of_view))
+        self.map().areas().filter(|area| area.protection != Protection::NONE).try_for_each(|area| copied.inherit(area))
+    }
+
+    /// In a forked child that has all of the program's memory in `own`, with the areas and rights of the map.
+    pub fn become_own(&self, own: Own) {
+        self.own.get_or_init(|| OwnMemory::new(own));
+        self.map().note_all_copied();
     }
 
     /// Whether this process is a forked child, which must not use what its parent shares with other hosts.
     pub fn is_copy(&self) -> bool {
-        self.copied.get().is_some()
+        self.copied.get().is_some() || self.is_own()
+    }
+
+    /// Whether this process is a forked child that has all of it.
+    pub fn is_own(&self) -> bool {
+        self.own.get().is_some()
+    }
+
+    /// Whether all contents are on this host, and always were.
+    pub fn is_home(&self) -> bool {
+        self.memory().is_home()
+    }
+
+    /// Where the contents of all pages are, at their addresses, while no other host has any.
+    pub fn contents(&self) -> Option<BorrowedFd<'_>> {
+        self.memory().contents()
     }
 
     fn memory(&self) -> &dyn Memory {
-        match self.copied.get() {
-            Some(copied) => copied,
-            None => &*self.memory,
+        match (self.own.get(), self.copied.get()) {
+            (Some(own), _) => own,
+            (None, Some(copied)) => copied,
+            (None, None) => &*self.memory,
         }
     }
 
@@ -303,7 +330,7 @@ impl Space {
         let Some(found) = self.map().look(address) else { return Some(Found::Hole) };
         let is_allowed = found.protection.allows(error);
         // Without effect, unless a call that failed half-way left less than the map says.
-        let is_done = is_allowed && self.memory.protect(&found.range, found.protection.bits()).is_ok();
+        let is_done = is_allowed && self.memory().protect(&found.range, found.protection.bits()).is_ok();
         if is_done { None } else { Some(found.found) }
     }
 
@@ -435,7 +462,7 @@ fn read_file(range: &Range<u64>, fd: i32, offset: u64) -> Result<u64, Error> {
 }
 
 /// The file of a mapping, if it is still found by its name.
-fn open_again(file: &FileIdentity) -> Option<File> {
+pub fn open_again(file: &FileIdentity) -> Option<File> {
     let _room = limits::room();
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(&*file.name).ok()?;
     let found = opened.metadata().ok()?;

@@ -12,6 +12,7 @@ pub mod check;
 pub mod children;
 pub mod clone;
 pub mod connection;
+pub mod copied;
 pub mod cputimers;
 pub mod descriptors;
 pub mod dispatch;

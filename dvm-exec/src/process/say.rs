@@ -6,12 +6,15 @@ use super::{check, descriptors};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Kinds of refusals that are remembered; more are not named.
 const KINDS_MAX: usize = 256;
 
 static STDERR: OnceLock<File> = OnceLock::new();
+/// Whether the copy is closed.
+static IS_LEFT: AtomicBool = AtomicBool::new(false);
 static NAMED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Keeps a copy of stderr for the husk. Until then, lines go to stderr itself.
@@ -21,6 +24,11 @@ pub fn keep_stderr() {
     }
 }
 
+/// In a forked child that lives on: lines go to the program's stderr, since who reads it may wait for its end.
+pub fn leave_stderr() {
+    IS_LEFT.store(true, Ordering::Relaxed);
+}
+
 /// Writes one line, prefixed with the program's name. A stderr that is gone is not an error.
 pub fn line(text: &str) {
     raw(&format!("dvm-exec: {text}\n"));
@@ -28,7 +36,7 @@ pub fn line(text: &str) {
 
 /// Writes text as it is.
 pub fn raw(text: &str) {
-    let written = match STDERR.get() {
+    let written = match STDERR.get().filter(|_| !IS_LEFT.load(Ordering::Relaxed)) {
         Some(mut file) => file.write_all(text.as_bytes()),
         None => std::io::stderr().write_all(text.as_bytes()),
     };

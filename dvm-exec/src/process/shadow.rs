@@ -60,7 +60,7 @@ pub fn serve(root: &'static Root, task: &Arc<Task>, passage: Passage) -> Option<
         }
     };
     let Some(left) = left else {
-        signals::leave_signals(root.pid, task.tid, block.context());
+        signals::leave_signals(root.pid(), task.tid, block.context());
         return None;
     };
     Some(Passage::after(left, block.context()))
@@ -160,7 +160,7 @@ impl Shadow<'_> {
         while mask != ALL_BLOCKED
             && let Some(info) = context.take_blocked(wanted & !FAULT_BITS)
         {
-            signals::give_back(self.root.pid, self.task.tid, &info);
+            signals::give_back(self.root.pid(), self.task.tid, &info);
         }
         let running = order.as_ref().map_or(mask, |order| order.action.running_mask(order.info.signal(), mask));
         replace_mask(running & !FAULT_BITS);

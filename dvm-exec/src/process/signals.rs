@@ -86,6 +86,11 @@ impl Actions {
         action
     }
 
+    /// No action changes until the guard is dropped, so that a forked child finds them whole.
+    pub fn freeze(&self) -> impl Drop {
+        self.lock()
+    }
+
     /// What a child starts with.
     pub fn copy(&self) -> Self {
         Self { table: Mutex::new(*self.lock()) }
@@ -303,7 +308,7 @@ fn handle_fault(context: &Context, info: &SignalInfo, frame: Frame) -> Verdict {
 /// What becomes of a signal that was caught while it had a handler and is looked at when it has none, or that is always
 /// caught: nothing if it is ignored, else the kernel's default.
 pub fn perform_default(root: &Root, info: &SignalInfo, action: Action) {
-    if stops_or_passes(root.pid, info.signal(), action) {
+    if stops_or_passes(root.pid(), info.signal(), action) {
         return;
     }
     root.finish(husk::Ending::Signal(info.signal()));

@@ -104,6 +104,16 @@ impl Tasks {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// No task starts or ends until the guard is dropped, so that a forked child finds the table whole.
+    pub fn freeze(&self) -> impl Drop {
+        self.lock()
+    }
+
+    /// In a forked child: `task` is the only one.
+    pub fn become_one(&self, task: &Arc<Task>) {
+        *self.lock() = BTreeMap::from([(task.tid, Arc::clone(task))]);
+    }
+
     /// A task starts.
     pub fn add(&self, task: &Arc<Task>) {
         self.lock().insert(task.tid, Arc::clone(task));

@@ -11,6 +11,7 @@ use crate::sys::user;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +48,14 @@ pub struct Traced<'a> {
 /// Whether the user asked for lines.
 pub fn is_on() -> bool {
     OUTPUT.get().is_some()
+}
+
+/// The number of the file where lines go, if there is one.
+pub fn descriptor() -> Option<RawFd> {
+    match OUTPUT.get() {
+        Some(Output::File(file)) => Some(file.as_raw_fd()),
+        Some(Output::Stderr) | None => None,
+    }
 }
 
 /// Lines go to this file from now on, or to stderr; after those that are there if this program `continues` another one.

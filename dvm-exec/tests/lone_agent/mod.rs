@@ -146,6 +146,10 @@ fn attend(root: &OwnedFd, job: &Job, members: &[OwnedFd]) -> anyhow::Result<()> 
                 pager.drop_pages(dsm_wire::PageRange::new(first, range.count))?;
                 socket::send(root.as_fd(), &ToHusk::Completed { tag }, &[])?;
             }
+            ToAgent::AskHome { tag } => {
+                let reason = "this agent's pages are everywhere".to_owned();
+                socket::send(root.as_fd(), &ToHusk::Failed { tag, reason }, &[])?;
+            }
             ToAgent::Connect { tag, node, purpose } => connect(root, members, tag, node, purpose)?,
             ToAgent::Statistics { tag } => {
                 socket::send(root.as_fd(), &ToHusk::JobStatistics { tag, hosts: Vec::new() }, &[])?;

@@ -274,7 +274,6 @@ BEHAVIOUR(child_writes_back_by_file)
 
 BEHAVIOUR(exit_of_forked_child_without_program)
 {
-    // What a fork that goes on in the space would be: natively it runs, otherwise it is refused by name.
     fflush(NULL);
     child = fork();
     if (child == 0)

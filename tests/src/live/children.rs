@@ -13,6 +13,12 @@ use std::time::Duration;
 
 const GCC: Need = Need::Program("gcc");
 const PYTHON: &str = include_str!("../../programs/children.py");
+/// Programs that live by forked children: interpreter and script.
+const SCRIPTS: [(&str, &str, &str); 3] = [
+    ("bash", "bash", include_str!("../../programs/forks.sh")),
+    ("python", "python3", include_str!("../../programs/forks.py")),
+    ("perl", "perl", include_str!("../../programs/forks.pl")),
+];
 /// A forked child is refused after 10 s at the latest; a hang would be a minute.
 const REFUSED_LATEST: Duration = Duration::from_secs(25);
 const UNPACKED_LATEST: Duration = Duration::from_secs(30);
@@ -75,11 +81,17 @@ pub fn cases() -> Vec<Case> {
     }
     cases.push(Case::new("children-of-python", 2, of_python).needs(&[Need::Program("python3")]).within_seconds(90));
     cases.push(Case::new("children-script-7z", 2, seven_zip).needs(&[Need::Program("7z")]).within_seconds(90));
-    for (how, word) in [("waits", "wait4"), ("forks", "clone"), ("sleeps", "clock_nanosleep"), ("computes", "10 s")] {
+    for (how, word) in
+        [("waits", "wait4"), ("forks", "clone"), ("sleeps", "clock_nanosleep"), ("computes", "10 s"), ("calls", "20000 calls")]
+    {
         let run = move |bed: &mut Bed<'_>| goes_on(bed, how, word);
         cases.push(Case::new(format!("children-refused-{how}"), 2, run).needs(&[GCC]));
     }
-    cases.push(Case::new("children-fork-bomb", 2, fork_bomb).needs(&[GCC, Need::Program("bash")]));
+    cases.push(Case::new("children-fork-bomb", 2, fork_bomb).needs(&[GCC]));
+    for (name, program, script) in SCRIPTS {
+        let run = move |bed: &mut Bed<'_>| of_script(bed, name, program, script);
+        cases.push(Case::new(format!("forks-of-{name}"), 2, run).needs(&[Need::Program(program)]));
+    }
     cases
 }
 
@@ -126,6 +138,17 @@ fn of_python(bed: &mut Bed<'_>) -> Result<String> {
     Ok(format!("{:.1} s", finished.elapsed.as_secs_f64()))
 }
 
+/// A script whose forked children go on by themselves.
+fn of_script(bed: &mut Bed<'_>, name: &str, program: &str, script: &str) -> Result<String> {
+    let program = bed.workshop.program(program)?;
+    let path = bed.workshop.executable(&format!("forks.{name}"), script.as_bytes())?;
+    let mut job = bed.job("true", &[&path.display().to_string()])?.options(["--place", "rr"]);
+    job.program = program;
+    let finished = as_natively(bed, &format!("forks.{name}"), &job)?;
+    ensure!(finished.stderr.is_empty(), "stderr: {}", shortened(&finished.stderr));
+    Ok(format!("{:.1} s", finished.elapsed.as_secs_f64()))
+}
+
 /// In Debian, 7z is a shell script that becomes the program.
 fn seven_zip(bed: &mut Bed<'_>) -> Result<String> {
     let sample = bed.workshop.sample(8)?;
@@ -163,7 +186,5 @@ fn fork_bomb(bed: &mut Bed<'_>) -> Result<String> {
     let said = shortened(&endless.stderr);
     ensure!(endless.code() == Some(126), "1000 refused children: exit code {:?}; stderr: {said}", endless.code());
     ensure!(said.ends_with("if it can do so") && said.contains("64 forked children"), "the reason is not said last: {said}");
-    let shell = bed.job("bash", &["-c", ":(){ :|:& };:"])?.options(["--place", "rr"]);
-    let shell = bed.succeed(&shell)?;
-    Ok(format!("{:.1} s in C, {:.1} s in a shell", finished.elapsed.as_secs_f64(), shell.elapsed.as_secs_f64()))
+    Ok(format!("{:.1} s", finished.elapsed.as_secs_f64()))
 }

@@ -42,7 +42,7 @@ macro_rules! sources {
     };
 }
 
-const SOURCES: [Source; 19] = sources![
+const SOURCES: [Source; 20] = sources![
     "threads"
     "signals"
     "interrupts"
@@ -60,6 +60,7 @@ const SOURCES: [Source; 19] = sources![
     "identity"
     "view"
     "children"
+    "forks"
     "refused"
     "endings"
 ];
@@ -82,7 +83,7 @@ const fn refusal(behaviour: &'static str, call: &'static str, errno: &'static st
 }
 
 #[rustfmt::skip]
-const REFUSALS: [Refusal; 40] = [
+const REFUSALS: [Refusal; 37] = [
     refusal("mmap_files/shared_writable", "mmap", "ENODEV"),
     refusal("mmap_files/shared_memory_object", "mmap", "ENODEV"),
     refusal("mmap_files/memory_file_shared", "mmap", "ENODEV"),
@@ -95,9 +96,6 @@ const REFUSALS: [Refusal; 40] = [
     refusal("futex/trylock_pi_of_word", "futex", "ENOSYS"),
     refusal("futex/membarrier_query_and_use", "membarrier", "ENOSYS"),
     refusal("view/own_memory_file", "/proc/self/mem", "EACCES"),
-    refusal("children/exit_of_forked_child_without_program", "fork", "ENOSYS"),
-    refusal("children/forked_child_sees_its_own_copy", "fork", "ENOSYS"),
-    refusal("children/forked_child_of_member_writes", "fork", "ENOSYS"),
     refusal("refused/io_uring_setup", "io_uring_setup", "ENOSYS"),
     refusal("refused/io_uring_enter", "io_uring_enter", "ENOSYS"),
     refusal("refused/io_setup", "io_setup", "ENOSYS"),

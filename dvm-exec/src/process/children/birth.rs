@@ -2,6 +2,8 @@
 //!
 //! Owns the thread on which a child is born, the copying of pages it touches, and its deadline. Must not know what its calls do.
 //!
+//! A fork of a program that is at home and small gets all of its memory at once and is on its own ([`super::whole`]); else
+//!
 //! ```text
 //!  thread of the program, or its shadow      thread of the birth                      child
 //!  fork: waits ---------------------------> copies the process --------------------> maps the space anew
@@ -15,13 +17,17 @@
 //! protect.
 
 use super::child::{Child, Seen};
+use super::contents::Contents;
 use super::request::{self, Kind};
+use super::whole;
 use crate::process::clone::{CLEAR_ACTIONS, CloneRequest, STACK_BYTES};
 use crate::process::husk::{self, Ending, Root};
 use crate::process::limits::{self, Room};
-use crate::process::sigframe::ThreadState;
-use crate::process::thread::{Side, Task, Thread, clear_current, set_current};
-use crate::process::{descriptors, say};
+use crate::process::sigframe::{AltStack, ThreadState};
+use crate::process::signals::Actions;
+use crate::process::thread::{Side, Task, Thread, clear_current, current, set_current};
+use crate::process::view::cpuset::CpuSet;
+use crate::process::{check, descriptors, say};
 use crate::sys::context::Block;
 use crate::sys::process::{self, Forked};
 use crate::sys::signal::{FAULT_BITS, replace_mask};
@@ -34,7 +40,7 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use uffd_dsm::{Copied, CopyError, CopyFaults};
 
@@ -43,7 +49,7 @@ pub const COPY_LONGEST: Duration = Duration::from_secs(10);
 /// How long it may take to say that it was too slow.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Status of a child that could not be born, and of a program that lives by children it cannot have.
-const STILLBORN_STATUS: i32 = 126;
+pub(super) const STILLBORN_STATUS: i32 = 126;
 /// Refused copies in a row after which the program ends: a server that replaces its workers would go on so for ever.
 const REFUSED_IN_A_ROW_MAX: u32 = 64;
 
@@ -61,7 +67,10 @@ pub fn start(root: &'static Root, request: &CloneRequest, state: ThreadState, ma
             return -i64::from(refused.errno);
         }
     };
-    let birth = Birth { root, request: *request, kind, state, mask };
+    let asker = current();
+    let altstack = asker.as_ref().map_or(AltStack::default(), |asker| asker.alternate.get());
+    let wish = asker.as_ref().and_then(|asker| if let Side::Root(task) = &asker.side { task.wish() } else { None });
+    let birth = Birth { root, request: *request, kind, state, mask, altstack, wish };
     let (sender, receiver) = channel();
     let former = replace_mask(u64::MAX);
     let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || birth.run(&sender));
@@ -89,12 +98,21 @@ fn tell_parent(request: &CloneRequest, pid: i32) -> Result<(), BadAddress> {
     Ok(())
 }
 
-struct Birth {
-    root: &'static Root,
-    request: CloneRequest,
+/// A child that is to be born.
+pub(super) struct Birth {
+    /// The job.
+    pub root: &'static Root,
+    /// What was asked for.
+    pub request: CloneRequest,
     kind: Kind,
-    state: ThreadState,
-    mask: u64,
+    /// Where it goes on.
+    pub state: ThreadState,
+    /// Signals blocked there.
+    pub mask: u64,
+    /// The alternate stack of the thread that asked.
+    pub altstack: AltStack,
+    /// The processors it wishes to run on.
+    pub wish: Option<CpuSet>,
 }
 
 impl Birth {
@@ -131,7 +149,7 @@ impl Birth {
         let actions = Cell::new(Some(self.root.actions.copy()));
         let pid = process::run_beside(signal, || {
             let actions = actions.take().unwrap_or_default();
-            let child = |task| Child::new(task, actions, false, Rc::clone(seen));
+            let child = |task| Child::new(task, actions, None, Rc::clone(seen));
             self.live(child, &mut kept)
         });
         // All of it was made by the child, which is gone.
@@ -145,19 +163,40 @@ impl Birth {
     }
 
     fn copy(&self, seen: &Rc<Seen>) -> Result<i32, Error> {
-        let copying = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.root.space.is_own() {
+            return whole::copy_own(self);
+        }
+        let is_home = self.root.is_home();
+        let contents = if *is_home { Contents::of(self.root) } else { Err("a thread of the program has been on another host") };
+        match contents {
+            Ok(contents) => whole::copy(self, is_home, &contents),
+            Err(reason) => {
+                drop(is_home);
+                self.copy_by_page(seen, reason)
+            }
+        }
+    }
+
+    /// Forks when nobody is in the middle of a change that the child would find half done.
+    pub(super) fn fork(&self) -> Result<Forked, Error> {
+        let root = self.root;
+        let tables = (root.space.freeze(), root.sites.freeze(), root.tasks.freeze(), root.actions.freeze());
+        let statics = (check::freeze(), descriptors::freeze(), say::freeze(), limits::freeze(root));
+        let forked = process::fork();
+        drop((tables, statics));
+        forked
+    }
+
+    fn copy_by_page(&self, seen: &Rc<Seen>, reason: &'static str) -> Result<i32, Error> {
+        let copying = copying();
         let room = limits::room();
         let (ours, theirs) = process::packet_pair()?;
         let (ours, theirs) = (descriptors::hide(ours)?, descriptors::hide(theirs)?);
         let actions = self.root.actions.copy();
-        let limits = limits::freeze(self.root);
-        let frozen = (self.root.space.freeze(), self.root.sites.freeze(), descriptors::freeze(), say::freeze(), limits);
-        let forked = process::fork();
-        drop(frozen);
-        match forked {
+        match self.fork() {
             Ok(Forked::Child) => {
                 close(ours);
-                self.live_as_copy(actions, seen, &theirs)
+                self.live_as_copy((actions, reason), seen, &theirs)
             }
             Ok(Forked::Parent(pid)) => {
                 close(theirs);
@@ -191,7 +230,7 @@ impl Birth {
     }
 
     /// In the child's process.
-    fn live_as_copy(&self, actions: crate::process::signals::Actions, seen: &Rc<Seen>, parent: &OwnedFd) -> ! {
+    fn live_as_copy(&self, (actions, reason): (Actions, &'static str), seen: &Rc<Seen>, parent: &OwnedFd) -> ! {
         let mapped = Copied::map(husk::userfaultfd_device(), descriptors::hide).map_err(Error::other).and_then(|copied| {
             socket::send(parent.as_fd(), &0_u8, &[copied.userfaultfd()]).map_err(Error::other)?;
             self.root.space.become_copy(copied)
@@ -200,12 +239,12 @@ impl Birth {
             say::line(&format!("a forked child cannot copy the program's memory: {error}"));
             cpu::exit(STILLBORN_STATUS);
         }
-        self.live(|task| Child::new(task, actions, true, Rc::clone(seen)), &mut Kept::default())
+        self.live(|task| Child::new(task, actions, Some(reason), Rc::clone(seen)), &mut Kept::default())
     }
 
     /// In the child's process: runs the program's code until it ends or has another program.
     fn live(&self, child: impl FnOnce(std::sync::Arc<Task>) -> Child, kept: &mut Kept) -> ! {
-        die_with_parent(self.root.pid);
+        die_with_parent(self.root.pid());
         limits::hand_to_child(self.root);
         let pid = cpu::thread_id();
         let child = child(Task::new(pid, 0, 0));
@@ -249,7 +288,13 @@ struct Kept {
     block: Option<Block>,
 }
 
-fn close(descriptor: OwnedFd) {
+/// Keeps other copies from beginning.
+pub(super) fn copying() -> MutexGuard<'static, ()> {
+    COPYING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes a hidden descriptor.
+pub(super) fn close(descriptor: OwnedFd) {
     descriptors::reveal(&descriptor);
 }
 
@@ -266,6 +311,12 @@ pub fn set_death_signal(signal: i32) {
     call::raw(libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, signal as u64, 0, 0, 0, 0]);
 }
 
+/// The userfaultfd that a child sends.
+pub(super) fn receive_faults(child: &OwnedFd) -> Option<CopyFaults> {
+    let (_, mut descriptors) = socket::receive::<u8>(child.as_fd()).ok()?;
+    descriptors.pop().and_then(|faults| descriptors::hide(faults).ok()).map(CopyFaults::new)
+}
+
 /// Answers a copy's faults until it has left its copy; kills it if that fails or takes too long.
 fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
     // Signals are blocked here, so nothing else cuts this short.
@@ -274,8 +325,7 @@ fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
         return send(pid, libc::SIGKILL);
     }
     // A child that could not be born has said why.
-    let Ok((0_u8, mut descriptors)) = socket::receive(child.as_fd()) else { return };
-    let Some(faults) = descriptors.pop().and_then(|faults| descriptors::hide(faults).ok()).map(CopyFaults::new) else { return };
+    let Some(faults) = receive_faults(child) else { return };
     drop(room);
     let mut latest = Instant::now() + COPY_LONGEST;
     let mut is_told = false;
@@ -307,6 +357,7 @@ fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
     descriptors::reveal(&faults.descriptor());
 }
 
-fn send(pid: i32, signal: i32) {
+/// Sends a signal to a child.
+pub(super) fn send(pid: i32, signal: i32) {
     call::raw(libc::SYS_kill, &[pid as u64, signal as u64, 0, 0, 0, 0]);
 }

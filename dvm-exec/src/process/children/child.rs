@@ -29,8 +29,8 @@ pub struct Child {
     pub task: Arc<Task>,
     /// What it wants done with each signal.
     pub actions: Actions,
-    /// Whether its memory is a copy.
-    pub is_copy: bool,
+    /// Why its memory is a copy by page, with which it cannot go on; none: it is the program's own.
+    pub copied: Option<&'static str>,
     /// What its parent sees of it.
     pub seen: Rc<Seen>,
     calls: Cell<u32>,
@@ -72,8 +72,8 @@ impl Seen {
 
 impl Child {
     /// A child that has not made a call yet.
-    pub fn new(task: Arc<Task>, actions: Actions, is_copy: bool, seen: Rc<Seen>) -> Self {
-        Self { task, actions, is_copy, seen, calls: Cell::new(0) }
+    pub fn new(task: Arc<Task>, actions: Actions, copied: Option<&'static str>, seen: Rc<Seen>) -> Self {
+        Self { task, actions, copied, seen, calls: Cell::new(0) }
     }
 
     /// Makes a call of the child; does not return where the child ends by it.
@@ -107,7 +107,7 @@ impl Child {
 
     /// Judges a call before it is made: ends a copy that shows that it goes on without a program of its own.
     pub fn admit(&self, number: i64, arguments: &[u64; 6]) {
-        if !self.is_copy {
+        if self.copied.is_none() {
             return;
         }
         self.check_time();
@@ -137,7 +137,8 @@ impl Child {
     fn refuse(&self, what: &str) -> ! {
         let pid = self.task.tid;
         self.seen.is_refused().store(1, Ordering::Relaxed);
-        say::line(&format!("fork without exec is not supported: {what}; child {pid} ends with status {REFUSED_STATUS}"));
+        let why = self.copied.unwrap_or("it is the program's own memory");
+        say::line(&format!("fork without exec is not supported: {what}; child {pid} ends with status {REFUSED_STATUS} ({why})"));
         cpu::exit(REFUSED_STATUS)
     }
 

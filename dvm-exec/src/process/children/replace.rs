@@ -40,6 +40,9 @@ pub fn in_child(root: &Root, child: &Child, number: i64, arguments: &[u64; 6]) -
 
 /// execve or execveat of a thread of the program; returns only a negative error.
 pub fn program(root: &Root, number: i64, arguments: &[u64; 6]) -> i64 {
+    if root.space.is_own() {
+        return natively(root, &root.actions, false, (number, arguments));
+    }
     let (wanted, texts) = match Wanted::read(root, number, arguments) {
         Ok(wanted) => wanted,
         Err(error) => return -i64::from(error),
@@ -87,7 +90,7 @@ struct HandedOn {
 
 impl HandedOn {
     fn new(root: &Root, actions: &Actions, is_child: bool) -> Self {
-        let limits = [files_again(root), if is_child { None } else { stack_again(root) }];
+        let limits = [files_again(root, is_child), if is_child { None } else { stack_again(root) }];
         let caught: Vec<i32> = actions.ignored_but_caught().collect();
         for signal in &caught {
             set_disposition(*signal, Disposition::Ignore).unwrap_or(());
@@ -108,11 +111,17 @@ impl Drop for HandedOn {
     }
 }
 
-/// Gives the limit of open files the value that the user had, unless the program has set one; says what it was.
-fn files_again(root: &Root) -> Option<(u32, (u64, u64))> {
+/// Gives the limit of open files the value that the program has set, or else that the user had; says what it was.
+fn files_again(root: &Root, is_child: bool) -> Option<(u32, (u64, u64))> {
     let before = root.options.files_limit.0;
     let (soft, hard) = cpu::limit(libc::RLIMIT_NOFILE).ok()?;
-    let is_ours = !limits::has_set_files() && soft == limits::raised(hard).max(before) && soft != before;
+    let set = limits::files_set();
+    if let Some((soft_set, hard_set)) = set.filter(|_| !is_child) {
+        // The kernel's hard one was kept where the husk could raise the soft one.
+        let is_set = cpu::set_limit(libc::RLIMIT_NOFILE, soft_set, hard_set).is_ok();
+        return is_set.then_some((libc::RLIMIT_NOFILE, (soft, hard)));
+    }
+    let is_ours = set.is_none() && soft == limits::raised(hard).max(before) && soft != before;
     (is_ours && cpu::set_limit(libc::RLIMIT_NOFILE, before, hard).is_ok()).then_some((libc::RLIMIT_NOFILE, (soft, hard)))
 }
 

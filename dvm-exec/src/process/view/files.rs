@@ -65,7 +65,7 @@ pub(super) fn with_scene<T>(root: &Root, tid: Option<i32>, run: impl FnOnce(&Sce
     let tid = tid.or_else(|| caller.as_ref().map(|thread| thread.tid)).unwrap_or_else(cpu::thread_id);
     run(&Scene {
         // A child's is its own.
-        pid: caller.map_or(root.pid, |thread| thread.pid),
+        pid: caller.map_or(root.pid(), |thread| thread.pid),
         tid,
         processors: &processors,
         host_processors: host_processors(),

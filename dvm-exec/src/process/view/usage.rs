@@ -87,7 +87,7 @@ fn clock(root: &Root, arguments: &[u64; 6]) -> Option<i64> {
 
 /// What a clock of the program or of one of its threads shows; `None` for others.
 pub fn used_ns(root: &Root, clock: CpuClock) -> Option<u64> {
-    let is_own = clock.of == 0 || clock.of == root.pid;
+    let is_own = clock.of == 0 || clock.of == root.pid();
     Some(match clock {
         CpuClock { is_thread: true, of, kind } => {
             let usage = of_thread(root, of)?;

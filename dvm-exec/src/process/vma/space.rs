@@ -375,6 +375,16 @@ impl AddressSpace {
         self.areas.iter()
     }
 
+    /// Areas, ascending, and whether their pages have a file as their source.
+    pub fn sourced_areas(&self) -> impl Iterator<Item = (&Area, bool)> {
+        self.areas.entries().map(|entry| (&entry.area, entry.sourced))
+    }
+
+    /// No page has a source any more: all have their contents.
+    pub fn note_all_copied(&mut self) {
+        self.note_copied(&(SPACE_START..SPACE_END));
+    }
+
     /// Text of `/proc/self/maps`.
     #[must_use]
     pub fn maps_text(&self) -> String {

@@ -7,6 +7,7 @@ pub mod html;
 pub mod json;
 pub mod log;
 mod merge;
+pub mod prometheus;
 mod report;
 mod row;
 #[cfg(test)]
@@ -16,5 +17,5 @@ pub mod table;
 mod units;
 
 pub use merge::{MergeError, add, interval};
-pub use report::{Host, Missing, Page, Report, STAGES, Summary};
+pub use report::{Host, HotPage, Missing, Page, Report, STAGES, Summary};
 pub use row::{HistogramRow, RowError};

@@ -7,7 +7,7 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 4;
+pub const API_VERSION: u32 = 5;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -69,6 +69,14 @@ pub enum ToAgent {
     },
     /// A tool asks for the agent's state. Answer: [`ToHusk::Report`] with JSON.
     Query(Query),
+    /// A tool asks for the state of the agent of another host, or this one. Answer: [`ToHusk::Report`] with JSON, or
+    /// [`ToHusk::Refused`].
+    QueryOf {
+        /// Name of the host.
+        host: String,
+        /// What is asked.
+        query: Query,
+    },
 }
 
 /// From the agent to a husk or tool.
@@ -190,6 +198,8 @@ pub struct HostStatistics {
     /// The pages fetched most from other hosts, in all and since the last time they were asked for; empty unless the job
     /// asked for it.
     pub pages: Vec<PageUse>,
+    /// Answers to requests for pages that came in, by the node that gave them.
+    pub sources: Vec<(u16, u64)>,
 }
 
 /// What a host's threads did to one page, counted since the job began.
@@ -229,6 +239,8 @@ pub enum Query {
     Status,
     /// Latency histograms of this host.
     Histograms,
+    /// From which hosts pages came, and which came most.
+    Fetches,
 }
 
 /// A run of pages as it stands in a packet.

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod ebpf;
+mod histograms;
 mod hosts;
 mod interrupt;
 mod live;
@@ -60,6 +61,12 @@ enum Command {
     },
     /// Builds the programs of the fast path, has the kernel verify them, compares its counts, and runs them beside the host.
     Ebpf(ebpf::Options),
+    /// Collects and merges the latencies of running hosts; all arguments are those of `dvm-agent histograms`.
+    Histograms {
+        /// Such as --hosts all --watch.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Makes, uses and removes local hosts.
     #[command(subcommand)]
     Hosts(hosts::Command),
@@ -93,6 +100,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim { arguments } => simulate::forward(&arguments),
         Command::Live { arguments } => live::forward(&arguments),
         Command::Ebpf(options) => ebpf::run(&options),
+        Command::Histograms { arguments } => histograms::forward(&arguments),
         Command::Hosts(command) => hosts::run(&command),
         Command::Bench { arguments } => bench::forward(&arguments),
         Command::Soak(options) => soak::run(&options),

@@ -15,10 +15,9 @@ use std::path::Path;
 pub fn write(command: &clap::Command, directory: &Path) -> Result<(), Failure> {
     let written =
         fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command.clone(), directory)).and_then(|()| {
-            let shells = [Shell::Bash, Shell::Zsh, Shell::Fish].into_iter();
-            shells
-                .map(|shell| clap_complete::generate_to(shell, &mut command.clone(), command.get_name(), directory).map(drop))
-                .collect()
+            [Shell::Bash, Shell::Zsh, Shell::Fish].into_iter().try_for_each(|shell| {
+                clap_complete::generate_to(shell, &mut command.clone(), command.get_name(), directory).map(drop)
+            })
         });
     let written = written.with_context(|| format!("cannot write to {}; give a directory with room", directory.display()));
     written.map_err(|error| Failure::new(Exit::Output, error))

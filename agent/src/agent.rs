@@ -14,7 +14,7 @@ use crate::memory::Ledger;
 use crate::net::link::{Handler, Link};
 use crate::net::peers::{self, Peer};
 use crate::net::session::{Secret, Session};
-use crate::{clock, fastpath, sys};
+use crate::{clock, fastpath, observe, sys};
 use anyhow::{Context, anyhow};
 use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{Purpose, ToHusk};
@@ -57,6 +57,8 @@ pub struct Agent {
     pub memory: Arc<Ledger>,
     /// When this agent started.
     pub started: Instant,
+    /// Reports to peers that are being made.
+    pub reports_under_way: Cell<usize>,
     peers: Vec<Peer>,
     jobs: RefCell<BTreeMap<u32, Rc<Job>>>,
     space_counter: Cell<u32>,
@@ -93,6 +95,7 @@ impl Agent {
             fast,
             memory,
             started: Instant::now(),
+            reports_under_way: Cell::default(),
             peers,
             jobs: RefCell::default(),
             // Random: a restart must not use the numbers of spaces that still live elsewhere.
@@ -227,6 +230,7 @@ impl Agent {
             ToPeer::AskClock { tag } => {
                 return link.send(ToPeer::Clock { tag, received_ns, monotonic_ns: clock::monotonic_ns() });
             }
+            ToPeer::AskReport { tag, query } => return observe::answer_peer(self, link, tag, query),
             ToPeer::OpenSpace { tag, space } => return member::open(self, link, tag, space),
             ToPeer::StartMember { space, tag, .. } | ToPeer::AskStatistics { space, tag } => (space, Some(tag)),
             ToPeer::CloseSpace { space, .. } | ToPeer::PauseSpace { space, .. } | ToPeer::MemberLost { space, .. } => {
@@ -237,6 +241,7 @@ impl Agent {
             | ToPeer::Refused { .. }
             | ToPeer::Statistics { .. }
             | ToPeer::Clock { .. }
+            | ToPeer::Report { .. }
             | ToPeer::Heartbeat => return self.counters.peer_messages_unexpected.add(),
         };
         let job = self.jobs.borrow().get(&space).cloned();

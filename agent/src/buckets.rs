@@ -3,8 +3,8 @@
 //! Owns the arithmetic of buckets that double: bucket `i` holds 2^i to 2^(i+1) - 1 nanoseconds, the last one all above, too. Must
 //! not know where the counts come from.
 
-use crate::figures::{HistogramRow, hexadecimal};
 use dsm_bpf::{LATENCY_BUCKETS, VERDICT_NAMES};
+use dvm_report::HistogramRow;
 use hdrhistogram::Histogram;
 
 /// Significant decimal digits kept: buckets tell less.
@@ -26,7 +26,7 @@ fn row(name: String, buckets: &[u64]) -> Option<HistogramRow> {
         histogram.saturating_record_n(middle_ns(bucket), *samples);
     }
     let [p50_ns, p90_ns, p99_ns] = [50, 90, 99].map(|percent| upper_ns(quantile(buckets, count, percent)));
-    Some(HistogramRow { name, count, p50_ns, p90_ns, p99_ns, max_ns: upper_ns(last), hdr_v2: hexadecimal(&histogram) })
+    Some(HistogramRow { p50_ns, p90_ns, p99_ns, max_ns: upper_ns(last), ..HistogramRow::new(&name, &histogram) })
 }
 
 /// The bucket in which `percent` of all samples are reached.

@@ -5,11 +5,11 @@
 use crate::config::NodeConfig;
 use crate::exit::{Exit, Failure};
 use crate::fastpath::FastPathStatus;
-use crate::figures::HistogramRow;
 use crate::status::{HistogramReport, MemoryStatus, Status};
 use anyhow::{Context, anyhow};
 use dvm_api::local::{Query, ToAgent, ToHusk};
 use dvm_api::socket::{receive, send};
+use dvm_report::HistogramRow;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -35,7 +35,11 @@ pub enum Target {
 }
 
 impl Target {
-    fn socket(&self) -> Result<PathBuf, Failure> {
+    /// The control socket meant.
+    ///
+    /// # Errors
+    /// When there is not exactly one, or the node file cannot be read.
+    pub fn socket(&self) -> Result<PathBuf, Failure> {
         match self {
             Self::Socket(path) => Ok(path.clone()),
             Self::Node(path) => Ok(NodeConfig::read(path)?.socket),
@@ -65,6 +69,14 @@ pub fn status(target: &Target, is_json: bool) -> Result<String, Failure> {
     if is_json { Ok(text + "\n") } else { Ok(status_table(&parse(&text)?)) }
 }
 
+/// The state of the agent at `path`, JSON.
+///
+/// # Errors
+/// When it does not answer.
+pub fn status_text(path: &Path) -> Result<String, Failure> {
+    ask(path, Query::Status)
+}
+
 /// Prints the agent's histograms.
 ///
 /// # Errors
@@ -74,18 +86,37 @@ pub fn histograms(target: &Target, is_json: bool) -> Result<String, Failure> {
     if is_json { Ok(text + "\n") } else { Ok(histogram_table(&parse::<HistogramReport>(&text)?)) }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
+/// What an agent's answer means.
+///
+/// # Errors
+/// When it is of another release.
+pub fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
     let parsed =
         serde_json::from_str(text).context("the agent's answer is not understood; install the same release of all programs");
     parsed.map_err(|error| Failure::new(Exit::BadAnswer, error))
 }
 
 fn ask(path: &Path, query: Query) -> Result<String, Failure> {
+    match exchange(path, &ToAgent::Query(query))? {
+        Ok(text) => Ok(text),
+        Err(reason) => Err(Failure::new(Exit::BadAnswer, anyhow!("the agent refused: {reason}"))),
+    }
+}
+
+/// Asks the agent at `path` what the one of `host` answers to `query`; in it, why that one does not.
+///
+/// # Errors
+/// When the agent at `path` does not answer.
+pub fn ask_of(path: &Path, host: &str, query: Query) -> Result<Result<String, String>, Failure> {
+    exchange(path, &ToAgent::QueryOf { host: host.to_owned(), query })
+}
+
+fn exchange(path: &Path, question: &ToAgent) -> Result<Result<String, String>, Failure> {
     let control = connected(path).map_err(|error| nobody(path, error))?;
-    let asked = send(control.as_fd(), &ToAgent::Query(query), &[]).and_then(|()| receive::<ToHusk>(control.as_fd()));
+    let asked = send(control.as_fd(), question, &[]).and_then(|()| receive::<ToHusk>(control.as_fd()));
     match asked.with_context(|| format!("no answer from the agent at {}", path.display())) {
-        Ok((ToHusk::Report(text), _)) => Ok(text),
-        Ok((ToHusk::Refused { reason, .. }, _)) => Err(Failure::new(Exit::BadAnswer, anyhow!("the agent refused: {reason}"))),
+        Ok((ToHusk::Report(text), _)) => Ok(Ok(text)),
+        Ok((ToHusk::Refused { reason, .. }, _)) => Ok(Err(reason)),
         Ok(_) => Err(Failure::new(Exit::BadAnswer, anyhow!("the agent at {} answered something else", path.display()))),
         Err(error) => Err(Failure::new(Exit::NoAgent, error)),
     }

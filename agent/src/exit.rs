@@ -47,7 +47,7 @@ codes! {
         AlreadyRunning = 14,
         /// the control socket cannot be made
         Socket = 15,
-        /// the control address cannot be bound
+        /// the control address, or the one for metrics, cannot be bound
         Address = 16,
         /// the kernel lacks something that the agent cannot do without
         Kernel = 17,
@@ -59,8 +59,10 @@ codes! {
         Unhealthy = 22,
         /// nothing can be traced: no programs built in, no right to, or the kernel refuses
         Untraceable = 23,
-        /// the trace file cannot be written
+        /// a file of --output cannot be written
         Output = 24,
+        /// the report to compare with cannot be read
+        Report = 25,
     }
 }
 

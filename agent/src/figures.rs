@@ -3,11 +3,10 @@
 //! Owns the sums and their form in reports. Must not know who measured.
 
 use dvm_api::local::HostStatistics;
+use dvm_report::HistogramRow;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
-use serde::{Deserialize, Serialize};
+use hdrhistogram::serialization::Deserializer;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// Most different names kept: shards have a fixed few.
 const NAMES_MAX: usize = 256;
@@ -17,25 +16,7 @@ const NAMES_MAX: usize = 256;
 pub struct Figures {
     counters: BTreeMap<String, u64>,
     histograms: BTreeMap<String, Histogram<u64>>,
-}
-
-/// One histogram in a report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistogramRow {
-    /// Stable name; times are in nanoseconds.
-    pub name: String,
-    /// Samples.
-    pub count: u64,
-    /// Median.
-    pub p50_ns: u64,
-    /// 90th percentile.
-    pub p90_ns: u64,
-    /// 99th percentile.
-    pub p99_ns: u64,
-    /// Largest.
-    pub max_ns: u64,
-    /// HdrHistogram V2 serialization in hexadecimal, for merging.
-    pub hdr_v2: String,
+    sources: BTreeMap<u16, u64>,
 }
 
 impl Figures {
@@ -46,6 +27,11 @@ impl Figures {
                 let sum = self.counters.entry(name.clone()).or_default();
                 *sum = sum.saturating_add(*value);
             }
+        }
+        for (node, count) in &statistics.sources {
+            // As many as there are nodes: the number comes from the own shard.
+            let sum = self.sources.entry(*node).or_default();
+            *sum = sum.saturating_add(*count);
         }
         for (name, bytes) in &statistics.histograms {
             let Ok(histogram) = Deserializer::new().deserialize::<u64, _>(&mut bytes.as_slice()) else { continue };
@@ -61,6 +47,12 @@ impl Figures {
         }
     }
 
+    /// Answers to requests for pages that came in, by the node that gave them.
+    #[must_use]
+    pub fn sources(&self) -> &BTreeMap<u16, u64> {
+        &self.sources
+    }
+
     /// Counters by name.
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<String, u64> {
@@ -70,37 +62,14 @@ impl Figures {
     /// The histograms as rows, by name.
     #[must_use]
     pub fn rows(&self) -> Vec<HistogramRow> {
-        self.histograms.iter().map(|(name, histogram)| row(name, histogram)).collect()
+        self.histograms.iter().map(|(name, histogram)| HistogramRow::new(name, histogram)).collect()
     }
-}
-
-fn row(name: &str, histogram: &Histogram<u64>) -> HistogramRow {
-    HistogramRow {
-        name: name.to_owned(),
-        count: histogram.len(),
-        p50_ns: histogram.value_at_quantile(0.5),
-        p90_ns: histogram.value_at_quantile(0.9),
-        p99_ns: histogram.value_at_quantile(0.99),
-        max_ns: histogram.max(),
-        hdr_v2: hexadecimal(histogram),
-    }
-}
-
-/// A histogram for [`HistogramRow::hdr_v2`].
-#[must_use]
-pub fn hexadecimal(histogram: &Histogram<u64>) -> String {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).expect("writing a histogram to memory cannot fail");
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hdrhistogram::serialization::{Serializer, V2Serializer};
 
     fn statistics(value: u64) -> HostStatistics {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).unwrap();
@@ -108,7 +77,8 @@ mod tests {
         let mut bytes = Vec::new();
         V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
         let histograms = vec![("fault_ns".to_owned(), bytes), ("damaged".to_owned(), vec![1, 2, 3])];
-        HostStatistics { host: "a".to_owned(), counters: vec![("faults".to_owned(), value)], histograms, pages: Vec::new() }
+        let counters = vec![("faults".to_owned(), value)];
+        HostStatistics { host: "a".to_owned(), counters, histograms, pages: Vec::new(), sources: vec![(2, value)] }
     }
 
     #[test]
@@ -117,6 +87,7 @@ mod tests {
         figures.add(&statistics(10));
         figures.add(&statistics(1000));
         assert_eq!(figures.counters()["faults"], 1010);
+        assert_eq!(figures.sources()[&2], 1010);
         let rows = figures.rows();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].count, rows[0].p50_ns, rows[0].max_ns), (2, 10, 1000));

@@ -31,6 +31,14 @@ pub const ORDERS_PENDING_MAX: usize = 4096;
 pub const JOB_NOTES_MAX: usize = 1024;
 /// Most messages waiting for one peer.
 pub const PEER_MESSAGES_MAX: usize = 1024;
+/// Most reports to peers being made at a time.
+pub const REPORTS_MAX: usize = 64;
+/// Most connections for metrics at a time.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
+/// Longest request for metrics, in bytes.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
+/// For a scrape, from the connection to the last byte.
+pub const METRICS_DEADLINE: Duration = Duration::from_secs(8);
 /// Most groups of a caller that are carried to other hosts.
 pub const GROUPS_MAX: usize = 1024;
 /// Longest program name kept, in bytes.

@@ -17,8 +17,11 @@ mod job;
 mod limits;
 mod local;
 mod log;
+mod manual;
 mod memory;
+mod metrics;
 mod net;
+mod observe;
 mod passing;
 mod run;
 mod shard;
@@ -26,13 +29,18 @@ mod standstill;
 mod status;
 mod sys;
 mod trace;
+mod watch;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use client::Target;
 use exit::{Exit, Failure};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Length of an interval of `histograms --watch`.
+const WATCH_SECONDS: u64 = 5;
 
 /// Owns the pages of every space on this host, and runs the host's part of jobs.
 #[derive(Parser)]
@@ -52,6 +60,9 @@ enum Command {
         /// This host's file.
         #[arg(long)]
         node: PathBuf,
+        /// Serve metrics for Prometheus at this address and port [default: as node.toml says].
+        #[arg(long, value_name = "ADDRESS")]
+        metrics: Option<SocketAddr>,
     },
     /// Say what this host can do, and the fix for what it cannot.
     Doctor {
@@ -67,8 +78,24 @@ enum Command {
     },
     /// Node, peers, jobs and counters of the running agent.
     Status(Ask),
-    /// Latency histograms of the running agent.
-    Histograms(Ask),
+    /// Latency histograms of the running agent, or of many hosts.
+    Histograms {
+        #[command(flatten)]
+        ask: Ask,
+        #[command(flatten)]
+        many: Many,
+    },
+    /// What all hosts do now: faults, latencies, the fast path, memory, hot pages.
+    Top {
+        #[command(flatten)]
+        ask: Ask,
+        /// Print one screen of figures and end.
+        #[arg(long)]
+        once: bool,
+        /// Time between two looks, in seconds.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+    },
     /// Where the microseconds of faults on this host go, stage by stage, as kernel and agent are seen to work.
     Trace {
         #[command(flatten)]
@@ -80,6 +107,12 @@ enum Command {
         #[arg(long)]
         output: Option<PathBuf>,
     },
+    /// Write manual pages and shell completions.
+    #[command(hide = true)]
+    Manual {
+        /// Directory for them.
+        directory: PathBuf,
+    },
     /// Put an XDP program that passes every frame on an interface, to stay there: for the other end of a veth that has the address of an
     /// agent.
     #[command(hide = true)]
@@ -88,6 +121,25 @@ enum Command {
         #[arg(long, required = true)]
         interface: Vec<String>,
     },
+}
+
+#[derive(Args)]
+struct Many {
+    /// Ask these hosts, separated by commas, through this one's agent, and merge what they say; `all` for all of the cluster.
+    #[arg(long, value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Write report.json, report.hlog (HdrHistogram) and report.html to this directory.
+    #[arg(long, requires = "hosts")]
+    output: Option<PathBuf>,
+    /// Compare with this report.json of an earlier run.
+    #[arg(long, requires = "hosts", value_name = "FILE")]
+    before: Option<PathBuf>,
+    /// Only what happens within this time, in seconds [default: all since the agents started].
+    #[arg(long, requires = "hosts", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: Option<u64>,
+    /// Again and again, each --seconds [default: 5], until interrupted.
+    #[arg(long, requires = "hosts")]
+    watch: bool,
 }
 
 #[derive(Args)]
@@ -101,6 +153,15 @@ struct Ask {
     /// The agent at this control socket.
     #[arg(long)]
     socket: Option<PathBuf>,
+}
+
+impl Many {
+    /// How many hosts are asked; none: only this one.
+    fn options(self, is_json: bool) -> Option<watch::histograms::Options> {
+        let Self { hosts, output, before, seconds, watch } = self;
+        let seconds = seconds.or(watch.then_some(WATCH_SECONDS));
+        (!hosts.is_empty()).then_some(watch::histograms::Options { hosts, is_json, output, before, seconds, is_watch: watch })
+    }
 }
 
 impl Ask {
@@ -124,7 +185,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match command {
-        Command::Run { cluster, node } => run::run(&cluster, &node),
+        Command::Run { cluster, node, metrics } => run::run(&cluster, &node, metrics),
         Command::Doctor { node, cluster, json } => {
             doctor::doctor(node.as_deref(), cluster.as_deref(), json).and_then(|(text, healthy)| {
                 print(&text)?;
@@ -136,10 +197,18 @@ fn main() -> ExitCode {
             let is_json = ask.json;
             client::status(&ask.target(), is_json).and_then(|text| print(&text))
         }
-        Command::Histograms(ask) => {
+        Command::Histograms { ask, many } => {
             let is_json = ask.json;
-            client::histograms(&ask.target(), is_json).and_then(|text| print(&text))
+            match many.options(is_json) {
+                None => client::histograms(&ask.target(), is_json).and_then(|text| print(&text)),
+                Some(options) => watch::histograms::run(&ask.target(), &options, print),
+            }
         }
+        Command::Top { ask, once, seconds } => {
+            let is_json = ask.json;
+            watch::top::run(&ask.target(), seconds, (once || is_json).then_some(is_json)).and_then(|text| print(&text))
+        }
+        Command::Manual { directory } => manual::write(&CommandLine::command(), &directory),
         Command::Trace { ask, seconds, output } => {
             let is_json = ask.json;
             let options = trace::Options { seconds, output, is_json };

@@ -16,9 +16,9 @@ use crate::local::listener::Listener;
 use crate::log::say;
 use crate::net::peers;
 use crate::shard::ShardHandle;
-use crate::{fastpath, status, sys};
+use crate::{fastpath, metrics, observe, sys};
 use anyhow::{Context, anyhow};
-use dvm_api::local::{Query, ToAgent, ToHusk};
+use dvm_api::local::{ToAgent, ToHusk};
 use dvm_api::socket::SocketError;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -38,8 +38,9 @@ use tokio_uring::net::TcpListener;
 ///
 /// # Errors
 /// Each cause with its exit code.
-pub fn run(cluster: &Path, node: &Path) -> Result<(), Failure> {
-    let node = NodeConfig::read(node)?;
+pub fn run(cluster: &Path, node: &Path, metrics: Option<SocketAddr>) -> Result<(), Failure> {
+    let mut node = NodeConfig::read(node)?;
+    node.metrics = metrics.or(node.metrics);
     let cluster = ClusterConfig::read(cluster)?;
     if !node.exec.is_file() {
         let error = anyhow!("{} is not there; install dvm-exec or set `exec` in node.toml", node.exec.display());
@@ -112,6 +113,13 @@ pub fn start(agent: &Rc<Agent>) -> Result<Rc<Listener>, Failure> {
         let error = anyhow!("cannot listen at {control}: {error}; free the port or correct address and port in cluster.toml");
         Failure::new(Exit::Address, error)
     })?;
+    if let Some(address) = agent.node.metrics {
+        let tcp = listen(address).map_err(|error| {
+            let error = anyhow!("cannot serve metrics at {address}: {error}; free the port or correct `metrics` in node.toml");
+            Failure::new(Exit::Address, error)
+        })?;
+        tokio_uring::spawn(metrics::keep_serving(Rc::clone(agent), TcpListener::from_std(tcp)));
+    }
     tokio_uring::spawn(peers::keep_accepting(Rc::clone(agent), TcpListener::from_std(tcp)));
     for node in agent.others() {
         tokio_uring::spawn(peers::keep_dialling(Rc::clone(agent), node));
@@ -212,7 +220,10 @@ async fn answer(agent: Rc<Agent>, socket: OwnedFd, callers: Rc<Callers>) {
     };
     match timeout(FIRST_PACKET_DEADLINE, channel.receive::<ToAgent>()).await {
         Ok(Ok((ToAgent::OpenJob { version, job }, _))) => root::run(agent, channel, caller, version, job).await,
-        Ok(Ok((ToAgent::Query(query), _))) => report(&agent, &channel, query).await,
+        Ok(Ok((ToAgent::Query(query), _))) => report(&agent, &channel, observe::report(&agent, query).await).await,
+        Ok(Ok((ToAgent::QueryOf { host, query }, _))) => {
+            report(&agent, &channel, observe::report_of(&agent, &host, query).await).await;
+        }
         Ok(Ok((ToAgent::JoinJob { .. }, _))) => {
             agent.counters.packets_unexpected.add();
             let reason = "member husks are started by their agent; start a job with dvm-exec -- program".to_owned();
@@ -236,14 +247,10 @@ async fn refuse(channel: &Channel, code: Refusal, reason: String) {
     drop(channel.send(&ToHusk::Refused { code: code.code(), reason }, &[]).await);
 }
 
-async fn report(agent: &Agent, channel: &Channel, query: Query) {
-    let text = match query {
-        Query::Status => serde_json::to_string(&status::status(agent).await),
-        Query::Histograms => serde_json::to_string(&status::histograms(agent).await),
-    };
+async fn report(agent: &Agent, channel: &Channel, text: Result<String, String>) {
     let sent = match text {
         Ok(text) => channel.send(&ToHusk::Report(text), &[]).await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Err(reason) => return refuse(channel, Refusal::Unreachable, reason).await,
     };
     if let Err(error) = sent {
         say(&agent.counters, format_args!("a report could not be given: {error}"));

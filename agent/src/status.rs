@@ -5,10 +5,12 @@
 use crate::agent::Agent;
 use crate::buckets;
 use crate::fastpath::FastPathStatus;
-use crate::figures::{Figures, HistogramRow};
+use crate::figures::Figures;
 use crate::job::{Job, JobNote, Role};
 use crate::limits::STATISTICS_DEADLINE;
-use dvm_api::local::HostStatistics;
+use dsm_wire::{NodeId, PAGE_BYTES};
+use dvm_api::local::{HostStatistics, PageUse, ThreadUse};
+use dvm_report::{HistogramRow, Page};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -98,6 +100,32 @@ pub struct HistogramReport {
     pub histograms: Vec<HistogramRow>,
 }
 
+/// Where a host's pages came from.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FetchReport {
+    /// This node's name.
+    pub node: String,
+    /// Random number of this start, hexadecimal.
+    pub incarnation: String,
+    /// Answers to requests for pages that came in, by the host that gave them.
+    pub sources: BTreeMap<String, u64>,
+    /// The pages fetched most, of jobs that count them.
+    pub pages: Vec<Page>,
+}
+
+/// The figures of all shards.
+pub struct Totals {
+    /// Ended ones included.
+    pub figures: Figures,
+    /// Jobs here.
+    pub jobs: usize,
+    /// Whether a shard did not answer: sums are then smaller than they were.
+    pub is_partial: bool,
+}
+
+/// Most pages told of.
+const PAGES_MAX: usize = 64;
+
 /// The agent's state now.
 pub async fn status(agent: &Agent) -> Status {
     let mut total = agent.past.borrow().clone();
@@ -128,15 +156,55 @@ pub async fn status(agent: &Agent) -> Status {
 
 /// The agent's histograms now.
 pub async fn histograms(agent: &Agent) -> HistogramReport {
-    let mut total = agent.past.borrow().clone();
-    for (_, figures) in shard_figures(agent).await {
-        if let Some(figures) = &figures {
-            total.add(figures);
-        }
-    }
-    let mut histograms = total.rows();
+    let mut histograms = totals(agent).await.figures.rows();
     histograms.extend(buckets::rows(&agent.fast.latencies()));
     HistogramReport { node: agent.name().to_owned(), histograms }
+}
+
+/// The sums over all shards now.
+pub async fn totals(agent: &Agent) -> Totals {
+    let mut figures = agent.past.borrow().clone();
+    let answers = shard_figures(agent).await;
+    let is_partial = answers.iter().any(|(_, own)| own.is_none());
+    answers.iter().filter_map(|(_, own)| own.as_ref()).for_each(|own| figures.add(own));
+    Totals { figures, jobs: answers.len(), is_partial }
+}
+
+/// Where pages came from until now.
+pub async fn fetches(agent: &Agent) -> FetchReport {
+    let mut total = agent.past.borrow().clone();
+    let mut pages = Vec::new();
+    for (job, figures) in shard_figures(agent).await {
+        if let Some(figures) = &figures {
+            total.add(figures);
+            pages.extend(figures.pages.iter().map(|used| page(&job, used)));
+        }
+    }
+    pages.sort_by_key(|page| std::cmp::Reverse(page.fetches()));
+    pages.truncate(PAGES_MAX);
+    FetchReport {
+        node: agent.name().to_owned(),
+        incarnation: format!("{:016x}", agent.incarnation),
+        sources: sources(agent, &total),
+        pages,
+    }
+}
+
+/// Who gave pages, by name.
+pub fn sources(agent: &Agent, figures: &Figures) -> BTreeMap<String, u64> {
+    figures.sources().iter().map(|(node, count)| (agent.cluster.name_of(NodeId(*node)).to_owned(), *count)).collect()
+}
+
+fn page(job: &Job, used: &PageUse) -> Page {
+    let sum = |part: fn(&ThreadUse) -> u32| used.threads.iter().map(|thread| u64::from(part(thread))).sum();
+    Page {
+        space: job.space.0,
+        program: job.program.clone(),
+        address: used.page.wrapping_mul(PAGE_BYTES as u64),
+        reads: sum(|thread| thread.reads),
+        writes: sum(|thread| thread.writes),
+        lines: used.threads.iter().fold(0, |lines, thread| lines | thread.lines),
+    }
 }
 
 fn peers(agent: &Agent) -> Vec<PeerStatus> {

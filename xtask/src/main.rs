@@ -7,6 +7,7 @@ mod cargo;
 mod demo;
 mod deploy;
 mod ebpf;
+mod histograms;
 mod hosts;
 mod interrupt;
 mod live;
@@ -63,6 +64,12 @@ enum Command {
     Ebpf(ebpf::Options),
     /// Installs, upgrades and removes the agent on hosts, over ssh.
     Deploy(deploy::Options),
+    /// Collects and merges the latencies of running hosts; all arguments are those of `dvm-agent histograms`.
+    Histograms {
+        /// Such as --hosts all --watch.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Makes, uses and removes local hosts.
     #[command(subcommand)]
     Hosts(hosts::Command),
@@ -97,6 +104,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Live { arguments } => live::forward(&arguments),
         Command::Ebpf(options) => ebpf::run(&options),
         Command::Deploy(options) => deploy::run(&options),
+        Command::Histograms { arguments } => histograms::forward(&arguments),
         Command::Hosts(command) => hosts::run(&command),
         Command::Bench { arguments } => bench::forward(&arguments),
         Command::Soak(options) => soak::run(&options),

@@ -6,6 +6,7 @@
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
 //!   dvm-exec  -> dvm-api, uffd-dsm                           dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
+//!   dvm-agent -> dvm-report                                                        (stands alone)
 //!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
 //!   xtask, dvm-tests, dvm-benches -> dvm-hosts               (below everything that is checked)
 //! ```
@@ -46,7 +47,9 @@ const WALLS: &[Wall] = &[
     open("uffd-dsm", &["dsm-wire"]),
     open("dsm-transport", &["dsm-fast", "dsm-wire"]),
     open("dvm-api", &["dsm-wire"]),
-    open("dvm-agent", &["dvm-api", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
+    // Data in, text out: what is drawn must not depend on how it was collected.
+    pure("dvm-report", &[], &["hdrhistogram", "proptest", "serde", "serde_json", "thiserror"]),
+    open("dvm-agent", &["dvm-api", "dvm-report", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
     open("dvm-exec", &["dvm-api", "uffd-dsm", "dsm-wire"]),
     // Loaded into programs, whose allocator it is: nothing but the kernel below it.
     pure("dvm-alloc", &[], &["libc"]),

@@ -7,6 +7,7 @@ use crate::memory::LIMIT_MIN;
 use dsm_bpf::Wanted;
 use dsm_wire::NodeId;
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub memory: Option<u64>,
     /// How far up the fast path may be attached.
     pub fast_path: Wanted,
+    /// Where metrics are served; none: nowhere.
+    pub metrics: Option<SocketAddr>,
     file: PathBuf,
 }
 
@@ -40,6 +43,7 @@ struct NodeFile {
     mtu: Option<Spanned<u16>>,
     memory: Option<Spanned<String>>,
     fast_path: Option<Spanned<String>>,
+    metrics: Option<Spanned<String>>,
 }
 
 impl NodeConfig {
@@ -93,6 +97,13 @@ fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
             Some(bytes(text.get_ref()).map_err(wrong)?)
         }
     };
+    let metrics = match &file.metrics {
+        None => None,
+        Some(text) => {
+            let what = format!("metrics = {:?}: write address and port like \"10.0.0.1:9464\"", text.get_ref());
+            Some(text.get_ref().parse().map_err(|_| source.invalid(&text.span(), what))?)
+        }
+    };
     let socket = file.socket.map_or_else(|| PathBuf::from(format!("/run/dvm/{name}.sock")), Spanned::into_inner);
     let exec = file.exec.map_or_else(beside_agent, Spanned::into_inner);
     Ok(NodeConfig {
@@ -102,6 +113,7 @@ fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
         mtu: file.mtu.map(Spanned::into_inner),
         memory,
         fast_path,
+        metrics,
         file: source.path.to_path_buf(),
     })
 }
@@ -162,6 +174,7 @@ mod tests {
             ("name = \"a\"\nmemory = 1", "n.toml:2: memory: invalid type"),
             ("name = \"a\"\nmemory = \"1M\"", "n.toml:2: memory = \"1M\": write at least 16M"),
             ("name = \"a\"\nmemory = \"2GM\"", "n.toml:2: memory = \"2GM\": write a number of bytes"),
+            ("name = \"a\"\nmetrics = \"9464\"", "n.toml:2: metrics = \"9464\": write address and port"),
             ("name = \"a\"\nthreads = 1", "n.toml:2: unknown field `threads`"),
         ] {
             let error = check_text(text).unwrap_err();

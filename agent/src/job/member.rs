@@ -306,6 +306,8 @@ impl MemberJob {
             | ToPeer::Statistics { .. }
             | ToPeer::AskClock { .. }
             | ToPeer::Clock { .. }
+            | ToPeer::AskReport { .. }
+            | ToPeer::Report { .. }
             | ToPeer::Heartbeat
             | ToPeer::MemberLost { .. } => {
                 self.agent.counters.peer_messages_unexpected.add();
@@ -378,7 +380,11 @@ impl MemberJob {
             ToAgent::Statistics { tag } => {
                 self.tell(&ToHusk::Failed { tag, reason: "only the root husk can ask for the job's figures".to_owned() }).await
             }
-            ToAgent::JoinJob { .. } | ToAgent::OpenJob { .. } | ToAgent::EndJob { .. } | ToAgent::Query(_) => {
+            ToAgent::JoinJob { .. }
+            | ToAgent::OpenJob { .. }
+            | ToAgent::EndJob { .. }
+            | ToAgent::Query(_)
+            | ToAgent::QueryOf { .. } => {
                 self.agent.counters.packets_unexpected.add();
                 Ok(())
             }

@@ -461,7 +461,9 @@ impl RootJob {
             }
             ToAgent::Statistics { tag } => self.gather(tag),
             ToAgent::EndJob { status } => return Ok(Some(status)),
-            ToAgent::OpenJob { .. } | ToAgent::JoinJob { .. } | ToAgent::Query(_) => self.agent.counters.packets_unexpected.add(),
+            ToAgent::OpenJob { .. } | ToAgent::JoinJob { .. } | ToAgent::Query(_) | ToAgent::QueryOf { .. } => {
+                self.agent.counters.packets_unexpected.add();
+            }
         }
         Ok(None)
     }
@@ -609,6 +611,7 @@ fn unanswered(host: &str) -> HostStatistics {
         counters: vec![("unanswered".to_owned(), 1)],
         histograms: Vec::new(),
         pages: Vec::new(),
+        sources: Vec::new(),
     }
 }
 

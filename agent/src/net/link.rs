@@ -154,6 +154,7 @@ impl Link {
             | ToPeer::MemberReady { tag }
             | ToPeer::Refused { tag, .. }
             | ToPeer::Statistics { tag, .. }
+            | ToPeer::Report { tag, .. }
             | ToPeer::Clock { tag, .. } => *tag,
             ToPeer::Heartbeat => return,
             ToPeer::OpenSpace { .. }
@@ -162,6 +163,7 @@ impl Link {
             | ToPeer::AskStatistics { .. }
             | ToPeer::PauseSpace { .. }
             | ToPeer::AskClock { .. }
+            | ToPeer::AskReport { .. }
             | ToPeer::MemberLost { .. } => return handler(self, message),
         };
         let waiting = self.pending.borrow_mut().remove(&tag);

@@ -27,7 +27,7 @@ use tokio_uring::net::TcpStream;
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 const MAGIC: [u8; 4] = *b"dvmc";
 /// Version of everything between agents that is not a frame.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const PREAMBLE_BYTES: usize = 10;
 /// Most plaintext per Noise message: 65,535 less tag and our byte.
 const PART_BYTES_MAX: usize = 65_535 - 16 - 1;

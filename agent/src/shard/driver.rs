@@ -114,6 +114,9 @@ impl Driver {
             match event {
                 TransportEvent::Frame { from, message, pages } => {
                     mark_answer(&message);
+                    if let Message::Grant { .. } = message {
+                        self.figures.note_source(from);
+                    }
                     let page_count = pages.len();
                     let Some(contents) = self.pages.keep(pages) else {
                         self.tally.dropped_no_buffer += 1;

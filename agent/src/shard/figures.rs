@@ -2,9 +2,11 @@
 //!
 //! Owns names, bounds and serialization. Must not know where the times come from.
 
+use dsm_wire::NodeId;
 use dvm_api::local::{HostStatistics, PageUse};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
+use std::collections::BTreeMap;
 
 /// Longest latency told apart, in nanoseconds; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -54,17 +56,26 @@ const SPANS: [(Span, &str); 10] = [
 #[derive(Debug)]
 pub(super) struct Figures {
     spans: Vec<Histogram<u64>>,
+    /// Grants that came in, by who gave them: an entry for each member.
+    sources: BTreeMap<NodeId, u64>,
 }
 
 impl Figures {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(members: &[NodeId]) -> Self {
         let empty = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("1 < max and 2 digits are in range");
-        Self { spans: SPANS.iter().map(|_| empty()).collect() }
+        Self { spans: SPANS.iter().map(|_| empty()).collect(), sources: members.iter().map(|node| (*node, 0)).collect() }
     }
 
     /// Counts one latency of `span`, in nanoseconds.
     pub(super) fn record(&mut self, span: Span, latency_ns: u64) {
         self.spans[span as usize].saturating_record(latency_ns.max(1));
+    }
+
+    /// Counts one grant that `node` gave.
+    pub(super) fn note_source(&mut self, node: NodeId) {
+        if let Some(count) = self.sources.get_mut(&node) {
+            *count += 1;
+        }
     }
 
     /// Everything measured, with `counters` and `pages`, as it goes to whoever asked.
@@ -76,7 +87,8 @@ impl Figures {
                 serializer.serialize(histogram, &mut bytes).expect("writing a histogram to memory cannot fail");
                 ((*name).to_owned(), bytes)
             });
-        HostStatistics { host: host.to_owned(), counters, histograms: histograms.collect(), pages }
+        let sources = self.sources.iter().filter(|(_, count)| **count > 0).map(|(node, count)| (node.0, *count)).collect();
+        HostStatistics { host: host.to_owned(), counters, histograms: histograms.collect(), pages, sources }
     }
 }
 
@@ -94,10 +106,13 @@ mod tests {
 
     #[test]
     fn report_reads_back() {
-        let mut figures = Figures::new();
+        let mut figures = Figures::new(&[NodeId(1), NodeId(2)]);
+        figures.note_source(NodeId(2));
+        figures.note_source(NodeId(9));
         figures.record(Span::RemoteRead, 20_000);
         figures.record(Span::RemoteRead, u64::MAX);
         let report = figures.report("a", Vec::new(), Vec::new());
+        assert_eq!(report.sources, [(2, 1)]);
         assert_eq!(report.histograms.len(), 1);
         let (name, bytes) = &report.histograms[0];
         assert_eq!(name, "fault_remote_read_ns");

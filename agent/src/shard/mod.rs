@@ -192,6 +192,7 @@ impl ShardHandle {
         let wake = Arc::new(wake);
         let (commands, receiver) = channel();
         let (events, reports) = mpsc::unbounded_channel();
+        let figures = Figures::new(&config.members);
         let mut node = Node::new(Config {
             me: config.me,
             space: config.space,
@@ -212,7 +213,7 @@ impl ShardHandle {
             commands: receiver,
             wake: Arc::clone(&wake),
             events,
-            figures: Figures::new(),
+            figures,
             stages: Stages::default(),
             sketch: Sketch::new(config.has_sketch),
             tally: Tally::default(),

@@ -253,7 +253,7 @@ pub fn can_change_user(test: &str) -> bool {
 }
 
 /// Past the test harness, which hides what a passing test prints.
-fn skip(test: &str, reason: &str) {
+pub fn skip(test: &str, reason: &str) {
     std::io::stderr().write_all(format!("skipped: agents::{test}: {reason}\n").as_bytes()).unwrap();
 }
 

@@ -8,3 +8,5 @@ mod bed;
 mod jobs;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod watching;

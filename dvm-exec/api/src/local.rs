@@ -75,6 +75,14 @@ pub enum ToAgent {
     },
     /// A tool asks for the agent's state. Answer: [`ToHusk::Report`] with JSON.
     Query(Query),
+    /// A tool asks for the state of the agent of another host, or this one. Answer: [`ToHusk::Report`] with JSON, or
+    /// [`ToHusk::Refused`].
+    QueryOf {
+        /// Name of the host.
+        host: String,
+        /// What is asked.
+        query: Query,
+    },
 }
 
 /// From the agent to a husk or tool.
@@ -196,6 +204,8 @@ pub struct HostStatistics {
     /// The pages fetched most from other hosts, in all and since the last time they were asked for; empty unless the job
     /// asked for it.
     pub pages: Vec<PageUse>,
+    /// Answers to requests for pages that came in, by the node that gave them.
+    pub sources: Vec<(u16, u64)>,
 }
 
 /// What a host's threads did to one page, counted since the job began.
@@ -235,6 +245,8 @@ pub enum Query {
     Status,
     /// Latency histograms of this host.
     Histograms,
+    /// From which hosts pages came, and which came most.
+    Fetches,
 }
 
 /// A run of pages as it stands in a packet.

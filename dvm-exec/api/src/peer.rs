@@ -3,7 +3,7 @@
 //! Owns the vocabulary of the control connection. Must not know sockets or sessions.
 
 use crate::features::CpuFeatures;
-use crate::local::{HostStatistics, Member, Purpose};
+use crate::local::{HostStatistics, Member, Purpose, Query};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -141,6 +141,20 @@ pub enum ToPeer {
         received_ns: u64,
         /// CLOCK_MONOTONIC here when this was sent, in nanoseconds.
         monotonic_ns: u64,
+    },
+    /// A tool at the other host asks for this agent's state. Answer: [`ToPeer::Report`] or [`ToPeer::Refused`].
+    AskReport {
+        /// Comes back.
+        tag: u32,
+        /// What is asked.
+        query: Query,
+    },
+    /// Answer to [`ToPeer::AskReport`].
+    Report {
+        /// Tag of the request.
+        tag: u32,
+        /// JSON.
+        text: String,
     },
 }
 

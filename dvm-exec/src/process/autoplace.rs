@@ -90,17 +90,17 @@ impl AutoPlace {
     /// What is said when the program has ended.
     pub fn report(&self, root: &Root) -> String {
         let told = self.lock();
-        let Some(before) = told.before.filter(|_| told.moves > 0) else {
-            return "-- dvm-exec: placement: no thread moved\n".to_owned();
-        };
         let name = |host: usize| root.hosts.get(host).map_or("?", |host| host.name.as_str());
-        let moves: Vec<String> = told.first.iter().map(|going| format!("{} to {}", going.tid, name(going.host))).collect();
-        let after = told.after.map_or("not measured".to_owned(), |after| format!("{after:.0}"));
-        let (count, moves) = (told.moves, moves.join(", "));
         let gathered = match told.gatherings {
             0 => String::new(),
             times => format!("; all were on {} at some time ({times}), because they waited more than they computed", name(0)),
         };
+        let Some(before) = told.before.filter(|_| told.moves > 0) else {
+            return format!("-- dvm-exec: placement: no thread moved{gathered}\n");
+        };
+        let moves: Vec<String> = told.first.iter().map(|going| format!("{} to {}", going.tid, name(going.host))).collect();
+        let after = told.after.map_or("not measured".to_owned(), |after| format!("{after:.0}"));
+        let (count, moves) = (told.moves, moves.join(", "));
         format!(
             "-- dvm-exec: placement: {count} moves of threads ({moves}), {before:.0} remote faults/s before, {after} after{gathered}\n"
         )

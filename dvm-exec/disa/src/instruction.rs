@@ -133,6 +133,13 @@ impl Instruction {
         &self.operands[..self.places().len()]
     }
 
+    /// One operand; a constant 0 if there are fewer.
+    #[inline]
+    #[must_use]
+    pub fn operand(&self, index: usize) -> Operand {
+        self.operands.get(index).copied().unwrap_or(Operand::Immediate(0))
+    }
+
     /// The operand that says where it may jump to.
     #[must_use]
     pub fn target(&self) -> Option<Operand> {

@@ -1,22 +1,25 @@
-//! DISA: the instruction set, its assembler and files, the interpreter that is the reference, and a machine of one host.
+//! DISA: the instruction set, its assembler, and the interpreter that is the reference.
 //!
 //! Owns what a DISA program means. Must not do input or output, know hosts, pages of a kernel or clocks.
 //!
 //! ```text
-//!   asm -> Object <-> elf            Object -> verify -> Code -> interpreter -> Memory, Effects (traits)
-//!   disassemble <- decode <-> encode                             machine: Memory, Effects, versions, watchers, schedule
+//!   asm -> Object -> verify -> Code -> interpreter -> Memory, Effects (traits)      disassemble <- decode <-> encode
 //! ```
 
 #![forbid(unsafe_code)]
 
 pub mod asm;
+pub mod code;
 pub mod decode;
 mod disassemble;
 pub mod encode;
 pub mod instruction;
+pub mod interpreter;
 pub mod isa;
 pub mod limits;
 pub mod map;
+pub mod memory;
 pub mod object;
+pub mod trap;
 pub mod types;
 pub mod verify;

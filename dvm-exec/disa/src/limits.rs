@@ -19,3 +19,12 @@ pub const SOURCE_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of a section with contents.
 pub const SECTION_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(SECTION_BYTES_MAX <= map::TEXT.bytes && SECTION_BYTES_MAX <= map::RODATA.bytes);
+
+/// Most ranges of a list in a descriptor.
+pub const RANGES_MAX: u64 = 4096;
+/// Bytes that bulk instructions move for one instruction's fuel.
+pub const BULK_BYTES_PER_FUEL: u64 = 64;
+/// Bytes that bulk instructions move at once.
+pub const BULK_CHUNK_BYTES: usize = 4096;
+/// Most bytes that one system call moves.
+pub const SYSTEM_BYTES_MAX: u64 = 1 << 20;

@@ -49,6 +49,23 @@ pub enum VerifyError {
 /// # Errors
 /// Not all of it are canonical instructions, or a branch leads to where none begins.
 pub fn verify(text: &[u8]) -> Result<Vec<Placed>, VerifyError> {
+    let placed = linear(text)?;
+    for one in &placed {
+        if let Some(Operand::Code(target)) = one.instruction.target()
+            && target != map::TX.base + text.len() as u64
+            && find(&placed, target).is_none()
+        {
+            return Err(VerifyError::Branch { offset: one.offset, target });
+        }
+    }
+    Ok(placed)
+}
+
+/// All instructions of a text, wherever they lead.
+///
+/// # Errors
+/// Not all of it are canonical instructions.
+pub(crate) fn linear(text: &[u8]) -> Result<Vec<Placed>, VerifyError> {
     if text.len() as u64 > map::TEXT.bytes {
         return Err(VerifyError::TooLong(text.len() as u64));
     }
@@ -60,14 +77,6 @@ pub fn verify(text: &[u8]) -> Result<Vec<Placed>, VerifyError> {
             decode(rest, map::TX.base + offset).map_err(|refusal| VerifyError::Refused { offset, refusal })?;
         placed.push(Placed { offset, length: length as u32, instruction });
         at += length;
-    }
-    for one in &placed {
-        if let Some(Operand::Code(target)) = one.instruction.target()
-            && target != map::TX.base + text.len() as u64
-            && find(&placed, target).is_none()
-        {
-            return Err(VerifyError::Branch { offset: one.offset, target });
-        }
     }
     Ok(placed)
 }

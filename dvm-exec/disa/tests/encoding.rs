@@ -20,7 +20,6 @@ fn text(instructions: &[Instruction]) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Rules: canonical, length-max.
     #[test]
     fn what_is_encoded_is_decoded(instruction in instruction(), offset in 0u64..1 << 20) {
         let pc = TX.base + offset;

@@ -149,10 +149,8 @@ impl Round {
                 }
                 self.globals.insert(name.clone());
             }
-            Statement::Extern(name) => {
-                if self.lookup(name).is_none() {
-                    self.complain(at, Reason::Undefined(name.clone()));
-                }
+            Statement::Extern(name) if self.lookup(name).is_none() => {
+                self.complain(at, Reason::Undefined(name.clone()));
             }
             Statement::Entry(address) => {
                 if let Some(address) = self.number(address, Type::Q, at) {

@@ -3,6 +3,7 @@
 //! Owns what a DISA program means. Must not do input or output, know hosts, pages of a kernel or clocks.
 //!
 //! ```text
+//!   elf <-> Object; listing
 //!   asm -> Object -> verify -> Code -> interpreter -> Memory, Effects (traits)      disassemble <- decode <-> encode
 //! ```
 
@@ -12,11 +13,13 @@ pub mod asm;
 pub mod code;
 pub mod decode;
 mod disassemble;
+pub mod elf;
 pub mod encode;
 pub mod instruction;
 pub mod interpreter;
 pub mod isa;
 pub mod limits;
+pub mod listing;
 pub mod map;
 pub mod memory;
 pub mod object;

@@ -20,6 +20,7 @@ pub mod interpreter;
 pub mod isa;
 pub mod limits;
 pub mod listing;
+pub mod machine;
 pub mod map;
 pub mod memory;
 pub mod object;

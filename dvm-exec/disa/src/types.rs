@@ -160,6 +160,14 @@ named! {
     }
 }
 
+impl ExitMode {
+    /// Whether it commits.
+    #[must_use]
+    pub const fn commits(self) -> bool {
+        matches!(self, Self::Commit | Self::CommitDelete | Self::CommitOnce)
+    }
+}
+
 /// From which type to which `cvt` goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conversion {

@@ -53,7 +53,7 @@ fn every_error_has_its_line_and_column() {
         (".ascii \"abc", "t.disa:1:8: bad string or character: no closing quote"),
         (".data\n.ascii \"\\q\"", "t.disa:2:8: bad string or character: the escapes are \\n \\t \\r \\0 \\\\ \\\" \\' \\xHH"),
         ("w3: nop", "t.disa:1:1: `w3` is a reserved name"),
-        ("add: nop", "t.disa:1:1: `add` is a reserved name"),
+        ("add: nop\nadd: nop", "t.disa:2:1: duplicate symbol `add`"),
         (".equ SR, 1", "t.disa:1:6: `SR` is a reserved name"),
         (".quad 1", "t.disa:1:7: `data` does not belong into this section"),
         (".data\nnop", "t.disa:2:1: `nop` does not belong into this section"),

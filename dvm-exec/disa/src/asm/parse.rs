@@ -7,7 +7,6 @@ use super::diagnostic::{Diagnostic, Position, Reason};
 use super::lex::{self, Kind, Token};
 use super::syntax::{Base, Expression, Literal, Located, OperandSyntax, Statement};
 use super::{directive, mnemonic};
-use crate::isa::Op;
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::map;
 
@@ -51,8 +50,7 @@ fn parse_line(tokens: &[Token], line: &str, number: u32, statements: &mut Vec<Lo
 /// # Errors
 /// It does.
 pub fn check_name(name: &str, at: Position) -> Result<(), Diagnostic> {
-    let is_reserved =
-        slot_digits(name).is_some() || Op::from_name(name).is_some() || map::SYMBOLS.iter().any(|(symbol, _)| *symbol == name);
+    let is_reserved = slot_digits(name).is_some() || map::SYMBOLS.iter().any(|(symbol, _)| *symbol == name);
     if is_reserved { Err(Diagnostic { at, reason: Reason::Reserved(name.into()) }) } else { Ok(()) }
 }
 

@@ -15,6 +15,7 @@ pub mod decode;
 mod disassemble;
 pub mod elf;
 pub mod encode;
+pub mod format;
 pub mod instruction;
 pub mod interpreter;
 pub mod isa;

@@ -37,6 +37,7 @@ pub struct Interpreter<'a, M, E> {
     window: [u64; map::WINDOW_SLOTS],
     index: u32,
     pc: u64,
+    last: u64,
     fuel_used: u64,
     fuel_max: u64,
 }
@@ -45,7 +46,7 @@ impl<'a, M: Memory, E: Effects> Interpreter<'a, M, E> {
     /// A processor before the instruction at `first`; it may execute `fuel_max` instructions.
     pub fn new(code: &'a Code, first: u64, fuel_max: u64, memory: M, effects: E) -> Self {
         let index = code.index(first);
-        Self { code, memory, effects, window: [0; map::WINDOW_SLOTS], index, pc: first, fuel_used: 0, fuel_max }
+        Self { code, memory, effects, window: [0; map::WINDOW_SLOTS], index, pc: first, last: first, fuel_used: 0, fuel_max }
     }
 
     /// Runs to the end.
@@ -62,6 +63,11 @@ impl<'a, M: Memory, E: Effects> Interpreter<'a, M, E> {
     /// The address of the next instruction; after the end, of the last.
     pub const fn pc(&self) -> u64 {
         self.pc
+    }
+
+    /// The address of the instruction executed last.
+    pub const fn last(&self) -> u64 {
+        self.last
     }
 
     /// Instructions used so far, bulk ones by the length of their work.
@@ -82,6 +88,7 @@ impl<'a, M: Memory, E: Effects> Interpreter<'a, M, E> {
         self.burn(1)?;
         let code = self.code;
         let step = code.step(self.index).ok_or(TrapKind::Pc(self.pc))?;
+        self.last = step.pc;
         let instruction = step.instruction.as_ref().ok_or(TrapKind::Illegal)?;
         match self.execute(step, instruction)? {
             Flow::Next => {

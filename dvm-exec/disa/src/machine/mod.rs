@@ -209,7 +209,7 @@ impl<'a> Machine<'a> {
 
     fn fail(&mut self, ran: &Ran, trap: Option<Trap>) {
         let pc = trap.map_or(ran.pc, |trap| trap.pc);
-        let (file, line) = self.object.line_of(pc);
+        let (file, line) = self.object.line_of(ran.last);
         let failure = Failure { id: ran.runner.id, trap: trap.map(|trap| trap.kind), pc, file: file.into(), line };
         self.report.failures.push(failure);
     }
@@ -230,7 +230,7 @@ impl<'a> Machine<'a> {
     }
 
     fn publish(&mut self, ran: &Ran, prepared: Prepared, state: EndState) -> Timestamp {
-        let line = self.object.line_of(ran.pc).1;
+        let line = self.object.line_of(ran.last).1;
         let words = report::exit_code(ran.runner.id, state, ran.pc, line, ran.runner.tries);
         let oldest = self.oldest(ran.epoch);
         let (at, changes) = self.store.commit(prepared, &words, ran.runner.id, oldest);

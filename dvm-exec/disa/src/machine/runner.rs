@@ -55,6 +55,8 @@ pub struct Ran {
     pub end: Result<ExitMode, Trap>,
     /// Where it ended.
     pub pc: u64,
+    /// Its last instruction.
+    pub last: u64,
     /// Pages it used.
     pub used: Used,
     /// What else becomes true when it commits.
@@ -92,7 +94,7 @@ pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
         Ok(()) => interpreter.run(),
         Err(kind) => Outcome::Trap(Trap { kind, pc: runner.first }),
     };
-    let (pc, fuel_used) = (interpreter.pc(), interpreter.fuel_used());
+    let (pc, last, fuel_used) = (interpreter.pc(), interpreter.last(), interpreter.fuel_used());
     let (end, used) = match outcome {
         Outcome::Exit(mode, _) if !mode.commits() => (Ok(mode), Used::default()),
         Outcome::Exit(mode, pc) => match interpreter.memory.finish() {
@@ -101,7 +103,7 @@ pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
         },
         Outcome::Trap(trap) => (Err(trap), Used::default()),
     };
-    Ran { runner, epoch, end, pc, used, kept: interpreter.effects.kept, fuel_used }
+    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used }
 }
 
 /// Fills the system page.

@@ -35,7 +35,7 @@ fn object() -> Object {
 
 #[test]
 fn what_is_written_is_read() {
-    // rule: C1
+    // rule: C1, O8
     let object = object();
     assert!(object.rules.is_page_grain && object.rules.is_serializable);
     assert_eq!((object.data.len(), object.bss.len(), object.symbols.iter().filter(|symbol| symbol.is_global).count()), (2, 2, 1));

@@ -60,6 +60,7 @@ proptest! {
 
     #[test]
     fn assembling_what_was_disassembled_gives_the_same_bytes(all in proptest::collection::vec(instruction(), 0..20)) {
+        // rule: E2
         // Branches into the middle are refused by the verifier; that is judged elsewhere.
         let all: Vec<Instruction> = all.into_iter().filter(|one| !matches!(one.target(), Some(t) if t.value().is_some())).collect();
         let bytes = encode_all(&all);
@@ -98,6 +99,7 @@ fn an_add_of_three_slots_is_eight_bytes() {
 
 #[test]
 fn bytes_of_each_kind_of_operand() {
+    // rule: E1
     for (source, bytes) in [
         ("nop", &[0x00, 0x03][..]),
         ("mov $0, w0", &[0x0b, 0x03, 0x00, 0, 0x60, 0]),
@@ -130,6 +132,7 @@ fn bytes_of_each_kind_of_operand() {
 
 #[test]
 fn refusals_are_named() {
+    // rule: E2
     let op = dvm_disa::isa::Op::Nop;
     for (bytes, refusal) in [
         (&[][..], Refusal::Truncated),
@@ -166,6 +169,7 @@ fn refusals_are_named() {
 
 #[test]
 fn branches_lead_to_instructions() {
+    // rule: E3
     let into_the_middle = [0x07, 0x03, 0xa0, 1];
     assert_eq!(verify(&into_the_middle), Err(VerifyError::Branch { offset: 0, target: TX.base + 1 }));
     let out_of_the_text = [0x07, 0x03, 0xa0, 5];

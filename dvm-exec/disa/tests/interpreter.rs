@@ -123,6 +123,7 @@ fn run(body: &str) -> Ran {
 
 #[test]
 fn traps() {
+    // rule: M1, M2, M6, T1, T2, T5, T7, T9, T11, T17
     for (body, kind, line) in [
         ("div $1, $0, w0", TrapKind::Div0, 5),
         ("rems $1, $0, w0", TrapKind::Div0, 5),
@@ -159,6 +160,7 @@ fn traps() {
 
 #[test]
 fn bytes_that_are_no_instruction_trap() {
+    // rule: E4, T16
     let code = Code::unverified(&[0x00, 0x03, 0xff]);
     let mut interpreter = Interpreter::new(&code, map::TX.base, 10, Bytes::default(), Asked::default());
     let Outcome::Trap(trap) = interpreter.run() else { panic!("no trap") };
@@ -167,8 +169,11 @@ fn bytes_that_are_no_instruction_trap() {
 
 #[test]
 fn results() {
+    // rule: O1, O2, O3, O4, O6, I1, I2, I3, I4, I5, I6, I7, I9
     for (body, expected) in [
         ("mov:q $0x1ff, w0\nmov:b w0, w1\nadd:b w1, $2, w1\nsys $1, w1", "1\n"),
+        ("touch $SR, $8\nbrk\nsys $1, $3", "3\n"),
+        ("mov $4, PR+0x1018\nsys $1, w3", "4\n"),
         ("mov $-1, w1\nmov:b $0, w1\nsys $1, w1", "-256\n"),
         ("mov $0xff, w0\nmovs:b w0, w1\nsys $1, w1", "-1\n"),
         ("mov $v, PR+0x1000\nmov $5, v+8\nadd (0x100001000):q, 8(0x100001000), 0x100000000020\nsys $1, 0x100000000020", "12\n"),
@@ -198,6 +203,7 @@ fn results() {
 
 #[test]
 fn descriptors_become_runners() {
+    // rule: I8
     let ran = run("mov $1, PR+0x2010\nmov $v, PR+0x2018\nmov $8, PR+0x2020\nmov $m, PR+0x2030
 newr $PR+0x2000, $PR+0x2010, $PR+0x2028, $PR+0x2030\nsys $1, sys.newid\nsys $1, sys.newarg\nexit:c\n");
     let arguments = map::STACKS.base + 8192 - 64;

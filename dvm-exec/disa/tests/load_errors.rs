@@ -13,6 +13,7 @@ fn error(source: &str) -> String {
 
 #[test]
 fn every_error_has_its_line_and_column() {
+    // rule: O5, O7, O8, T15
     let mut wrong = Vec::new();
     for (source, expected) in [
         ("nop\n  foo w0", "t.disa:2:3: unknown instruction `foo`"),

@@ -258,11 +258,11 @@ fn descriptors_are_checked() {
 #[test]
 fn a_runner_knows_itself() {
     // rule: M3, M4
-    let main = "newr $stack, $heap, $none, $one\nmov sys.newid, (sys.newarg)\nmov sys.newstk, 8(sys.newarg)\nmov sys.newstksz, 16(sys.newarg)";
+    let main = "mov $9, PR+0x3000\nmov $9, w9\nnewr $stack, $heap, $none, $one\nmov sys.newid, (sys.newarg)\nmov sys.newstk, 8(sys.newarg)\nmov sys.newstksz, 16(sys.newarg)";
     let child = "sub sys.stk, $SR+0x300000000000, w0\nsys $1, w0\nsys $1, sys.stksz\nsys $1, sys.self\nsys $1, sys.parent\nsys $1, sys.instance
-set:eq (sys.argp), sys.self, w1\nset:eq 8(sys.argp), sys.stk, w2\nset:eq 16(sys.argp), sys.stksz, w3\nsys $1, w1\nsys $1, w2\nsys $1, w3\nsys $1, PR+0x3000\nmov $1, PR+0x3000";
+set:eq (sys.argp), sys.self, w1\nset:eq 8(sys.argp), sys.stk, w2\nset:eq 16(sys.argp), sys.stksz, w3\nsys $1, w1\nsys $1, w2\nsys $1, w3\nsys $1, PR+0x3000\nsys $1, w9";
     let (report, _) = run(&with_children("", main, [child, "", ""]), Settings::default(), &[]);
-    assert_eq!(output(&report), "4096\n4096\n1\n0\n0\n1\n1\n1\n0\n");
+    assert_eq!(output(&report), "4096\n4096\n1\n0\n0\n1\n1\n1\n0\n0\n");
     let (report, _) = run(&with_children("", WATCH, ["sys $1, sys.instance", "mov $1, a", ""]), Settings::default(), &[]);
     assert_eq!(output(&report), "1\n");
 }
@@ -354,4 +354,35 @@ kid: mov (sys.argp), w0\nsys $1, (w0)\nmov w0, PR+0x2008\nsys $5, $PR+0x2000\nsy
         &[],
     );
     assert_eq!((output(&report).as_str(), report.exit_status()), ("5\n", 0));
+}
+
+#[test]
+fn what_an_aborted_runner_allocated_is_free_again() {
+    // rule: Y5
+    let allocate = "mov $8, PR+0x2000\nsys $5, $PR+0x2000";
+    let print = format!("{allocate}\nsub PR+0x2008, $SR, w0\nsys $1, w0");
+    let source = with_children("", BOTH, [&format!("{allocate}\nexit:a"), &print, ""]);
+    for settings in seeds(1) {
+        let (report, _) = run(&source, settings, &[]);
+        assert_eq!(output(&report), format!("{}\n", map::ARENA.base - map::SR.base));
+    }
+}
+
+#[test]
+fn constants_are_read_by_whole_pages() {
+    // rule: M6, T4
+    let (report, _) = run(
+        ".rodata\nc: .quad 5\n.text\nsys $1, c\nsys $1, c+4088\nset:ne TX, $0, w0\nsys $1, w0\nexit:c\n",
+        Settings::default(),
+        &[],
+    );
+    assert_eq!(output(&report), "5\n0\n1\n");
+    for (body, expected) in [
+        ("mov c+4096, w0", "ADDR 0x500140001000"),
+        ("mov c+4089, w0", "ADDR 0x500140000ff9"),
+        ("mov $1, c", "TEXT 0x500140000000"),
+    ] {
+        let (report, _) = run(&format!(".rodata\nc: .quad 5\n.text\n{body}\nexit:c\n"), Settings::default(), &[]);
+        assert_eq!(report.failures[0].trap.map(|kind| kind.to_string()).as_deref(), Some(expected), "{body}");
+    }
 }

@@ -35,6 +35,7 @@ const KMEANS: &str = include_str!("../programs/kmeans.disa");
 
 #[test]
 fn treesum_of_20480() {
+    // rule: P1
     assert_eq!(printed(TREESUM, Settings::default()), "209725440\n");
 }
 
@@ -46,12 +47,14 @@ fn treesum_in_every_order() {
 
 #[test]
 fn primes() {
+    // rule: P1
     let small = PRIMES.replace(".equ CHUNKS, 200", ".equ CHUNKS, 10").replace(".equ CHUNK, 100000", ".equ CHUNK, 1000");
     seeds().take(4).for_each(|settings| assert_eq!(printed(&small, settings), "1229\n"));
 }
 
 #[test]
 fn money_is_conserved() {
+    // rule: P1, S3, L11
     let mut conflicts = 0;
     for settings in seeds() {
         let report = run(BANK, settings.clone());
@@ -64,6 +67,7 @@ fn money_is_conserved() {
 
 #[test]
 fn write_skew_is_allowed_and_refused() {
+    // rule: P1, S6
     let left = |source: &str| -> Vec<String> { seeds().map(|settings| printed(source, settings)).collect() };
     let allowed = left(WRITE_SKEW);
     assert!(allowed.iter().any(|sum| sum == "0\n") && allowed.iter().any(|sum| sum == "1\n"), "{allowed:?}");
@@ -73,6 +77,7 @@ fn write_skew_is_allowed_and_refused() {
 
 #[test]
 fn a_storm_of_watchers() {
+    // rule: P1, S11
     assert_eq!(printed(STORM, Settings::default()), "10240\n");
     let small = STORM.replace(".equ WATCHERS, 10240", ".equ WATCHERS, 600");
     seeds().take(4).for_each(|settings| assert_eq!(printed(&small, settings), "600\n"));
@@ -96,9 +101,7 @@ fn kmeans() -> String {
             *sum = [sum[0] + point[0], sum[1] + point[1], sum[2] + 1];
         }
         for (mean, [a, b, count]) in means.iter_mut().zip(sums) {
-            if count > 0 {
-                *mean = [a / count, b / count];
-            }
+            *mean = [a.checked_div(count).unwrap_or(mean[0]), b.checked_div(count).unwrap_or(mean[1])];
         }
     }
     let bytes = means.as_flattened().iter().flat_map(|number| number.to_le_bytes());
@@ -108,12 +111,14 @@ fn kmeans() -> String {
 
 #[test]
 fn kmeans_as_in_plain_loops() {
+    // rule: P1
     let expected = kmeans();
     seeds().for_each(|settings| assert_eq!(printed(KMEANS, settings), expected));
 }
 
 #[test]
 fn one_seed_one_course() {
+    // rule: X3
     let settings = || Settings { losses_percent: 20, ..Settings::default() };
     assert_eq!(run(BANK, settings()), run(BANK, settings()));
     let other = run(BANK, Settings { seed: 2, ..settings() });

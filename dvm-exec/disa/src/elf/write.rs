@@ -138,7 +138,8 @@ fn symbols(object: &Object, sections: &[Section]) -> (Vec<u8>, Vec<u8>, u32) {
     for symbol in locals.clone().chain(globals) {
         table.extend(intern(&mut strings, &symbol.name).to_le_bytes());
         let kind = if symbol.is_address { SYMBOL_ADDRESS } else { SYMBOL_NUMBER };
-        table.push(u8::from(symbol.is_global) * SYMBOL_GLOBAL << 4 | kind);
+        let binding = if symbol.is_global { SYMBOL_GLOBAL } else { 0 };
+        table.push((binding << 4) | kind);
         table.push(0);
         table.extend(section_of(symbol, sections).to_le_bytes());
         table.extend(symbol.value.to_le_bytes());

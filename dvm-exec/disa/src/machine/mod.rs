@@ -235,7 +235,7 @@ impl<'a> Machine<'a> {
         let oldest = self.oldest(ran.epoch);
         let (at, changes) = self.store.commit(prepared, &words, ran.runner.id, oldest);
         self.report.statistics.count(state);
-        let fired = self.watchers.notify(&changes, ran.runner.id);
+        let fired = self.watchers.notify(&changes);
         self.fired(fired);
         at
     }

@@ -54,7 +54,7 @@ impl Watchers {
         self.arm(id, baseline, store)
     }
 
-    /// An instance has ended; whether its watcher stays.
+    /// An instance with the snapshot `baseline` has ended, and its watcher goes on: the next instance, if it fires at once.
     pub fn arm(&mut self, id: u64, baseline: Timestamp, store: &Store) -> Option<Runner> {
         let watcher = self.all.get_mut(&id)?;
         watcher.is_live = false;
@@ -62,11 +62,10 @@ impl Watchers {
         has_change.then(|| watcher.fire())
     }
 
-    /// The instances that a commit by `author` fires.
-    pub fn notify(&mut self, changes: &Changes, author: u64) -> Vec<Runner> {
+    /// The instances that a commit fires. A live instance's own watcher is not among them: see [`Self::arm`].
+    pub fn notify(&mut self, changes: &Changes) -> Vec<Runner> {
         let mut touched: BTreeSet<u64> = self.wide.clone();
         changes.keys().filter_map(|page| self.by_page.get(page)).for_each(|ids| touched.extend(ids));
-        touched.remove(&author);
         let mut fired = Vec::new();
         for id in touched {
             let Some(watcher) = self.all.get_mut(&id).filter(|watcher| !watcher.is_live) else { continue };
@@ -116,5 +115,5 @@ fn pages(template: &Runner) -> impl Iterator<Item = u64> {
     let of = |range: &Range| range.base / PAGE_BYTES..(range.base + range.bytes).div_ceil(PAGE_BYTES);
     let count: u64 = template.watched.iter().map(|range| range.bytes / PAGE_BYTES + 2).sum();
     let shown = if count > INDEXED_PAGES_MAX { &[][..] } else { &template.watched };
-    shown.iter().flat_map(move |range| of(range))
+    shown.iter().flat_map(of)
 }

@@ -35,7 +35,7 @@ pub struct Options {
     #[arg(long, default_value_t = Settings::default().conflicts_max)]
     retries: u32,
     /// Lose the host of so many of 100 runs before they commit.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..100))]
     lose: u64,
     /// What the program reads with `sys 3`; - is stdin.
     #[arg(long)]

@@ -58,10 +58,8 @@ impl Arena {
         self.live.contains_key(&base)
     }
 
-    /// A runner that gave it back has committed.
-    pub fn free(&mut self, base: u64) {
-        if let Some(bytes) = self.live.remove(&base) {
-            self.give_back(Range::new(base, bytes));
-        }
+    /// A runner that will commit gives it back: nobody else can.
+    pub fn retire(&mut self, base: u64) -> Option<Range> {
+        self.live.remove(&base).map(|bytes| Range::new(base, bytes))
     }
 }

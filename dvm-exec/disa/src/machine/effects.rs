@@ -22,6 +22,8 @@ pub struct Kept {
     pub taken: Vec<Range>,
     /// Where memory that was given back begins.
     pub freed: Vec<u64>,
+    /// The same, once the commit is prepared.
+    pub retired: Vec<Range>,
 }
 
 /// The effects of the runner `id`.

@@ -22,13 +22,12 @@ mod store;
 mod watch;
 
 pub use memory::PagesMax;
-pub use report::{EndState, Failure, Report, Statistics};
+pub use report::{Cause, EndState, Failure, Report, Statistics};
 pub use settings::{File, Limits, Settings};
 
 use crate::code::Code;
 use crate::map::{self, Range};
 use crate::object::Object;
-use crate::trap::Trap;
 use crate::types::ExitMode;
 use crate::verify::VerifyError;
 use arena::Arena;
@@ -36,7 +35,7 @@ use chance::Chance;
 use effects::Kept;
 use memory::Used;
 use runner::{Ground, Ran, Runner};
-use store::{Prepared, Store, Timestamp};
+use store::{Conflict, Prepared, Store, Timestamp};
 use watch::Watchers;
 
 /// A program and everything it did so far.
@@ -172,30 +171,31 @@ impl<'a> Machine<'a> {
             Ok(mode) if mode.commits() => self.lock(ran, mode),
             Ok(_) => self.end(ran, EndState::Aborted),
             Err(trap) => {
-                self.fail(&ran, Some(trap));
+                self.fail(&ran, Cause::Trap(trap.kind));
                 self.end(ran, EndState::Trapped(trap.kind));
             }
         }
     }
 
     fn lock(&mut self, mut ran: Ran, mode: ExitMode) {
-        let is_freed_twice = ran.kept.freed.iter().any(|base| !self.arena.has(*base));
+        let freed_before = ran.kept.freed.iter().find(|base| !self.arena.has(**base)).copied();
+        if let Some(address) = freed_before {
+            return self.conflict(ran, mode, Conflict { address, winner: None });
+        }
         let used = std::mem::take(&mut ran.used);
         match self.store.prepare(ran.epoch, used) {
-            Ok(prepared) if !is_freed_twice => self.prepared.push((ran, prepared)),
-            outcome => {
-                if let Ok(prepared) = outcome {
-                    self.store.release(prepared);
-                }
-                self.conflict(ran, mode);
+            Ok(prepared) => {
+                ran.kept.retired = ran.kept.freed.iter().filter_map(|base| self.arena.retire(*base)).collect();
+                self.prepared.push((ran, prepared));
             }
+            Err(conflict) => self.conflict(ran, mode, conflict),
         }
     }
 
-    fn conflict(&mut self, ran: Ran, mode: ExitMode) {
+    fn conflict(&mut self, ran: Ran, mode: ExitMode, conflict: Conflict) {
         self.report.statistics.conflicts += 1;
         if mode == ExitMode::CommitOnce || ran.runner.tries > u64::from(self.settings.conflicts_max) {
-            self.fail(&ran, None);
+            self.fail(&ran, Cause::Conflict(conflict));
             self.end(ran, EndState::Failed);
         } else {
             self.undo(ran.kept);
@@ -207,10 +207,9 @@ impl<'a> Machine<'a> {
         kept.taken.into_iter().for_each(|range| self.arena.give_back(range));
     }
 
-    fn fail(&mut self, ran: &Ran, trap: Option<Trap>) {
-        let pc = trap.map_or(ran.pc, |trap| trap.pc);
+    fn fail(&mut self, ran: &Ran, cause: Cause) {
         let (file, line) = self.object.line_of(ran.last);
-        let failure = Failure { id: ran.runner.id, trap: trap.map(|trap| trap.kind), pc, file: file.into(), line };
+        let failure = Failure { id: ran.runner.id, cause, pc: ran.pc, file: file.into(), line };
         self.report.failures.push(failure);
     }
 
@@ -267,7 +266,7 @@ impl<'a> Machine<'a> {
         self.report.output.extend(kept.output);
         self.report.log.extend(kept.log);
         kept.taken.into_iter().for_each(|range| self.arena.keep(range));
-        kept.freed.into_iter().for_each(|base| self.arena.free(base));
+        kept.retired.into_iter().for_each(|range| self.arena.give_back(range));
         let deletes = ran.end == Ok(ExitMode::CommitDelete);
         self.settle(&ran, !deletes && self.watchers.is_persistent(ran.runner.id));
         for (born, spawn) in kept.children {

@@ -3,6 +3,7 @@
 //! Owns the layout of exit-code pages and the exit status. Must not know how it came about.
 
 use super::effects::page_of;
+use super::store::Conflict;
 use crate::map;
 use crate::trap::TrapKind;
 
@@ -44,13 +45,36 @@ pub(super) fn exit_code(id: u64, state: EndState, pc: u64, line: u32, tries: u64
     (page.base..).step_by(8).zip(words).filter_map(|(address, word)| Some((address, word?))).collect()
 }
 
+/// Why a runner did not commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It died.
+    Trap(TrapKind),
+    /// Another runner was first, too often.
+    Conflict(Conflict),
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Trap(kind) => write!(f, "{kind}"),
+            Self::Conflict(Conflict { address, winner: Some(winner) }) => {
+                write!(f, "conflict at 0x{address:x}: runner {winner} was first")
+            }
+            Self::Conflict(Conflict { address, winner: None }) => {
+                write!(f, "conflict at 0x{address:x}: another commit is under way")
+            }
+        }
+    }
+}
+
 /// A runner that died or could not commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Its number.
     pub id: u64,
-    /// Why it died; `None`: it could not commit.
-    pub trap: Option<TrapKind>,
+    /// Why.
+    pub cause: Cause,
     /// Where.
     pub pc: u64,
     /// The source.
@@ -61,11 +85,9 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, trap, pc, file, line } = self;
-        match trap {
-            Some(kind) => write!(f, "TRAP runner {id} {file}:{line} (pc 0x{pc:x}): {kind}"),
-            None => write!(f, "FAILED runner {id} {file}:{line} (pc 0x{pc:x}): conflict"),
-        }
+        let Self { id, cause, pc, file, line } = self;
+        let end = if matches!(cause, Cause::Trap(_)) { "TRAP" } else { "FAILED" };
+        write!(f, "{end} runner {id} {file}:{line} (pc 0x{pc:x}): {cause}")
     }
 }
 

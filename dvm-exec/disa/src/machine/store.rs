@@ -3,7 +3,7 @@
 //! Owns versions, locks of prepared commits, and first-committer-wins. Must not know runners, only their numbers.
 //!
 //! ```text
-//!   prepare (locks words, validates) -> Ok: commit (next timestamp, applied at once), or release; -> Err: conflict
+//!   prepare (validates, locks words) -> Ok: commit (next timestamp, applied at once); -> Err: conflict
 //! ```
 
 use super::memory::{Used, parts};
@@ -37,7 +37,7 @@ struct Locks {
 pub struct Conflict {
     /// The address of the word, or of the page if pages are compared.
     pub address: u64,
-    /// Who was first; `None`: one that is still to be applied.
+    /// Who was first; `None`: somebody whose commit is under way.
     pub winner: Option<u64>,
 }
 
@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// Gives the locks of a commit back.
-    pub fn release(&mut self, prepared: Prepared) -> Used {
+    fn release(&mut self, prepared: Prepared) -> Used {
         let Prepared { used } = prepared;
         for (page, (words, _)) in &used.changed {
             // Words of two prepared commits are disjoint, so what this one locked nobody else holds.

@@ -50,6 +50,8 @@ fn what_a_runner_prints_and_makes_is_seen_when_it_commits() {
     // rule: L2, L5, S10
     let aborted = report("sys $1, v\nexit:a");
     assert_eq!((output(&aborted), aborted.statistics.aborted), (String::new(), 1));
+    let committed = report("sys $1, v\nexit");
+    assert_eq!((output(&committed).as_str(), committed.statistics.committed), ("7\n", 1));
     let childless = report("newr $stack, $heap, $none, $first\nexit:a\nkid: trap $1");
     assert_eq!((childless.statistics.aborted, childless.statistics.starts), (1, 1));
     let conserved = run(".data\nv: .quad 7\n.text\nmov $9, v\ntrap $1\n", Settings::default(), &["v"]);

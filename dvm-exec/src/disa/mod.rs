@@ -17,7 +17,7 @@ const REFUSED: u8 = 2;
 
 /// Assembles, shows and runs programs of DISA. See docs/disa.md.
 #[derive(Debug, Parser)]
-#[command(name = "dvm-exec disa", version, about)]
+#[command(name = "disa", bin_name = "dvm-exec disa", version, about)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

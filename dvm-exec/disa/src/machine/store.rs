@@ -215,8 +215,14 @@ impl Store {
 /// Whether one of the words of a page overlaps a range.
 #[must_use]
 pub fn touches(range: Range, page: u64, words: &Words) -> bool {
+    words.overlaps(&words_of(range, page))
+}
+
+/// The words of a page that overlap a range.
+#[must_use]
+pub fn words_of(range: Range, page: u64) -> Words {
     let first = page * PAGE_BYTES;
     let base = range.base.max(first);
     let end = (range.base + range.bytes).min(first + PAGE_BYTES);
-    base < end && words.overlaps(&Words::span((base - first) / WORD_BYTES, (end - 1 - first) / WORD_BYTES))
+    if base < end { Words::span((base - first) / WORD_BYTES, (end - 1 - first) / WORD_BYTES) } else { Words::default() }
 }

@@ -7,8 +7,9 @@
 //!   instance ends -> gone, or arm(its snapshot)
 //! ```
 
+use super::page::Words;
 use super::runner::Runner;
-use super::store::{Changes, Store, Timestamp, touches};
+use super::store::{Changes, Store, Timestamp, touches, words_of};
 use crate::map::{PAGE_BYTES, Range};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +29,7 @@ struct Watcher {
 #[derive(Debug, Default)]
 pub struct Watchers {
     all: BTreeMap<u64, Watcher>,
-    by_page: BTreeMap<u64, BTreeSet<u64>>,
+    by_page: BTreeMap<u64, BTreeMap<u64, Words>>,
     wide: BTreeSet<u64>,
 }
 
@@ -44,11 +45,12 @@ impl Watchers {
         store: &Store,
     ) -> Option<Runner> {
         let id = template.id;
-        for page in pages(&template) {
-            self.by_page.entry(page).or_default().insert(id);
-        }
-        if pages(&template).next().is_none() {
+        let pages = watched(&template);
+        if pages.is_empty() {
             self.wide.insert(id);
+        }
+        for (page, words) in pages {
+            self.by_page.entry(page).or_default().insert(id, words);
         }
         self.all.insert(id, Watcher { template, is_persistent, is_live: false, birth });
         self.arm(id, baseline, store)
@@ -64,13 +66,18 @@ impl Watchers {
 
     /// The instances that a commit fires. A live instance's own watcher is not among them: see [`Self::arm`].
     pub fn notify(&mut self, changes: &Changes) -> Vec<Runner> {
-        let mut touched: BTreeSet<u64> = self.wide.clone();
-        changes.keys().filter_map(|page| self.by_page.get(page)).for_each(|ids| touched.extend(ids));
+        let mut hit = BTreeSet::new();
+        for (page, words) in changes {
+            let watching = self.by_page.get(page).into_iter().flatten();
+            hit.extend(watching.filter(|(_, watched)| watched.overlaps(words)).map(|(id, _)| *id));
+        }
+        let is_touched = |range: &Range| changes.iter().any(|(page, words)| touches(*range, *page, words));
+        hit.extend(
+            self.wide.iter().filter(|id| self.all.get(id).is_some_and(|watcher| watcher.template.watched.iter().any(is_touched))),
+        );
         let mut fired = Vec::new();
-        for id in touched {
-            let Some(watcher) = self.all.get_mut(&id).filter(|watcher| !watcher.is_live) else { continue };
-            let is_hit = |range: &Range| changes.iter().any(|(page, words)| touches(*range, *page, words));
-            if watcher.template.watched.iter().any(is_hit) {
+        for id in hit {
+            if let Some(watcher) = self.all.get_mut(&id).filter(|watcher| !watcher.is_live) {
                 fired.push(watcher.fire());
             }
         }
@@ -87,7 +94,7 @@ impl Watchers {
     pub fn remove(&mut self, id: u64) {
         let Some(watcher) = self.all.remove(&id) else { return };
         self.wide.remove(&id);
-        for page in pages(&watcher.template) {
+        for page in watched(&watcher.template).into_keys() {
             if let Some(ids) = self.by_page.get_mut(&page) {
                 ids.remove(&id);
                 if ids.is_empty() {
@@ -110,10 +117,17 @@ impl Watcher {
     }
 }
 
-/// The pages a watcher is found by; none if they are too many.
-fn pages(template: &Runner) -> impl Iterator<Item = u64> {
-    let of = |range: &Range| range.base / PAGE_BYTES..(range.base + range.bytes).div_ceil(PAGE_BYTES);
+/// The words a watcher is found by, by page; none if they are on too many pages.
+fn watched(template: &Runner) -> BTreeMap<u64, Words> {
+    let mut pages: BTreeMap<u64, Words> = BTreeMap::new();
     let count: u64 = template.watched.iter().map(|range| range.bytes / PAGE_BYTES + 2).sum();
-    let shown = if count > INDEXED_PAGES_MAX { &[][..] } else { &template.watched };
-    shown.iter().flat_map(of)
+    if count > INDEXED_PAGES_MAX {
+        return pages;
+    }
+    for range in template.watched.iter().filter(|range| range.bytes > 0) {
+        for page in range.base / PAGE_BYTES..(range.base + range.bytes).div_ceil(PAGE_BYTES) {
+            pages.entry(page).or_default().extend(&words_of(*range, page));
+        }
+    }
+    pages
 }

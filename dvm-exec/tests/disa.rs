@@ -65,6 +65,8 @@ fn the_ends_have_exit_statuses() {
     );
     let (status, _, told) = disa(&["run", "--local", &waits]);
     assert_eq!((status, told.as_str()), (3, "1 watchers never fired, the first of them runner 1\n"));
+    let (status, _, told) = disa(&["run", "--local", "--starts", "0", &trap]);
+    assert_eq!((status, told.as_str()), (1, "runners were left: the starts of runners are used up\n"));
     let (status, _, told) = disa(&["run", &trap]);
     assert_eq!((status, told.as_str()), (2, "a run over several hosts is not there yet: say --local\n"));
     std::fs::remove_dir_all(directory).unwrap();

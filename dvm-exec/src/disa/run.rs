@@ -34,6 +34,9 @@ pub struct Options {
     /// Most times that a runner starts again after a conflict.
     #[arg(long, default_value_t = Settings::default().conflicts_max)]
     retries: u32,
+    /// Most starts of runners, repeated ones too; then the program is cut off.
+    #[arg(long, default_value_t = Settings::default().starts_max)]
+    starts: u64,
     /// Lose the host of so many of 100 runs before they commit.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..100))]
     lose: u64,
@@ -85,6 +88,7 @@ fn settings(options: &Options) -> anyhow::Result<Settings> {
         seed: options.seed,
         slots: options.slots,
         conflicts_max: options.retries,
+        starts_max: options.starts,
         losses_percent: options.lose,
         arguments: options.arguments.iter().map(|argument| argument.clone().into_vec()).collect(),
         input: options.input.as_deref().map_or(Ok(Vec::new()), input)?,

@@ -2,6 +2,7 @@
 //!
 //! Owns the command line. Must not know how a program is run.
 
+mod disa;
 mod exit;
 mod process;
 mod sys;
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 
 /// Runs an unmodified program with its threads spread over several hosts, on one address space.
 ///
-/// Exit status, standard input and output, and ^C are the program's own.
+/// Exit status, standard input and output, and ^C are the program's own. With `disa` as the first word it is the tool for programs of
+/// DISA instead: see `dvm-exec disa --help`, and `dvm-exec -- disa` for a program of that name.
 #[derive(Debug, Parser)]
 #[command(name = "dvm-exec", version, about)]
 struct CommandLine {
@@ -79,6 +81,9 @@ struct CommandLine {
 
 fn main() {
     sys::startup::restore_signals();
+    if std::env::args_os().nth(1).is_some_and(|word| word == disa::NAME) {
+        std::process::exit(i32::from(disa::main(std::env::args_os().skip(1))));
+    }
     let line = CommandLine::parse();
     let failure = run(line);
     process::say::line(&failure.to_string());

@@ -1,0 +1,92 @@
+//! A text made ready to run: instructions by index, addresses to indices.
+//!
+//! Owns the way from an address to its instruction. Must not run it.
+
+use crate::instruction::{Instruction, Operand};
+use crate::map;
+use crate::verify::{self, Placed, VerifyError};
+
+/// No instruction begins here.
+const NOWHERE: u32 = u32::MAX;
+
+/// An instruction, what follows it, and where it leads if that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// `None`: bytes that are no instruction.
+    pub instruction: Option<Instruction>,
+    pub pc: u64,
+    pub next_pc: u64,
+    /// The index of the constant target.
+    pub target: u32,
+}
+
+/// Instructions that can be run.
+#[derive(Clone, Debug)]
+pub struct Code {
+    steps: Vec<Step>,
+    by_offset: Vec<u32>,
+}
+
+impl Code {
+    /// A verified text.
+    ///
+    /// # Errors
+    /// It does not pass the verifier.
+    pub fn verified(text: &[u8]) -> Result<Self, VerifyError> {
+        Ok(Self::new(&verify::verify(text)?, text.len(), None))
+    }
+
+    /// A text of which only the beginning may be instructions: what follows them traps ILLEGAL.
+    #[must_use]
+    pub fn unverified(text: &[u8]) -> Self {
+        match verify::verify(text) {
+            Ok(placed) => Self::new(&placed, text.len(), None),
+            Err(VerifyError::Refused { offset, .. }) => {
+                let whole = verify::linear(&text[..offset as usize]).unwrap_or_default();
+                Self::new(&whole, text.len(), Some(offset))
+            }
+            Err(_) => Self::new(&verify::linear(text).unwrap_or_default(), text.len(), None),
+        }
+    }
+
+    fn new(placed: &[Placed], bytes: usize, illegal: Option<u64>) -> Self {
+        let mut by_offset = vec![NOWHERE; bytes];
+        for (index, one) in placed.iter().enumerate() {
+            by_offset[one.offset as usize] = index as u32;
+        }
+        if let Some(slot) = illegal.and_then(|offset| by_offset.get_mut(offset as usize)) {
+            *slot = placed.len() as u32;
+        }
+        let mut code = Self { steps: Vec::with_capacity(placed.len() + 1), by_offset };
+        for one in placed {
+            let pc = map::TX.base + one.offset;
+            let target = match one.instruction.target() {
+                Some(Operand::Code(address)) => code.index(address),
+                _ => NOWHERE,
+            };
+            let next_pc = pc + u64::from(one.length);
+            code.steps.push(Step { instruction: Some(one.instruction), pc, next_pc, target });
+        }
+        if let Some(offset) = illegal {
+            let pc = map::TX.base + offset;
+            code.steps.push(Step { instruction: None, pc, next_pc: pc, target: NOWHERE });
+        }
+        code
+    }
+
+    /// The index of the instruction at an address; out of range if there is none.
+    pub(crate) fn index(&self, pc: u64) -> u32 {
+        let offset = usize::try_from(pc.wrapping_sub(map::TX.base)).unwrap_or(usize::MAX);
+        self.by_offset.get(offset).copied().unwrap_or(NOWHERE)
+    }
+
+    pub(crate) fn step(&self, index: u32) -> Option<&Step> {
+        self.steps.get(index as usize)
+    }
+
+    /// The instruction at an address.
+    #[must_use]
+    pub fn instruction(&self, pc: u64) -> Option<Instruction> {
+        self.step(self.index(pc))?.instruction
+    }
+}

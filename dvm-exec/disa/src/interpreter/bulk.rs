@@ -1,0 +1,140 @@
+//! Instructions over many bytes.
+//!
+//! Owns their order of checks: fuel, then loads, then stores, then the work. Must not know pages.
+
+use super::access::outside_window;
+use super::{Interpreter, operand};
+use crate::instruction::Instruction;
+use crate::isa::Op;
+use crate::limits::{BULK_BYTES_PER_FUEL, BULK_CHUNK_BYTES};
+use crate::map::Range;
+use crate::memory::{Access, Effects, Memory};
+use crate::trap::TrapKind;
+use crate::types::Type;
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x100_0000_01b3;
+
+impl<M: Memory, E: Effects> Interpreter<'_, M, E> {
+    pub(super) fn bulk(&mut self, instruction: &Instruction) -> Result<(), TrapKind> {
+        let first_type = if matches!(instruction.op(), Op::Fill | Op::Find) { Type::B } else { Type::Q };
+        let first = self.value(operand(instruction, 0), first_type)?;
+        let second = self.value(operand(instruction, 1), Type::Q)?;
+        if instruction.op() == Op::Touch {
+            self.effects.touch(Range::new(first, second));
+            return Ok(());
+        }
+        if instruction.op() == Op::Hash {
+            let hash = self.hash(Range::new(first, second))?;
+            return self.put(operand(instruction, 2), Type::Q, hash);
+        }
+        let third = self.value(operand(instruction, 2), Type::Q)?;
+        match instruction.op() {
+            Op::Copy => self.copy(first, Range::new(third, second)),
+            Op::Fill => self.fill(first as u8, Range::new(third, second)),
+            Op::Cmpb => {
+                let index = self.compare(first, Range::new(second, third))?;
+                self.put(operand(instruction, 3), Type::Q, index)
+            }
+            _ => {
+                let index = self.find(first as u8, Range::new(second, third))?;
+                self.put(operand(instruction, 3), Type::Q, index)
+            }
+        }
+    }
+
+    /// Pays for the work and checks its range.
+    pub(super) fn admit(&mut self, range: Range, access: Access) -> Result<(), TrapKind> {
+        if range.bytes == 0 {
+            return Ok(());
+        }
+        outside_window(range)?;
+        self.memory.check(range, access)
+    }
+
+    fn pay(&mut self, bytes: u64) -> Result<(), TrapKind> {
+        self.burn(bytes.div_ceil(BULK_BYTES_PER_FUEL))
+    }
+
+    fn copy(&mut self, from: u64, to: Range) -> Result<(), TrapKind> {
+        self.pay(to.bytes)?;
+        self.admit(Range::new(from, to.bytes), Access::Load)?;
+        self.admit(to, Access::Store)?;
+        let is_backwards = to.base > from;
+        let mut buffer = [0; BULK_CHUNK_BYTES];
+        let mut done = 0;
+        while done < to.bytes {
+            let count = (to.bytes - done).min(BULK_CHUNK_BYTES as u64);
+            let offset = if is_backwards { to.bytes - done - count } else { done };
+            let chunk = &mut buffer[..count as usize];
+            self.memory.read(from + offset, chunk)?;
+            self.memory.write(to.base + offset, chunk)?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, byte: u8, to: Range) -> Result<(), TrapKind> {
+        self.pay(to.bytes)?;
+        self.admit(to, Access::Store)?;
+        let buffer = [byte; BULK_CHUNK_BYTES];
+        let mut done = 0;
+        while done < to.bytes {
+            let count = (to.bytes - done).min(BULK_CHUNK_BYTES as u64);
+            self.memory.write(to.base + done, &buffer[..count as usize])?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn hash(&mut self, range: Range) -> Result<u64, TrapKind> {
+        self.pay(range.bytes)?;
+        self.admit(range, Access::Load)?;
+        let mut hash = FNV_OFFSET;
+        self.scan(range, |chunk| {
+            hash = chunk.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME));
+            None
+        })?;
+        Ok(hash)
+    }
+
+    fn find(&mut self, byte: u8, range: Range) -> Result<u64, TrapKind> {
+        self.pay(range.bytes)?;
+        self.admit(range, Access::Load)?;
+        let found = self.scan(range, |chunk| chunk.iter().position(|other| *other == byte))?;
+        Ok(found.unwrap_or(range.bytes))
+    }
+
+    fn compare(&mut self, left: u64, right: Range) -> Result<u64, TrapKind> {
+        self.pay(right.bytes)?;
+        self.admit(Range::new(left, right.bytes), Access::Load)?;
+        self.admit(right, Access::Load)?;
+        let mut done = 0;
+        let (mut a, mut b) = ([0; BULK_CHUNK_BYTES], [0; BULK_CHUNK_BYTES]);
+        while done < right.bytes {
+            let count = (right.bytes - done).min(BULK_CHUNK_BYTES as u64) as usize;
+            self.memory.read(left + done, &mut a[..count])?;
+            self.memory.read(right.base + done, &mut b[..count])?;
+            if let Some(index) = a[..count].iter().zip(&b[..count]).position(|(a, b)| a != b) {
+                return Ok(done + index as u64);
+            }
+            done += count as u64;
+        }
+        Ok(right.bytes)
+    }
+
+    fn scan(&mut self, range: Range, mut look: impl FnMut(&[u8]) -> Option<usize>) -> Result<Option<u64>, TrapKind> {
+        let mut buffer = [0; BULK_CHUNK_BYTES];
+        let mut done = 0;
+        while done < range.bytes {
+            let count = (range.bytes - done).min(BULK_CHUNK_BYTES as u64);
+            let chunk = &mut buffer[..count as usize];
+            self.memory.read(range.base + done, chunk)?;
+            if let Some(index) = look(chunk) {
+                return Ok(Some(done + index as u64));
+            }
+            done += count;
+        }
+        Ok(None)
+    }
+}

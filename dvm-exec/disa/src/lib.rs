@@ -1,0 +1,30 @@
+//! DISA: the instruction set, its assembler, and the interpreter that is the reference.
+//!
+//! Owns what a DISA program means. Must not do input or output, know hosts, pages of a kernel or clocks.
+//!
+//! ```text
+//!   elf <-> Object; listing
+//!   asm -> Object -> verify -> Code -> interpreter -> Memory, Effects (traits)      disassemble <- decode <-> encode
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod asm;
+pub mod code;
+pub mod decode;
+mod disassemble;
+pub mod elf;
+pub mod encode;
+pub mod format;
+pub mod instruction;
+pub mod interpreter;
+pub mod isa;
+pub mod limits;
+pub mod listing;
+pub mod machine;
+pub mod map;
+pub mod memory;
+pub mod object;
+pub mod trap;
+pub mod types;
+pub mod verify;

@@ -1,0 +1,65 @@
+//! What `sys 5` gives out: whole pages of shared memory.
+//!
+//! Owns which of them are given out. Must not know their contents, which are as they were left.
+
+use crate::map::{self, PAGE_BYTES, Range};
+use std::collections::BTreeMap;
+
+/// The pages.
+#[derive(Debug, Default)]
+pub struct Arena {
+    /// Bytes ever given out.
+    used: u64,
+    free: BTreeMap<u64, u64>,
+    live: BTreeMap<u64, u64>,
+}
+
+impl Arena {
+    /// Reserves at least `bytes` bytes; `None`: there is no room.
+    pub fn take(&mut self, bytes: u64) -> Option<Range> {
+        let bytes = bytes.checked_next_multiple_of(PAGE_BYTES).filter(|bytes| *bytes <= map::ARENA.bytes)?;
+        if let Some((base, room)) = self.free.iter().find(|(_, room)| **room >= bytes).map(|(base, room)| (*base, *room)) {
+            self.free.remove(&base);
+            if room > bytes {
+                self.free.insert(base + bytes, room - bytes);
+            }
+            return Some(Range::new(base, bytes));
+        }
+        let range = Range::new(map::ARENA.base + self.used, bytes);
+        let fits = map::ARENA.encloses(range);
+        fits.then(|| {
+            self.used += bytes;
+            range
+        })
+    }
+
+    /// Takes a reserved range back.
+    pub fn give_back(&mut self, range: Range) {
+        let mut range = range;
+        if let Some(bytes) = self.free.remove(&(range.base + range.bytes)) {
+            range.bytes += bytes;
+        }
+        match self.free.range_mut(..range.base).next_back() {
+            Some((base, bytes)) if *base + *bytes == range.base => *bytes += range.bytes,
+            _ => {
+                self.free.insert(range.base, range.bytes);
+            }
+        }
+    }
+
+    /// The runner that reserved it has committed.
+    pub fn keep(&mut self, range: Range) {
+        self.live.insert(range.base, range.bytes);
+    }
+
+    /// Whether a committed range begins here.
+    #[must_use]
+    pub fn has(&self, base: u64) -> bool {
+        self.live.contains_key(&base)
+    }
+
+    /// A runner that will commit gives it back: nobody else can.
+    pub fn retire(&mut self, base: u64) -> Option<Range> {
+        self.live.remove(&base).map(|bytes| Range::new(base, bytes))
+    }
+}

@@ -1,0 +1,212 @@
+//! One runner's memory: private pages, and shared pages as its snapshot shows them.
+//!
+//! Owns copies and the difference they make. Must not know other runners, or whether the runner may commit.
+
+use super::page::{Page, Words};
+use super::ranges::Grants;
+use super::store::{Store, Timestamp};
+use crate::map::{self, PAGE_BYTES, Range, WORD_BYTES};
+use crate::memory::{Access, Memory};
+use crate::trap::TrapKind;
+use std::collections::BTreeMap;
+
+/// A page that the runner has accessed.
+#[derive(Debug)]
+struct Frame {
+    page: u64,
+    /// As the snapshot shows it; zero if private.
+    twin: Page,
+    own: Page,
+    is_stored: bool,
+}
+
+/// The pages that a runner used of shared memory.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    /// What it changed: by page, the words and the page as the runner left it.
+    pub changed: BTreeMap<u64, (Words, Page)>,
+    /// What it read or changed.
+    pub read: Vec<u64>,
+}
+
+/// Most pages of each kind that a runner may use.
+#[derive(Clone, Copy, Debug)]
+pub struct PagesMax {
+    /// Of private memory.
+    pub private: u64,
+    /// Of shared memory.
+    pub shared: u64,
+}
+
+/// Memory of a runner with the snapshot `epoch`.
+#[derive(Debug)]
+pub struct RunnerMemory<'a> {
+    store: &'a Store,
+    text: &'a [u8],
+    rodata: &'a [u8],
+    epoch: Timestamp,
+    grants: Grants,
+    frames: Vec<Frame>,
+    index: BTreeMap<u64, usize>,
+    last: (u64, usize),
+    left: PagesMax,
+}
+
+impl<'a> RunnerMemory<'a> {
+    /// Nothing accessed yet.
+    #[must_use]
+    pub fn new(store: &'a Store, [text, rodata]: [&'a [u8]; 2], epoch: Timestamp, grants: Grants, left: PagesMax) -> Self {
+        let (frames, index, last) = (Vec::new(), BTreeMap::new(), (u64::MAX, 0));
+        Self { store, text, rodata, epoch, grants, frames, index, last, left }
+    }
+
+    /// What was changed and read.
+    ///
+    /// # Errors
+    /// RANGE: a byte outside the granted ranges was changed.
+    pub fn finish(self) -> Result<Used, TrapKind> {
+        let mut used = Used::default();
+        let mut outside: Option<u64> = None;
+        for Frame { page, twin, own, is_stored } in self.frames {
+            if !map::SR.contains(page * PAGE_BYTES) {
+                continue;
+            }
+            used.read.push(page);
+            let words = if is_stored { own.changed(&twin) } else { Words::default() };
+            if words.is_empty() {
+                continue;
+            }
+            let changed = words.iter().flat_map(|word| changed_bytes(page, word, &own, &twin));
+            let first = changed.filter(|address| !self.grants.has_byte(*address)).min();
+            outside = [outside, first].into_iter().flatten().min();
+            used.changed.insert(page, (words, own));
+        }
+        used.read.sort_unstable();
+        outside.map_or(Ok(used), |address| Err(TrapKind::RangeAtExit(address)))
+    }
+
+    fn frame(&mut self, page: u64) -> Result<&mut Frame, TrapKind> {
+        if self.last.0 != page {
+            let slot = match self.index.get(&page) {
+                Some(slot) => *slot,
+                None => self.make_frame(page)?,
+            };
+            self.last = (page, slot);
+        }
+        Ok(&mut self.frames[self.last.1])
+    }
+
+    fn make_frame(&mut self, page: u64) -> Result<usize, TrapKind> {
+        let is_shared = map::SR.contains(page * PAGE_BYTES);
+        let left = if is_shared { &mut self.left.shared } else { &mut self.left.private };
+        *left = left.checked_sub(1).ok_or(TrapKind::Mem)?;
+        let twin = if is_shared { self.store.at(page, self.epoch) } else { Page::default() };
+        let slot = self.frames.len();
+        self.frames.push(Frame { page, own: twin.clone(), twin, is_stored: false });
+        self.index.insert(page, slot);
+        Ok(slot)
+    }
+
+    /// Whether the page in use last is this one: then all of it was checked.
+    const fn is_last(&self, range: Range) -> bool {
+        let page = range.base / PAGE_BYTES;
+        page == self.last.0 && range.base % PAGE_BYTES + range.bytes <= PAGE_BYTES
+    }
+
+    fn is_constant(&self, range: Range) -> bool {
+        let whole = |base, bytes: &[u8]| Range::new(base, (bytes.len() as u64).next_multiple_of(PAGE_BYTES));
+        whole(map::TEXT.base, self.text).encloses(range) || whole(map::RODATA.base, self.rodata).encloses(range)
+    }
+
+    fn read_constant(&self, range: Range, bytes: &mut [u8]) {
+        let (base, from) =
+            if map::TEXT.contains(range.base) { (map::TEXT.base, self.text) } else { (map::RODATA.base, self.rodata) };
+        let from = from.get((range.base - base) as usize..).unwrap_or_default();
+        let count = from.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&from[..count]);
+        bytes[count..].fill(0);
+    }
+}
+
+/// The addresses of a word's bytes that differ.
+fn changed_bytes(page: u64, word: usize, own: &Page, twin: &Page) -> impl Iterator<Item = u64> {
+    let base = page * PAGE_BYTES + word as u64 * WORD_BYTES;
+    let (own, twin) = (own.word(word).to_le_bytes(), twin.word(word).to_le_bytes());
+    (base..).zip(own).zip(twin).filter(|((_, own), twin)| own != twin).map(|((address, _), _)| address)
+}
+
+impl Memory for RunnerMemory<'_> {
+    fn check(&mut self, range: Range, access: Access) -> Result<(), TrapKind> {
+        if range.bytes == 0 || self.is_last(range) || map::PR.encloses(range) {
+            return Ok(());
+        }
+        if map::SR.encloses(range) {
+            let mut pages = range.base / PAGE_BYTES..(range.base + range.bytes).div_ceil(PAGE_BYTES);
+            let is_granted = pages.all(|page| self.grants.has_page(page));
+            return if is_granted { Ok(()) } else { Err(TrapKind::Range(range.base)) };
+        }
+        match access {
+            Access::Load if self.is_constant(range) => Ok(()),
+            Access::Store if map::TX.contains(range.base) => Err(TrapKind::Text(range.base)),
+            Access::Load | Access::Store => Err(TrapKind::Addr(range.base)),
+        }
+    }
+
+    fn load(&mut self, address: u64, bytes: usize) -> Result<u64, TrapKind> {
+        let mut all = [0; 8];
+        self.read(address, &mut all[..bytes])?;
+        Ok(u64::from_le_bytes(all))
+    }
+
+    fn store(&mut self, address: u64, bytes: usize, value: u64) -> Result<(), TrapKind> {
+        self.write(address, &value.to_le_bytes()[..bytes])
+    }
+
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), TrapKind> {
+        let range = Range::new(address, bytes.len() as u64);
+        self.check(range, Access::Load)?;
+        if map::TX.contains(address) {
+            self.read_constant(range, bytes);
+            return Ok(());
+        }
+        for (page, offset, part) in parts(range) {
+            self.frame(page)?.own.read(offset, &mut bytes[part]);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), TrapKind> {
+        let range = Range::new(address, bytes.len() as u64);
+        self.check(range, Access::Store)?;
+        // All pages first: a store is done whole or not at all.
+        for (page, _, _) in parts(range) {
+            self.frame(page)?;
+        }
+        for (page, offset, part) in parts(range) {
+            let frame = self.frame(page)?;
+            frame.is_stored = true;
+            frame.own.write(offset, &bytes[part]);
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, range: Range) {
+        self.grants.insert(range);
+    }
+}
+
+/// The pages of a range: page, offset in it, part of the range.
+pub fn parts(range: Range) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done >= range.bytes {
+            return None;
+        }
+        let at = range.base + done;
+        let offset = at % PAGE_BYTES;
+        let count = (range.bytes - done).min(PAGE_BYTES - offset);
+        let part = done as usize..(done + count) as usize;
+        done += count;
+        Some((at / PAGE_BYTES, offset as usize, part))
+    })
+}

@@ -1,0 +1,143 @@
+//! A page as values: copies share what they have not changed.
+//!
+//! Owns blocks and the comparison by words. Must not know addresses beyond one page.
+
+use crate::map::{PAGE_BYTES, WORD_BYTES};
+use std::sync::Arc;
+
+/// Bytes of the unit that copies share.
+const BLOCK_BYTES: usize = 512;
+const BLOCKS: usize = PAGE_BYTES as usize / BLOCK_BYTES;
+/// Words of a page.
+pub const WORDS: usize = (PAGE_BYTES / WORD_BYTES) as usize;
+const WORD: usize = WORD_BYTES as usize;
+
+/// 4096 bytes; blocks that were never written are zero and take no room.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    blocks: [Option<Arc<[u8; BLOCK_BYTES]>>; BLOCKS],
+}
+
+impl Page {
+    /// Reads bytes that all lie on the page.
+    pub fn read(&self, offset: usize, bytes: &mut [u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (block, at) = ((offset + done) / BLOCK_BYTES, (offset + done) % BLOCK_BYTES);
+            let count = (bytes.len() - done).min(BLOCK_BYTES - at);
+            let to = &mut bytes[done..done + count];
+            match &self.blocks[block] {
+                Some(from) => to.copy_from_slice(&from[at..at + count]),
+                None => to.fill(0),
+            }
+            done += count;
+        }
+    }
+
+    /// Writes bytes that all lie on the page.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (block, at) = ((offset + done) / BLOCK_BYTES, (offset + done) % BLOCK_BYTES);
+            let count = (bytes.len() - done).min(BLOCK_BYTES - at);
+            let to = self.blocks[block].get_or_insert_with(|| Arc::new([0; BLOCK_BYTES]));
+            Arc::make_mut(to)[at..at + count].copy_from_slice(&bytes[done..done + count]);
+            done += count;
+        }
+    }
+
+    /// One word.
+    #[must_use]
+    pub fn word(&self, index: usize) -> u64 {
+        let mut bytes = [0; WORD];
+        self.read(index * WORD, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// The words in which this page differs from another.
+    #[must_use]
+    pub fn changed(&self, other: &Self) -> Words {
+        let mut words = Words::default();
+        for block in 0..BLOCKS {
+            let is_same = match (&self.blocks[block], &other.blocks[block]) {
+                (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                let first = block * BLOCK_BYTES / WORD;
+                let all = first..first + BLOCK_BYTES / WORD;
+                all.filter(|word| self.word(*word) != other.word(*word)).for_each(|word| words.insert(word));
+            }
+        }
+        words
+    }
+}
+
+/// Some of the words of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words([u64; WORDS / 64]);
+
+impl Words {
+    /// All of them.
+    pub const ALL: Self = Self([u64::MAX; WORDS / 64]);
+
+    /// Those from `first` to `last`, both below the number of words.
+    #[must_use]
+    pub fn span(first: u64, last: u64) -> Self {
+        let mut words = Self::default();
+        for (lane, bits) in (0..).zip(&mut words.0) {
+            let (begin, end) = (first.max(lane * 64), last.min(lane * 64 + 63));
+            if begin <= end {
+                *bits = u64::MAX << (begin % 64) & u64::MAX >> (63 - end % 64);
+            }
+        }
+        words
+    }
+
+    /// Adds one.
+    pub const fn insert(&mut self, word: usize) {
+        self.0[word / 64] |= 1 << (word % 64);
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether one is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        !self.common(other).is_empty()
+    }
+
+    /// Those in both.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        let mut words = *self;
+        words.0.iter_mut().zip(&other.0).for_each(|(one, two)| *one &= two);
+        words
+    }
+
+    /// Adds all of another.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(one, two)| *one |= two);
+    }
+
+    /// Takes all of another away.
+    pub fn remove(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(one, two)| *one &= !two);
+    }
+
+    /// Them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().enumerate().flat_map(|(lane, mut bits)| {
+            std::iter::from_fn(move || {
+                let bit = bits.trailing_zeros();
+                bits &= bits.checked_sub(1)?;
+                Some(lane * 64 + bit as usize)
+            })
+        })
+    }
+}

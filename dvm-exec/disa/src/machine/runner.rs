@@ -1,0 +1,123 @@
+//! One run of one runner: a function of text, descriptor and snapshot.
+//!
+//! Owns the descriptor and what a run leaves. Must not know what becomes of it.
+
+use super::arena::Arena;
+use super::effects::{Kept, RunnerEffects, page_of};
+use super::memory::{RunnerMemory, Used};
+use super::ranges::Grants;
+use super::settings::Settings;
+use super::store::{Store, Timestamp};
+use crate::code::Code;
+use crate::interpreter::{Interpreter, Outcome};
+use crate::map::{self, Range, cell};
+use crate::memory::Memory;
+use crate::object::Object;
+use crate::trap::Trap;
+use crate::types::ExitMode;
+
+/// What is known of a runner before it runs.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    /// Its number.
+    pub id: u64,
+    /// Who made it.
+    pub parent: u64,
+    /// Its first instruction.
+    pub first: u64,
+    /// Its stack.
+    pub stack: Range,
+    /// What it may use.
+    pub heap: Vec<Range>,
+    /// What it waited for.
+    pub watched: Vec<Range>,
+    /// Times it was started.
+    pub tries: u64,
+}
+
+impl Runner {
+    fn grants(&self) -> Grants {
+        let mut grants = Grants::default();
+        let exit_code = page_of(map::EXIT_CODES, self.id);
+        self.heap.iter().chain(&self.watched).chain([&self.stack]).chain(&exit_code).for_each(|range| grants.insert(*range));
+        grants
+    }
+}
+
+/// A runner that has run, and nobody knows yet.
+#[derive(Debug)]
+pub struct Ran {
+    /// Who.
+    pub runner: Runner,
+    /// Its snapshot.
+    pub epoch: Timestamp,
+    /// Its mode of exit, or why it died.
+    pub end: Result<ExitMode, Trap>,
+    /// Where it ended.
+    pub pc: u64,
+    /// Its last instruction.
+    pub last: u64,
+    /// Pages it used.
+    pub used: Used,
+    /// What else becomes true when it commits.
+    pub kept: Kept,
+    /// Instructions it took.
+    pub fuel_used: u64,
+}
+
+/// What every run of a machine needs.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// The program.
+    pub object: &'a Object,
+    /// Its text.
+    pub code: &'a Code,
+    /// Limits, input, arguments.
+    pub settings: &'a Settings,
+    /// Committed memory.
+    pub store: &'a Store,
+    /// Memory to be allocated.
+    pub arena: &'a mut Arena,
+    /// The number of the next runner made.
+    pub next_id: &'a mut u64,
+}
+
+/// Runs it to its end on the newest snapshot.
+pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
+    let Ground { object, code, settings, store, arena, next_id } = ground;
+    let epoch = store.newest();
+    let time_ns = settings.time_ns.wrapping_add(epoch.0);
+    let memory = RunnerMemory::new(store, [&object.text, &object.rodata], epoch, runner.grants(), settings.limits.pages);
+    let effects = RunnerEffects::new(settings, arena, next_id, runner.id, time_ns);
+    let mut interpreter = Interpreter::new(code, runner.first, settings.limits.fuel, memory, effects);
+    let outcome = match describe(&runner, &mut interpreter.memory) {
+        Ok(()) => interpreter.run(),
+        Err(kind) => Outcome::Trap(Trap { kind, pc: runner.first }),
+    };
+    let (pc, last, fuel_used) = (interpreter.pc(), interpreter.last(), interpreter.fuel_used());
+    let (end, used) = match outcome {
+        Outcome::Exit(mode, _) if !mode.commits() => (Ok(mode), Used::default()),
+        Outcome::Exit(mode, pc) => match interpreter.memory.finish() {
+            Ok(used) => (Ok(mode), used),
+            Err(kind) => (Err(Trap { kind, pc }), Used::default()),
+        },
+        Outcome::Trap(trap) => (Err(trap), Used::default()),
+    };
+    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used }
+}
+
+/// Fills the system page.
+fn describe(runner: &Runner, memory: &mut RunnerMemory<'_>) -> Result<(), crate::trap::TrapKind> {
+    let Range { base, bytes } = runner.stack;
+    for (cell, value) in [
+        (cell::STACK, base),
+        (cell::STACK_SIZE, bytes),
+        (cell::ARGUMENTS, base + bytes - map::ARGUMENT_BYTES),
+        (cell::SELF, runner.id),
+        (cell::PARENT, runner.parent),
+        (cell::INSTANCE, u64::from(!runner.watched.is_empty())),
+    ] {
+        memory.store(cell, 8, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! What a machine is given beside the program.
+//!
+//! Owns the choices and their defaults. Must not know what follows from them.
+
+use super::memory::PagesMax;
+use crate::map::{self, PAGE_BYTES, Range};
+
+/// Most that one runner may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Instructions; bulk ones count by the length of their work.
+    pub fuel: u64,
+    /// Pages.
+    pub pages: PagesMax,
+    /// Runners it makes.
+    pub children: u64,
+    /// Bytes of output and log.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let pages = PagesMax { private: 1 << 18, shared: 1 << 18 };
+        Self { fuel: 10_000_000_000, pages, children: 1 << 20, output_bytes: 16 << 20 }
+    }
+}
+
+/// A file that `sys 4` finds.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name for the program.
+    pub name: Vec<u8>,
+    /// Its contents.
+    pub bytes: Vec<u8>,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The order of events follows from it.
+    pub seed: u64,
+    /// Runners that run at a time.
+    pub slots: usize,
+    /// Most times that a runner starts again after a conflict.
+    pub conflicts_max: u32,
+    /// Of 100 runs, those whose host is lost before the commit.
+    pub losses_percent: u64,
+    /// Most starts of runners, then the program is cut off.
+    pub starts_max: u64,
+    /// Of each runner.
+    pub limits: Limits,
+    /// For `sys 8`.
+    pub arguments: Vec<Vec<u8>>,
+    /// For `sys 3`.
+    pub input: Vec<u8>,
+    /// For `sys 4`.
+    pub files: Vec<File>,
+    /// For `sys 6`: the time when the program starts; each commit takes a nanosecond.
+    pub time_ns: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            slots: 4,
+            conflicts_max: 64,
+            losses_percent: 0,
+            starts_max: 1 << 40,
+            limits: Limits::default(),
+            arguments: Vec::new(),
+            input: Vec::new(),
+            files: Vec::new(),
+            time_ns: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// The files and where they are shown, one behind the other on whole pages; those without room are left out.
+    pub fn place_of_files(&self) -> impl Iterator<Item = (&File, Range)> {
+        let mut at = map::FILES.base;
+        self.files.iter().filter_map(move |file| {
+            let range = Range::new(at, file.bytes.len() as u64);
+            at += range.bytes.max(1).next_multiple_of(PAGE_BYTES);
+            map::FILES.encloses(range).then_some((file, range))
+        })
+    }
+}

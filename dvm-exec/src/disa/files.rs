@@ -1,0 +1,37 @@
+//! Files of DISA: sources, programs, input.
+//!
+//! Owns reading and writing them, and errors with their names. Must not know what is in them.
+
+use anyhow::{Context, anyhow};
+use dvm_disa::elf::{self, MAGIC};
+use dvm_disa::object::Object;
+use std::path::Path;
+
+/// A source, assembled.
+pub fn assemble(path: &Path) -> anyhow::Result<Object> {
+    dvm_disa::asm::assemble(&text(path)?, &path.display().to_string()).map_err(|errors| anyhow!("{errors}"))
+}
+
+/// A program: an ELF file, or a source that is assembled.
+pub fn load(path: &Path) -> anyhow::Result<Object> {
+    let bytes = bytes(path)?;
+    if bytes.starts_with(&MAGIC) {
+        return elf::read(&bytes).with_context(|| path.display().to_string());
+    }
+    assemble(path)
+}
+
+/// The bytes of a file.
+pub fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The text of a file.
+pub fn text(path: &Path) -> anyhow::Result<String> {
+    String::from_utf8(bytes(path)?).with_context(|| format!("{} is neither a DISA program nor text", path.display()))
+}
+
+/// Writes a file.
+pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,140 @@
+//! `dvm-exec disa run`: a program on the machine of one host.
+//!
+//! Owns what of a run is shown where: output on stdout, log and ends on stderr. Must not know how the machine works.
+
+use super::{files, show};
+use anyhow::ensure;
+use clap::{Args, ValueEnum};
+use dvm_disa::machine::{File, Machine, Report, Settings};
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Exit status: 0 if all is well, 1 if a runner died or could not commit, 2 if the program was refused, 3 if watchers were
+/// left waiting.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// On this host alone, one instruction after the other: the order of runners follows from the seed.
+    #[arg(long)]
+    local: bool,
+    /// The order of runners follows from this number.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runners that run at a time.
+    #[arg(long, default_value_t = 4)]
+    slots: usize,
+    /// Find conflicts by page or by word [default: as the program says].
+    #[arg(long)]
+    grain: Option<Grain>,
+    /// Most instructions of a runner.
+    #[arg(long, default_value_t = Settings::default().limits.fuel)]
+    fuel: u64,
+    /// Most times that a runner starts again after a conflict.
+    #[arg(long, default_value_t = Settings::default().conflicts_max)]
+    retries: u32,
+    /// Most starts of runners, repeated ones too; then the program is cut off.
+    #[arg(long, default_value_t = Settings::default().starts_max)]
+    starts: u64,
+    /// Lose the host of so many of 100 runs before they commit.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..100))]
+    lose: u64,
+    /// What the program reads with `sys 3`; - is stdin.
+    #[arg(long)]
+    input: Option<PathBuf>,
+    /// A file that the program may open with `sys 4`, by this name.
+    #[arg(long = "file")]
+    files: Vec<PathBuf>,
+    /// What `sys 6` begins with, in nanoseconds since 1970 [default: now].
+    #[arg(long)]
+    time: Option<u64>,
+    /// Show counts of runners, commits and conflicts on stderr.
+    #[arg(long)]
+    stat: bool,
+    /// ELF file or source.
+    program: PathBuf,
+    /// Arguments of the program.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Grain {
+    Page,
+    Word,
+}
+
+/// Runs the program, and gives the exit status.
+pub fn run(options: &Options) -> anyhow::Result<u8> {
+    ensure!(options.local, "a run over several hosts is not there yet: say --local");
+    let mut object = files::load(&options.program)?;
+    if let Some(grain) = options.grain {
+        object.rules.is_page_grain = matches!(grain, Grain::Page);
+    }
+    let mut machine = Machine::new(&object, settings(options)?)?;
+    let report = machine.run();
+    show(&report.output)?;
+    tell(report, options.stat);
+    Ok(report.exit_status())
+}
+
+fn settings(options: &Options) -> anyhow::Result<Settings> {
+    let named = |path: &PathBuf| -> anyhow::Result<File> {
+        Ok(File { name: path.clone().into_os_string().into_vec(), bytes: files::bytes(path)? })
+    };
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let mut settings = Settings {
+        seed: options.seed,
+        slots: options.slots,
+        conflicts_max: options.retries,
+        starts_max: options.starts,
+        losses_percent: options.lose,
+        arguments: options.arguments.iter().map(|argument| argument.clone().into_vec()).collect(),
+        input: options.input.as_deref().map_or(Ok(Vec::new()), input)?,
+        files: options.files.iter().map(named).collect::<anyhow::Result<_>>()?,
+        time_ns: options.time.unwrap_or_else(now),
+        ..Settings::default()
+    };
+    settings.limits.fuel = options.fuel;
+    Ok(settings)
+}
+
+fn input(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return files::bytes(path);
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn tell(report: &Report, is_stat: bool) {
+    eprint!("{}", String::from_utf8_lossy(&report.log));
+    for failure in &report.failures {
+        eprintln!("{failure}");
+    }
+    match &report.armed[..] {
+        [] => {}
+        [first, ..] => eprintln!("{} watchers never fired, the first of them runner {first}", report.armed.len()),
+    }
+    if report.is_cut {
+        eprintln!("runners were left: the starts of runners are used up");
+    }
+    if is_stat {
+        let counts = &report.statistics;
+        eprintln!(
+            "starts {} instructions {} made {} fired {} committed {} aborted {} trapped {} failed {} conflicts {} lost {}",
+            counts.starts,
+            counts.instructions,
+            counts.made,
+            counts.fired,
+            counts.committed,
+            counts.aborted,
+            counts.trapped,
+            counts.failed,
+            counts.conflicts,
+            counts.lost
+        );
+    }
+}

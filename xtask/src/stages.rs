@@ -12,12 +12,18 @@ use std::time::Instant;
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
 pub const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
 /// Cases that judge the executor alone, or choose the fast path themselves: one turn is enough.
-const ONE_TURN_CASES: [&str; 11] = [
+const ONE_TURN_CASES: [&str; 17] = [
     "further-program-",
     "server-",
     "process/",
     "become-",
     "children-",
+    "forks-of-",
+    "adversity/",
+    "place-",
+    "hot-pages",
+    "page-allocator",
+    "deploy",
     "memory-",
     "signals-",
     "view-",

@@ -11,12 +11,14 @@ const NOWHERE: u32 = u32::MAX;
 
 /// An instruction, what follows it, and where it leads if that is known.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
+pub struct Step {
     /// `None`: bytes that are no instruction.
     pub instruction: Option<Instruction>,
+    /// Its address.
     pub pc: u64,
+    /// The address behind it.
     pub next_pc: u64,
-    /// The index of the constant target.
+    /// The index of the constant target; out of range if there is none.
     pub target: u32,
 }
 
@@ -75,13 +77,28 @@ impl Code {
     }
 
     /// The index of the instruction at an address; out of range if there is none.
-    pub(crate) fn index(&self, pc: u64) -> u32 {
+    #[must_use]
+    pub fn index(&self, pc: u64) -> u32 {
         let offset = usize::try_from(pc.wrapping_sub(map::TX.base)).unwrap_or(usize::MAX);
         self.by_offset.get(offset).copied().unwrap_or(NOWHERE)
     }
 
-    pub(crate) fn step(&self, index: u32) -> Option<&Step> {
+    /// An instruction by index.
+    #[must_use]
+    pub fn step(&self, index: u32) -> Option<&Step> {
         self.steps.get(index as usize)
+    }
+
+    /// How many instructions there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.steps.is_empty()
     }
 
     /// The instruction at an address.

@@ -5,6 +5,7 @@
 //! ```text
 //!   elf <-> Object; listing
 //!   asm -> Object -> verify -> Code -> interpreter -> Memory, Effects (traits)      disassemble <- decode <-> encode
+//!                                      engine: Processor, Engine (traits) of what runs faster
 //! ```
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod decode;
 mod disassemble;
 pub mod elf;
 pub mod encode;
+pub mod engine;
 pub mod format;
 pub mod instruction;
 pub mod interpreter;

@@ -14,6 +14,15 @@ pub enum Access {
     Store,
 }
 
+/// Memory that may be accessed without asking: the bytes of `range` lie behind each other from `host` on.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    /// The addresses.
+    pub range: Range,
+    /// Where they are in this process, for as long as the memory lives.
+    pub host: *mut u8,
+}
+
 /// The memory of one runner, but for the register window, which the interpreter keeps.
 pub trait Memory {
     /// Whether all of `range` may be accessed so.
@@ -48,6 +57,15 @@ pub trait Memory {
 
     /// Lets the runner use a further range.
     fn grant(&mut self, range: Range);
+
+    /// Memory around `range`, all of which may be accessed so at addresses of this process; `None`: only by asking.
+    ///
+    /// Counts as an access to `range`. The region stays valid, and [`Self::load`] and the others agree with it, until the memory
+    /// is dropped.
+    fn region(&mut self, range: Range, access: Access) -> Option<Region> {
+        let (_, _) = (range, access);
+        None
+    }
 }
 
 /// A runner to be made.

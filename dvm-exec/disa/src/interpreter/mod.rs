@@ -6,6 +6,7 @@ mod access;
 mod bulk;
 mod float;
 mod integer;
+mod processor;
 mod system;
 mod task;
 
@@ -65,7 +66,7 @@ impl<'a, M: Memory, E: Effects> Interpreter<'a, M, E> {
         self.pc
     }
 
-    /// The address of the instruction executed last.
+    /// The address of the instruction executed last, or that there was no fuel for.
     pub const fn last(&self) -> u64 {
         self.last
     }
@@ -85,10 +86,11 @@ impl<'a, M: Memory, E: Effects> Interpreter<'a, M, E> {
     /// # Errors
     /// The trap; program counter and memory are as before the instruction, but for bulk stores that ran out of pages.
     pub fn step(&mut self) -> Result<Option<ExitMode>, TrapKind> {
-        self.burn(1)?;
         let code = self.code;
-        let step = code.step(self.index).ok_or(TrapKind::Pc(self.pc))?;
-        self.last = step.pc;
+        let step = code.step(self.index);
+        self.last = step.map_or(self.last, |step| step.pc);
+        self.burn(1)?;
+        let step = step.ok_or(TrapKind::Pc(self.pc))?;
         let instruction = step.instruction.as_ref().ok_or(TrapKind::Illegal)?;
         match self.execute(step, instruction)? {
             Flow::Next => {

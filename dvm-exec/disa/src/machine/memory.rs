@@ -6,9 +6,11 @@ use super::page::{Page, Words};
 use super::ranges::Grants;
 use super::store::{Store, Timestamp};
 use crate::map::{self, PAGE_BYTES, Range, WORD_BYTES};
-use crate::memory::{Access, Memory};
+use crate::memory::{Access, Memory, Region};
 use crate::trap::TrapKind;
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// A page that the runner has accessed.
 #[derive(Debug)]
@@ -16,9 +18,12 @@ struct Frame {
     page: u64,
     /// As the snapshot shows it; zero if private.
     twin: Page,
-    own: Page,
+    own: Bytes,
     is_stored: bool,
 }
+
+/// A page that may be stored to by address while others hold it.
+type Bytes = Rc<[Cell<u8>]>;
 
 /// The pages that a runner used of shared memory.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +77,11 @@ impl<'a> RunnerMemory<'a> {
                 continue;
             }
             used.read.push(page);
-            let words = if is_stored { own.changed(&twin) } else { Words::default() };
+            if !is_stored {
+                continue;
+            }
+            let own = twin.with(&own);
+            let words = own.changed(&twin);
             if words.is_empty() {
                 continue;
             }
@@ -102,7 +111,8 @@ impl<'a> RunnerMemory<'a> {
         *left = left.checked_sub(1).ok_or(TrapKind::Mem)?;
         let twin = if is_shared { self.store.at(page, self.epoch) } else { Page::default() };
         let slot = self.frames.len();
-        self.frames.push(Frame { page, own: twin.clone(), twin, is_stored: false });
+        let own = twin.bytes().map(Cell::new).into();
+        self.frames.push(Frame { page, own, twin, is_stored: false });
         self.index.insert(page, slot);
         Ok(slot)
     }
@@ -170,7 +180,8 @@ impl Memory for RunnerMemory<'_> {
             return Ok(());
         }
         for (page, offset, part) in parts(range) {
-            self.frame(page)?.own.read(offset, &mut bytes[part]);
+            let own = &self.frame(page)?.own[offset..];
+            bytes[part].iter_mut().zip(own).for_each(|(to, from)| *to = from.get());
         }
         Ok(())
     }
@@ -185,13 +196,31 @@ impl Memory for RunnerMemory<'_> {
         for (page, offset, part) in parts(range) {
             let frame = self.frame(page)?;
             frame.is_stored = true;
-            frame.own.write(offset, &bytes[part]);
+            frame.own[offset..].iter().zip(&bytes[part]).for_each(|(to, from)| to.set(*from));
         }
         Ok(())
     }
 
     fn grant(&mut self, range: Range) {
         self.grants.insert(range);
+    }
+
+    fn region(&mut self, range: Range, access: Access) -> Option<Region> {
+        self.check(range, access).ok()?;
+        for (base, constant) in [(map::TEXT.base, self.text), (map::RODATA.base, self.rodata)] {
+            let whole = Range::new(base, constant.len() as u64);
+            if whole.encloses(range) {
+                return Some(Region { range: whole, host: constant.as_ptr().cast_mut() });
+            }
+        }
+        let page = range.base / PAGE_BYTES;
+        let whole = Range::new(page * PAGE_BYTES, PAGE_BYTES);
+        if !whole.encloses(range) || map::TX.contains(range.base) {
+            return None;
+        }
+        let frame = self.frame(page).ok()?;
+        frame.is_stored |= access == Access::Store;
+        Some(Region { range: whole, host: frame.own.as_ptr().cast_mut().cast() })
     }
 }
 

@@ -26,6 +26,7 @@ pub use report::{Cause, EndState, Failure, Report, Statistics};
 pub use settings::{File, Limits, Settings};
 
 use crate::code::Code;
+use crate::engine::{Engine, Interpreted};
 use crate::map::{self, Range};
 use crate::object::Object;
 use crate::types::ExitMode;
@@ -44,6 +45,7 @@ pub struct Machine<'a> {
     object: &'a Object,
     code: Code,
     settings: Settings,
+    engine: &'a dyn Engine,
     chance: Chance,
     store: Store,
     arena: Arena,
@@ -84,6 +86,7 @@ impl<'a> Machine<'a> {
             code: Code::verified(&object.text)?,
             chance: Chance::new(settings.seed),
             settings,
+            engine: &Interpreted,
             store,
             arena: Arena::default(),
             watchers: Watchers::default(),
@@ -93,6 +96,12 @@ impl<'a> Machine<'a> {
             prepared: Vec::new(),
             report: Report::default(),
         })
+    }
+
+    /// Has runners run by another engine. What comes of it is the same.
+    #[must_use]
+    pub fn with_engine(self, engine: &'a dyn Engine) -> Self {
+        Self { engine, ..self }
     }
 
     /// Runs the program to its end.
@@ -146,6 +155,7 @@ impl<'a> Machine<'a> {
             object: self.object,
             code: &self.code,
             settings: &self.settings,
+            engine: self.engine,
             store: &self.store,
             arena: &mut self.arena,
             next_id: &mut self.next_id,

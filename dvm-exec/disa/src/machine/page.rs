@@ -3,6 +3,7 @@
 //! Owns blocks and the comparison by words. Must not know addresses beyond one page.
 
 use crate::map::{PAGE_BYTES, WORD_BYTES};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// Bytes of the unit that copies share.
@@ -44,6 +45,28 @@ impl Page {
             Arc::make_mut(to)[at..at + count].copy_from_slice(&bytes[done..done + count]);
             done += count;
         }
+    }
+
+    /// All bytes.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; PAGE_BYTES as usize] {
+        let mut bytes = [0; PAGE_BYTES as usize];
+        self.read(0, &mut bytes);
+        bytes
+    }
+
+    /// A page of these bytes, which shares what is the same with this one.
+    #[must_use]
+    pub fn with(&self, bytes: &[Cell<u8>]) -> Self {
+        let mut page = self.clone();
+        for (block, new) in bytes.chunks_exact(BLOCK_BYTES).enumerate() {
+            let new: [u8; BLOCK_BYTES] = std::array::from_fn(|at| new[at].get());
+            let is_same = page.blocks[block].as_ref().map_or(new == [0; BLOCK_BYTES], |old| **old == new);
+            if !is_same {
+                page.blocks[block] = Some(Arc::new(new));
+            }
+        }
+        page
     }
 
     /// One word.

@@ -9,6 +9,7 @@ use super::ranges::Grants;
 use super::settings::Settings;
 use super::store::{Store, Timestamp};
 use crate::code::Code;
+use crate::engine::Engine;
 use crate::interpreter::{Interpreter, Outcome};
 use crate::map::{self, Range, cell};
 use crate::memory::Memory;
@@ -74,6 +75,8 @@ pub struct Ground<'a> {
     pub code: &'a Code,
     /// Limits, input, arguments.
     pub settings: &'a Settings,
+    /// What runs it.
+    pub engine: &'a dyn Engine,
     /// Committed memory.
     pub store: &'a Store,
     /// Memory to be allocated.
@@ -84,14 +87,14 @@ pub struct Ground<'a> {
 
 /// Runs it to its end on the newest snapshot.
 pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
-    let Ground { object, code, settings, store, arena, next_id } = ground;
+    let Ground { object, code, settings, engine, store, arena, next_id } = ground;
     let epoch = store.newest();
     let time_ns = settings.time_ns.wrapping_add(epoch.0);
     let memory = RunnerMemory::new(store, [&object.text, &object.rodata], epoch, runner.grants(), settings.limits.pages);
     let effects = RunnerEffects::new(settings, arena, next_id, runner.id, time_ns);
     let mut interpreter = Interpreter::new(code, runner.first, settings.limits.fuel, memory, effects);
     let outcome = match describe(&runner, &mut interpreter.memory) {
-        Ok(()) => interpreter.run(),
+        Ok(()) => engine.run(&mut interpreter),
         Err(kind) => Outcome::Trap(Trap { kind, pc: runner.first }),
     };
     let (pc, last, fuel_used) = (interpreter.pc(), interpreter.last(), interpreter.fuel_used());

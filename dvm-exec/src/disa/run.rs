@@ -6,6 +6,7 @@ use super::{files, show};
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use dvm_disa::machine::{File, Machine, Report, Settings};
+use dvm_jit::Jit;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -22,6 +23,9 @@ pub struct Options {
     /// The order of runners follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// 0 interprets everything, 1 translates what is executed often. The result is the same.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(..=1))]
+    tier: u8,
     /// Runners that run at a time.
     #[arg(long, default_value_t = 4)]
     slots: usize,
@@ -72,7 +76,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if let Some(grain) = options.grain {
         object.rules.is_page_grain = matches!(grain, Grain::Page);
     }
+    let translation = if options.tier > 0 { Some(Jit::new()?.load(&object.text)?) } else { None };
     let mut machine = Machine::new(&object, settings(options)?)?;
+    if let Some(translation) = &translation {
+        machine = machine.with_engine(&**translation);
+    }
     let report = machine.run();
     show(&report.output)?;
     tell(report, options.stat);

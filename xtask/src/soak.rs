@@ -21,6 +21,9 @@ const SEEDS_PER_CALL: u64 = 500;
 /// Frames per call of the comparison of host and kernel.
 const FRAMES_PER_CALL: u64 = 50_000;
 const CLASSIFY: &str = "ebpf: classify";
+/// Programs per call of the comparison of interpreter and machine code.
+const PROGRAMS_PER_CALL: u64 = 10_000;
+const ENGINES: &str = "disa: engines";
 /// Runs of a program per call of the live harness.
 const RUNS_PER_CALL: u64 = 5;
 /// Cases that run a program to its end: those are promised to hold every time.
@@ -52,6 +55,9 @@ pub struct Options {
     /// Frames judged by host and kernel.
     #[arg(long, default_value_t = 1_000_000)]
     frames: u64,
+    /// Programs of DISA run by both engines.
+    #[arg(long, default_value_t = 1_000_000)]
+    programs: u64,
     /// Forget what is done.
     #[arg(long)]
     restart: bool,
@@ -136,7 +142,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Promise> {
-    let mut promises = vec![Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL }];
+    let mut promises = vec![
+        Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL },
+        Promise { name: ENGINES.into(), wanted: options.programs, step: PROGRAMS_PER_CALL },
+    ];
     if has_classify {
         promises.push(Promise { name: CLASSIFY.into(), wanted: options.frames, step: FRAMES_PER_CALL });
     }
@@ -162,6 +171,9 @@ fn keep(promise: &Promise, done: u64, options: &Options) -> Result<Step> {
         let (start, count) = (done.to_string(), promise.step.to_string());
         return Ok(Step::of(simulate::add(&mut tally, "sim", &["--seeds", &count, "--start", &start])?));
     }
+    if promise.name == ENGINES {
+        return Ok(Step::of(keep_programs(done, promise.step)?));
+    }
     let (repeat, rounds, seed) = (promise.step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
     let signals = options.signals.to_string();
     // Each call its own fast path, where there are several.
@@ -172,6 +184,13 @@ fn keep(promise: &Promise, done: u64, options: &Options) -> Result<Step> {
     // What is open of the small cases is skipped by its own name.
     let is_skipped = tally.is_clean() && tally.has_skips() && promise.name != SMALL_CASES;
     Ok(if is_skipped { Step::Skipped } else { Step::of(tally.is_clean()) })
+}
+
+/// The same for programs of DISA: whether both engines agreed on all of them.
+fn keep_programs(done: u64, count: u64) -> Result<bool> {
+    let program = cargo::build(&["dvm-jit"])?.join("disa-fuzz");
+    let status = Command::new(program).args([done.to_string(), count.to_string()]).status().context("cannot start disa-fuzz")?;
+    Ok(status.success())
 }
 
 /// The same for frames: whether host and kernel agreed on all of them.
@@ -239,16 +258,16 @@ mod tests {
 
     #[test]
     fn the_record_counts_down() {
-        let options = Options { runs: 20, lossy_runs: 1000, rounds: 5, signals: 1, seeds: 1000, frames: 7, restart: false };
+        let options = Options { runs: 20, lossy_runs: 1000, rounds: 5, signals: 1, seeds: 1000, frames: 7, programs: 9, restart: false };
         let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"].map(str::to_owned);
-        assert_eq!(promises(&cases, true, &options)[1].wanted, 7);
+        assert_eq!(promises(&cases, true, &options)[2].wanted, 7);
         let promises = promises(&cases, false, &options);
-        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 1, 1, 20, 1000]);
+        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 9, 1, 1, 20, 1000]);
         let mut record = Record::default();
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);
         record.done.insert("sim".into(), 1500);
         assert_eq!(record.left(&promises[0]), 0);
-        assert_eq!(record.left(&promises[3]), 20);
+        assert_eq!(record.left(&promises[4]), 20);
     }
 }

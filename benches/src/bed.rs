@@ -85,6 +85,11 @@ impl Bed {
         self.directory.join(name)
     }
 
+    /// Path of `dvm-exec`.
+    pub fn executor(&self) -> PathBuf {
+        self.binaries.join("dvm-exec")
+    }
+
     /// Pins host `index` (its agent and what that starts) to a list of processors such as `0` or `0,1`.
     pub fn pin(&self, index: usize, list: &str) -> Result<()> {
         let agent = self.hosts.agent(index)?.with_context(|| format!("no agent on host {index}"))?;

@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn the_record_counts_down() {
-        let options = Options { runs: 20, lossy_runs: 1000, rounds: 5, signals: 1, seeds: 1000, frames: 7, programs: 9, restart: false };
+        let options =
+            Options { runs: 20, lossy_runs: 1000, rounds: 5, signals: 1, seeds: 1000, frames: 7, programs: 9, restart: false };
         let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"].map(str::to_owned);
         assert_eq!(promises(&cases, true, &options)[2].wanted, 7);
         let promises = promises(&cases, false, &options);

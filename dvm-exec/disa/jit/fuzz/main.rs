@@ -70,7 +70,9 @@ fn is_same(expected: &End, found: &End) -> bool {
         && expected.asked == found.asked;
     let is_dead = !matches!(expected.outcome, Outcome::Exit(..));
     let agree = |one: &End, other: &End| {
-        one.memory.iter().all(|(page, bytes)| other.memory.get(page).map_or(is_dead && is_first(*page, bytes), |same| same == bytes))
+        one.memory
+            .iter()
+            .all(|(page, bytes)| other.memory.get(page).map_or(is_dead && is_first(*page, bytes), |same| same == bytes))
     };
     same_but_memory && agree(expected, found) && agree(found, expected)
 }
@@ -80,8 +82,13 @@ fn is_first(page: u64, bytes: &[u8]) -> bool {
 }
 
 fn show(end: &End) -> String {
-    let slots: Vec<String> =
-        end.window.iter().enumerate().filter(|(_, value)| **value != 0).map(|(slot, value)| format!("w{slot}={value:x}")).collect();
+    let slots: Vec<String> = end
+        .window
+        .iter()
+        .enumerate()
+        .filter(|(_, value)| **value != 0)
+        .map(|(slot, value)| format!("w{slot}={value:x}"))
+        .collect();
     format!("{:x?} {:x?} {} pages {:x?} {:?}", end.outcome, end.position, slots.join(" "), end.memory.keys(), end.asked)
 }
 
@@ -93,7 +100,9 @@ fn shrink(lines: Vec<Line>, seed: u64) -> Result<Vec<Line>> {
     while at < best.len() {
         let mut fewer = best.clone();
         program::remove(&mut fewer, at);
-        if !fewer.is_empty() && (0..4).any(|more| matches!(differs(&jit, &text(&fewer), &mut Chance::new(seed + more)), Ok(Some(_)))) {
+        if !fewer.is_empty()
+            && (0..4).any(|more| matches!(differs(&jit, &text(&fewer), &mut Chance::new(seed + more)), Ok(Some(_))))
+        {
             best = fewer;
         } else {
             at += 1;

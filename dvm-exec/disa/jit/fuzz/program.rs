@@ -49,7 +49,9 @@ pub struct Line {
 pub fn program(chance: &mut Chance) -> Vec<Line> {
     let count = 4 + chance.below(INSTRUCTIONS_MAX) as usize;
     let mut lines = Vec::new();
-    for (slot, address) in [SHARED.base + 8 * chance.below(64), map::PR.base + 0x2000 + chance.below(0x1010)].into_iter().enumerate() {
+    for (slot, address) in
+        [SHARED.base + 8 * chance.below(64), map::PR.base + 0x2000 + chance.below(0x1010)].into_iter().enumerate()
+    {
         lines.extend(line(Op::Mov, Type::Q, Attribute::None, &[Operand::Immediate(address as i64), Operand::Window(slot as u8)]));
     }
     while lines.len() < count {
@@ -76,8 +78,7 @@ fn any(chance: &mut Chance, count: usize) -> Option<Line> {
     let ty = if chance.below(2) == 0 { Type::Q } else { Type::ALL[chance.below(6) as usize] };
     let attribute = op.attribute(ty, chance.below(16) as u8).or_else(|| op.attribute(ty, 0))?;
     let places = op.places(attribute);
-    let mut operands: Vec<Operand> =
-        places.iter().map(|place| operand(chance, place.ty(ty, attribute), *place)).collect();
+    let mut operands: Vec<Operand> = places.iter().map(|place| operand(chance, place.ty(ty, attribute), *place)).collect();
     let is_jump = matches!(op, Op::Br | Op::Bl);
     let mut target = None;
     if is_jump && chance.below(8) > 0 {

@@ -24,7 +24,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// 0 interprets everything, 1 translates what is executed often. The result is the same.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(..=1))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=1))]
     tier: u8,
     /// Runners that run at a time.
     #[arg(long, default_value_t = 4)]

@@ -24,7 +24,7 @@ pub const GLOBAL_DESCRIPTORS: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_93
 const E820_RAM: u32 = 1;
 
 /// What a guest is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Host of each processor.
     pub hosts: Vec<u16>,

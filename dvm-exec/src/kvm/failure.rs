@@ -2,6 +2,7 @@
 //!
 //! Owns the reasons and their statuses, which docs/kvm.md tables. Must not print.
 
+use crate::exit;
 use std::io;
 use thiserror::Error;
 
@@ -57,6 +58,27 @@ pub enum Failure {
         /// Registers.
         state: String,
     },
+    /// A host of the guest was lost.
+    #[error("host {host} lost: {reason}")]
+    HostLost {
+        /// Its name.
+        host: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A host of the guest cannot go on.
+    #[error("host {host}: {reason}")]
+    Elsewhere {
+        /// Its name.
+        host: String,
+        /// The status of that.
+        status: u8,
+        /// Why.
+        reason: String,
+    },
+    /// The job could not be had, or not be kept.
+    #[error("{0}")]
+    Job(#[from] exit::Failure),
 }
 
 impl Failure {
@@ -69,6 +91,9 @@ impl Failure {
             Self::TripleFault { .. } => 62,
             Self::Nowhere { .. } => 63,
             Self::Kvm { .. } => 64,
+            Self::HostLost { .. } => 87,
+            Self::Elsewhere { status, .. } => *status,
+            Self::Job(failure) => failure.code(),
         }
     }
 }

@@ -3,9 +3,7 @@
 //! Owns the stage and who waits for it. Must not know processors.
 //!
 //! ```text
-//! Created -> Running <-> Paused
-//!               |           |
-//!               +-> Stopped, Failed    (the first reason stays)
+//! Created -> Running -> Stopped, Failed    (the first reason stays)
 //! ```
 
 use super::failure::Failure;
@@ -18,8 +16,6 @@ pub enum Stage {
     Created,
     /// Its processors run.
     Running,
-    /// They wait, where they were.
-    Paused,
     /// It ended itself, with this status.
     Stopped(u8),
     /// It was ended.
@@ -55,9 +51,9 @@ impl Life {
         is_changed
     }
 
-    /// The processors run, for the first time or again.
+    /// The processors run.
     pub fn run(&self) -> bool {
-        self.change(|stage| matches!(stage, Stage::Created | Stage::Paused).then_some(Stage::Running))
+        self.change(|stage| matches!(stage, Stage::Created).then_some(Stage::Running))
     }
 
     /// The guest ended itself.
@@ -72,7 +68,7 @@ impl Life {
 
     /// Waits until processors may run; false if they never will again.
     pub fn wait_to_run(&self) -> bool {
-        let waits = |stage: &mut Stage| matches!(stage, Stage::Created | Stage::Paused);
+        let waits = |stage: &mut Stage| matches!(stage, Stage::Created);
         let stage = self.changed.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
         matches!(*stage, Stage::Running)
     }
@@ -92,7 +88,7 @@ impl Life {
                 _ => Ok(0),
             },
             Stage::Stopped(status) => Ok(*status),
-            Stage::Created | Stage::Running | Stage::Paused => Ok(0),
+            Stage::Created | Stage::Running => Ok(0),
         }
     }
 }

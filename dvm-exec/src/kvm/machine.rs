@@ -2,11 +2,13 @@
 //!
 //! Owns the routing of interrupts, accesses to devices, and time. Must not call KVM: that is for the processors' threads.
 
+use super::boot::Shape;
 use super::devices::{Devices, Outcome};
 use super::failure::Failure;
 use super::life::Life;
+use super::message::Access;
 use crate::sys::vm::{Kicker, timestamp};
-use dvm_apic::{Command, Deadline, Directory, Effect, LocalApic, Now, Signal};
+use dvm_apic::{Command, Deadline, Directory, Effect, Identity, LocalApic, Now, Signal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,15 +16,35 @@ use std::time::{Duration, Instant};
 /// How long the clock's thread sleeps when no timer runs.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// A guest.
+/// A guest, as this host has it.
 pub struct Machine {
-    /// Its processors.
+    /// Its processors; of those of other hosts only the places.
     pub processors: Vec<Processor>,
     /// Where in its life it is.
     pub life: Life,
+    /// The host of each processor, and this one.
+    hosts: Vec<u16>,
+    here: u16,
     directory: Mutex<Directory>,
-    devices: Mutex<Devices>,
+    /// None on a host that has none.
+    devices: Option<Mutex<Devices>>,
+    elsewhere: Option<Box<dyn Elsewhere>>,
     clock: Clock,
+}
+
+/// The other hosts of a guest.
+pub trait Elsewhere: Send + Sync {
+    /// `signal` is for processor `cpu` of `host`.
+    fn deliver(&self, cpu: usize, host: u16, signal: Signal);
+
+    /// Processor `cpu` of this host is named so now; returns when all know.
+    fn rename(&self, cpu: usize, identity: Identity);
+
+    /// A level interrupt has ended; the devices are there.
+    fn end_of_interrupt(&self, vector: u8);
+
+    /// Uses a device there: whether it is one, and what was read.
+    fn access(&self, access: Access) -> (bool, Vec<u8>);
 }
 
 /// One processor, as others see it.
@@ -103,9 +125,9 @@ pub fn count(figure: &AtomicU64) {
 }
 
 impl Machine {
-    /// A guest with so many processors, of which the first boots.
-    pub fn new(processors: usize, devices: Devices, tsc_khz: u64) -> Self {
-        let apics: Vec<_> = (0..processors).map(|cpu| LocalApic::new(cpu as u32, cpu == 0)).collect();
+    /// A guest of this shape. The first of its processors boots.
+    pub fn new(shape: &Shape, devices: Option<Devices>, elsewhere: Option<Box<dyn Elsewhere>>) -> Self {
+        let apics: Vec<_> = (0..shape.hosts.len()).map(|cpu| LocalApic::new(cpu as u32, cpu == 0)).collect();
         let directory = Directory::new(apics.iter().map(LocalApic::identity).collect());
         let processor = |apic| Processor {
             apic: Mutex::new(apic),
@@ -116,16 +138,24 @@ impl Machine {
         Self {
             processors: apics.into_iter().map(processor).collect(),
             life: Life::default(),
+            hosts: shape.hosts.clone(),
+            here: shape.here,
             directory: Mutex::new(directory),
-            devices: Mutex::new(devices),
+            devices: devices.map(Mutex::new),
+            elsewhere,
             clock: Clock {
                 start: Instant::now(),
                 tsc_offset: AtomicU64::new(0),
-                tsc_khz,
+                tsc_khz: shape.tsc_khz,
                 is_changed: Mutex::new(false),
                 changed: Condvar::new(),
             },
         }
+    }
+
+    /// The processors of this host.
+    pub fn local(&self) -> impl Iterator<Item = (usize, &Processor)> {
+        self.processors.iter().enumerate().filter(|(cpu, _)| self.hosts[*cpu] == self.here)
     }
 
     /// The guest's time.
@@ -139,13 +169,13 @@ impl Machine {
         self.clock.tsc_offset.store(offset, Ordering::Relaxed);
     }
 
-    fn devices(&self) -> MutexGuard<'_, Devices> {
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    fn devices(&self) -> Option<MutexGuard<'_, Devices>> {
+        self.devices.as_ref().map(|devices| devices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Every processor has to look what there is to do: the stage of life has changed.
     pub fn rouse_all(&self) {
-        self.processors.iter().for_each(Processor::rouse);
+        self.local().for_each(|(_, processor)| processor.rouse());
     }
 
     /// The guest ended itself.
@@ -162,17 +192,31 @@ impl Machine {
         }
     }
 
-    /// `signal` reaches processor `cpu`; one that asks for it itself looks anyway.
+    /// `signal` is for processor `cpu`; one that asks for it itself looks anyway.
     fn deliver(&self, cpu: usize, signal: Signal, sender: Option<usize>) {
-        let Some(processor) = self.processors.get(cpu) else { return };
-        if processor.apic().accept(signal) && sender != Some(cpu) {
-            processor.rouse();
+        match (&self.elsewhere, self.processors.get(cpu)) {
+            (Some(elsewhere), Some(_)) if self.hosts[cpu] != self.here => elsewhere.deliver(cpu, self.hosts[cpu], signal),
+            (_, Some(processor)) => {
+                if processor.apic().accept(signal) && sender != Some(cpu) {
+                    processor.rouse();
+                }
+            }
+            (_, None) => {}
         }
+    }
+
+    /// `signal` has come from another host for processor `cpu`.
+    pub fn arrive(&self, cpu: usize, signal: Signal) {
+        self.deliver(cpu, signal, None);
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, command: &Command, sender: Option<usize>) {
         let Some(signal) = command.signal() else { return };
-        let meant = self.directory.lock().unwrap_or_else(PoisonError::into_inner).resolve(command, sender);
+        let meant = self.directory().resolve(command, sender);
         for cpu in meant {
             self.deliver(cpu, signal, sender);
         }
@@ -189,19 +233,37 @@ impl Machine {
                 count(&self.processors[cpu].figures.sent);
                 self.send(&command, Some(cpu));
             }
-            Effect::EndOfInterrupt { vector } => {
-                let again = self.devices().end_of_interrupt(vector);
-                self.send_all(&again);
-            }
+            Effect::EndOfInterrupt { vector } => self.end_of_interrupt(vector),
             Effect::Renamed => self.rename(cpu),
             Effect::None => {}
+        }
+    }
+
+    /// A processor, here or elsewhere, has ended a level interrupt.
+    pub fn end_of_interrupt(&self, vector: u8) {
+        match (self.devices(), &self.elsewhere) {
+            (Some(mut devices), _) => {
+                let again = devices.end_of_interrupt(vector);
+                drop(devices);
+                self.send_all(&again);
+            }
+            (None, Some(elsewhere)) => elsewhere.end_of_interrupt(vector),
+            (None, None) => {}
         }
     }
 
     /// Everybody learns how processor `cpu` is named now.
     pub fn rename(&self, cpu: usize) {
         let identity = self.processors[cpu].apic().identity();
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner).set(cpu, identity);
+        self.set_identity(cpu, identity);
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.rename(cpu, identity);
+        }
+    }
+
+    /// This host learns how processor `cpu` is named now.
+    pub fn set_identity(&self, cpu: usize, identity: Identity) {
+        self.directory().set(cpu, identity);
     }
 
     /// Processor `cpu` does something to its APIC.
@@ -238,7 +300,7 @@ impl Machine {
                 self.change(cpu, |apic, now| (apic.read_bytes(offset, data, now), Effect::None));
                 true
             }
-            None => self.devices().read(address, data),
+            None => self.fetch(Access::Read(address, data.len() as u8), data),
         }
     }
 
@@ -249,39 +311,61 @@ impl Machine {
                 self.change(cpu, |apic, now| ((), apic.write_bytes(offset, data, now)));
                 true
             }
-            None => {
-                let outcome = self.devices().write(address, data);
-                self.conclude(outcome)
-            }
+            None => self.access(Access::Write(address, data.to_vec())).0,
         }
     }
 
     /// A processor reads a port.
     pub fn port_in(&self, port: u16, data: &mut [u8]) {
-        let sent = self.devices().port_in(port, data);
-        self.send_all(&sent);
+        self.fetch(Access::PortIn(port, data.len() as u8), data);
     }
 
     /// A processor writes a port.
     pub fn port_out(&self, port: u16, data: &[u8]) {
-        let outcome = self.devices().port_out(port, data);
-        self.conclude(outcome);
+        self.access(Access::PortOut(port, data.to_vec()));
     }
 
-    fn conclude(&self, outcome: Outcome) -> bool {
+    fn fetch(&self, access: Access, data: &mut [u8]) -> bool {
+        let (is_there, bytes) = self.access(access);
+        data.fill(0xff);
+        data.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        is_there
+    }
+
+    /// A processor, here or elsewhere, uses a device: whether there is one, and what was read.
+    pub fn access(&self, access: Access) -> (bool, Vec<u8>) {
+        let Some(mut devices) = self.devices() else {
+            return self.elsewhere.as_ref().map_or((false, Vec::new()), |elsewhere| elsewhere.access(access));
+        };
+        let mut data = Vec::new();
+        let outcome = match access {
+            Access::PortIn(port, bytes) => {
+                data.resize(usize::from(bytes), 0);
+                Outcome::Sends(devices.port_in(port, &mut data))
+            }
+            Access::PortOut(port, bytes) => devices.port_out(port, &bytes),
+            Access::Read(address, bytes) => {
+                data.resize(usize::from(bytes), 0);
+                if devices.read(address, &mut data) { Outcome::Sends(Vec::new()) } else { Outcome::Nowhere }
+            }
+            Access::Write(address, bytes) => devices.write(address, &bytes),
+        };
+        drop(devices);
         match outcome {
             Outcome::Sends(commands) => self.send_all(&commands),
             Outcome::Shutdown(status) => self.stop(status),
-            Outcome::Nowhere => return false,
+            Outcome::Nowhere => return (false, data),
         }
-        true
+        (true, data)
     }
 
     /// Input for the serial line; waits while the guest takes none.
     pub fn type_in(&self, mut bytes: &[u8]) {
         const PAUSE: Duration = Duration::from_millis(2);
         while !bytes.is_empty() && !self.life.is_over() {
-            let (taken, sent) = self.devices().type_in(bytes);
+            let Some(mut devices) = self.devices() else { return };
+            let (taken, sent) = devices.type_in(bytes);
+            drop(devices);
             self.send_all(&sent);
             bytes = bytes.get(taken..).unwrap_or_default();
             if taken == 0 {
@@ -295,7 +379,7 @@ impl Machine {
         while !self.life.is_over() {
             let now = self.now();
             let mut next = IDLE;
-            for processor in &self.processors {
+            for (_, processor) in self.local() {
                 let mut apic = processor.apic();
                 let is_due = apic.handle_timeout(now);
                 if let Some(deadline) = apic.poll_timeout() {

@@ -6,15 +6,21 @@
 //! run -> image, boot -> memory        setup -> Board -> a thread per processor: Carrier <-> KVM
 //!                                                         |  accesses, interrupts
 //!                                              Machine: APICs, directory, devices, clock, life
+//!                                                         |  messages
+//!                                              hosts (at the root) <-> member (elsewhere)
 //! ```
 
 mod boot;
 mod devices;
 mod failure;
+mod hosts;
 mod image;
 mod layout;
 mod life;
 mod machine;
+pub mod member;
+mod message;
+mod part;
 mod processor;
 mod run;
 mod setup;

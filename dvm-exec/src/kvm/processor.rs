@@ -118,6 +118,7 @@ impl<'a> Carrier<'a> {
         let processor = &machine.processors[cpu];
         let figures = &processor.figures;
         count(&figures.exits);
+        let before = self.vcpu.get_kvm_run().cr8 as u8 & 15;
         let next = match self.vcpu.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&figures.ports);
@@ -161,8 +162,13 @@ impl<'a> Carrier<'a> {
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Next::Run,
             Err(error) => Next::Broken(format!("an error: {}", os(error))),
         };
-        let priority = self.vcpu.get_kvm_run().cr8 as u8;
-        processor.apic().set_control_register(priority & 15);
+        let after = self.vcpu.get_kvm_run().cr8 as u8 & 15;
+        let mut apic = processor.apic();
+        // What this exit wrote to the APIC itself came later.
+        if after != before && apic.control_register() == before {
+            apic.set_control_register(after);
+        }
+        drop(apic);
         next
     }
 

@@ -7,11 +7,14 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use std::io::Error;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 const KVM_INTERRUPT: u64 = 0x4004_ae86;
 /// `KVM_GET_DEVICE_ATTR`, which kvm-ioctls lacks for processors.
 const KVM_GET_DEVICE_ATTR: u64 = 0x4018_aee2;
+
+/// `KVM_SET_DEVICE_ATTR`, likewise.
+const KVM_SET_DEVICE_ATTR: u64 = 0x4018_aee1;
 
 /// The guest's memory, mapped in this process.
 pub type Memory = GuestMemoryMmap<()>;
@@ -39,6 +42,13 @@ impl Kicker {
         let immediate_exit = (&raw mut vcpu.get_kvm_run().immediate_exit).cast::<AtomicU8>().cast_const();
         // SAFETY: no memory is involved.
         let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        // SAFETY: a set of signals is plain memory; the calls write and read only this one.
+        unsafe {
+            let mut kicks: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut kicks);
+            libc::sigaddset(&raw mut kicks, kick_signal());
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const kicks, std::ptr::null_mut());
+        }
         (vcpu, Self { immediate_exit, process, thread })
     }
 
@@ -81,6 +91,18 @@ pub fn install_kick() -> Result<(), Error> {
     }
 }
 
+/// A region of guest memory at `guest`, over `bytes` at `address`, which stay mapped for ever.
+///
+/// # Errors
+/// The range is none.
+pub fn region(address: u64, bytes: u64, guest: u64) -> Result<GuestRegionMmap<()>, Error> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
+    // SAFETY: the caller has mapped it for the life of this process; Rust never borrows its bytes.
+    let mapping = unsafe { MmapRegion::build_raw(address as *mut u8, bytes as usize, protection, flags) };
+    let mapping = mapping.map_err(|error| Error::other(error.to_string()))?;
+    GuestRegionMmap::new(mapping, GuestAddress(guest)).ok_or_else(|| Error::other("the region has no end"))
+}
+
 /// Gives `memory` to the machine, a slot for each region.
 ///
 /// # Errors
@@ -121,6 +143,19 @@ pub fn tsc_offset(vcpu: &VcpuFd) -> u64 {
     match unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_GET_DEVICE_ATTR as _, &raw const attribute) } {
         0 => offset,
         _ => 0,
+    }
+}
+
+/// Has the processor add `offset`.
+///
+/// # Errors
+/// The kernel's error.
+pub fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), Error> {
+    let attribute = attribute(&raw mut offset);
+    // SAFETY: the kernel reads one word at the address in the structure; both outlive the call.
+    match unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_DEVICE_ATTR as _, &raw const attribute) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
     }
 }
 

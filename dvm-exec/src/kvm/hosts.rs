@@ -18,7 +18,7 @@ use crate::process::wire::{Message as Envelope, Side};
 use dvm_api::local::{JobRequest, Purpose, ToAgent, ToHusk};
 use dvm_apic::{Identity, Signal};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,8 +35,6 @@ pub struct Job {
     agent: Arc<Agent>,
     members: Arc<Members>,
     key: [u8; 16],
-    /// Threads would wake on zeros if the last descriptor were closed.
-    _userfaultfd: OwnedFd,
 }
 
 struct Members {
@@ -88,6 +86,8 @@ impl Job {
         let request = JobRequest { hosts: options.hosts.clone(), program, has_stages: false, has_sketch: false };
         let Opened { job, space, device } = agent.open_job(request)?;
         let (view, userfaultfd) = map_view(&space, &device)?;
+        // Both are for the life of the process: processors would wake on zeros if the last descriptor were closed.
+        let (view, userfaultfd) = (Box::leak(Box::new(view)), Box::leak(Box::new(userfaultfd)));
         agent.hand_over(userfaultfd.as_fd())?;
         for (first, bytes) in layout::pieces(options.mem) {
             let range = VIEW + first..VIEW + first + bytes;
@@ -100,7 +100,7 @@ impl Job {
         let (events, seen) = channel();
         let members =
             Members { members: others.map(member).collect(), renames: Mutex::default(), events, seen: Mutex::new(seen) };
-        Ok(Self { agent: Arc::new(agent), members: Arc::new(members), key: job.job_key, _userfaultfd: userfaultfd })
+        Ok(Self { agent: Arc::new(agent), members: Arc::new(members), key: job.job_key })
     }
 
     /// How many hosts there are, this one with them.

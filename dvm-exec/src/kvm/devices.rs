@@ -32,11 +32,15 @@ pub enum Outcome {
     Nowhere,
 }
 
+/// What raises a line of the kernel's I/O APIC.
+pub type Outside = Box<dyn Fn(u32) + Send>;
+
 /// All devices.
 pub struct Devices {
     io: IoApic,
     serial: Serial<Line, NoEvents, Box<dyn Write + Send>>,
     line: Line,
+    outside: Option<Outside>,
 }
 
 /// The interrupt line of the serial port: remembers that it was raised.
@@ -53,10 +57,10 @@ impl Trigger for Line {
 }
 
 impl Devices {
-    /// Devices whose serial line is written to `console`.
-    pub fn new(console: Box<dyn Write + Send>) -> Self {
+    /// Devices whose serial line is written to `console`; the I/O APIC may be the kernel's.
+    pub fn new(console: Box<dyn Write + Send>, outside: Option<Outside>) -> Self {
         let line = Line::default();
-        Self { io: IoApic::default(), serial: Serial::new(line.clone(), console), line }
+        Self { io: IoApic::default(), serial: Serial::new(line.clone(), console), line, outside }
     }
 
     /// The guest writes to a port; where nothing is, a PC takes no notice.
@@ -121,6 +125,10 @@ impl Devices {
         if !self.line.0.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
+        if let Some(pulse) = &self.outside {
+            pulse(SERIAL_PIN as u32);
+            return Vec::new();
+        }
         let sent = self.io.set_line(SERIAL_PIN, true);
         self.io.set_line(SERIAL_PIN, false);
         sent.into_iter().collect()
@@ -149,7 +157,7 @@ mod tests {
 
     fn devices() -> (Devices, Screen) {
         let screen = Screen::default();
-        (Devices::new(Box::new(screen.clone())), screen)
+        (Devices::new(Box::new(screen.clone()), None), screen)
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Fa
         opened.map_err(|source| Failure::Host { what: "use the space", source, fix: "report it" })?;
     }
     let memory = part::memory(shape.bytes, true)?;
-    let board = Board::new(memory)?;
+    let board = Board::new(memory, false)?;
     let part = Part::make(&board, shape)?;
     boot::prepare_private(memory, shape).map_err(Failure::Settings)?;
     let machine = Arc::new(Machine::new(shape, None, Some(Box::new(&ROOT))));
@@ -113,7 +113,7 @@ fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Fa
         }
         machine.set_tsc_offset(offset.unwrap_or_else(|| vm::tsc_offset(first)));
     }
-    part.start(&machine, None)?;
+    part.start(&machine, None, false)?;
     Ok(machine)
 }
 

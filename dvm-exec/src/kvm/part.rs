@@ -65,10 +65,10 @@ impl Part {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(self, machine: &Arc<Machine>, mut start: Option<Start>) -> Result<(), Failure> {
+    pub fn start(self, machine: &Arc<Machine>, mut start: Option<Start>, has_kernel_apic: bool) -> Result<(), Failure> {
         for (cpu, vcpu) in self.vcpus {
             let (machine, start) = (Arc::clone(machine), start.take());
-            spawn(format!("cpu {cpu}"), move || carry(&machine, cpu, vcpu, start))?;
+            spawn(format!("cpu {cpu}"), move || carry(&machine, cpu, vcpu, start, has_kernel_apic))?;
         }
         let clock = Arc::clone(machine);
         spawn("clock".to_owned(), move || clock.keep_time())
@@ -76,9 +76,9 @@ impl Part {
 }
 
 /// The thread of one processor.
-fn carry(machine: &Machine, cpu: usize, vcpu: VcpuFd, start: Option<Start>) {
+fn carry(machine: &Machine, cpu: usize, vcpu: VcpuFd, start: Option<Start>, has_kernel_apic: bool) {
     match Carrier::new(machine, cpu, vcpu, start) {
-        Ok(carrier) => carrier.run(),
+        Ok(carrier) => carrier.run(has_kernel_apic),
         Err(error) => machine.fail(Failure::Kvm { cpu, reason: format!("an error at start: {error}"), state: String::new() }),
     }
 }

@@ -47,18 +47,18 @@ impl<'a> Carrier<'a> {
         Ok(Self { machine, cpu, vcpu, reset, is_halted: false, refused: None })
     }
 
-    /// Runs until the guest is over.
-    pub fn run(mut self) {
-        if let Err(failure) = self.turns() {
+    /// Runs until the guest is over; the kernel may have the APIC.
+    pub fn run(mut self, has_kernel_apic: bool) {
+        if let Err(failure) = self.turns(has_kernel_apic) {
             self.machine.fail(failure);
         }
     }
 
-    fn turns(&mut self) -> Result<(), Failure> {
+    fn turns(&mut self, has_kernel_apic: bool) -> Result<(), Failure> {
         while self.machine.life.wait_to_run() {
             let processor = &self.machine.processors[self.cpu];
             processor.look();
-            if self.prepare(processor).map_err(|error| self.broken(&format!("an error at entry: {error}")))? {
+            if has_kernel_apic || self.prepare(processor).map_err(|error| self.broken(&format!("an error at entry: {error}")))? {
                 let next = self.enter();
                 self.after(next)?;
             }

@@ -3,7 +3,7 @@
 //! Owns the order in which a machine is made, started and ended. Must not know registers or devices.
 
 use super::boot::{self, Shape};
-use super::devices::Devices;
+use super::devices::{Devices, Outside};
 use super::failure::Failure;
 use super::hosts::Job;
 use super::image::{self, Loaded};
@@ -39,6 +39,9 @@ pub struct Options {
     /// Its memory: a number with K, M or G.
     #[arg(long, default_value = "64M", value_parser = bytes)]
     pub mem: u64,
+    /// Use the kernel's interrupt controllers, to compare ours with them.
+    #[arg(long, hide = true, requires = "local")]
+    kernel_apic: bool,
     /// Show at the end what each processor did, on stderr.
     #[arg(long)]
     stat: bool,
@@ -85,15 +88,19 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         command_line: options.command_line.join(" "),
         image_end: loaded.end,
     };
-    let board = Board::new(memory)?;
+    let board = Arc::new(Board::new(memory, options.kernel_apic)?);
     let part = Part::make(&board, &mut shape)?;
     boot::prepare_private(memory, &shape).map_err(Failure::Settings)?;
     boot::prepare_protocol(memory, &loaded, &shape).map_err(Failure::Settings)?;
     let start = setup::start(part.first()?, &loaded.entry)?;
     let elsewhere = job.as_ref().map(Job::elsewhere);
-    let machine = Arc::new(Machine::new(&shape, Some(Devices::new(Box::new(Console))), elsewhere));
+    let outside = options.kernel_apic.then(|| -> Outside {
+        let board = Arc::clone(&board);
+        Box::new(move |pin| board.pulse(pin))
+    });
+    let machine = Arc::new(Machine::new(&shape, Some(Devices::new(Box::new(Console), outside)), elsewhere));
     machine.set_tsc_offset(vm::tsc_offset(part.first()?));
-    part.start(&machine, Some(start))?;
+    part.start(&machine, Some(start), options.kernel_apic)?;
     listen(&machine)?;
     if let Some(job) = &job {
         job.gather(&machine, &shape)?;

@@ -20,11 +20,11 @@ pub struct Board {
 }
 
 impl Board {
-    /// Makes a machine with this memory.
+    /// Makes a machine with this memory; with the kernel's own interrupt controllers only to compare ours with them.
     ///
     /// # Errors
     /// What this host cannot.
-    pub fn new(memory: &'static Memory) -> Result<Self, Failure> {
+    pub fn new(memory: &'static Memory, has_kernel_apic: bool) -> Result<Self, Failure> {
         let kvm =
             Kvm::new().map_err(|error| host("open /dev/kvm", error, "load kvm_intel or kvm_amd, or ask for the group kvm"))?;
         let vm = kvm.create_vm().map_err(|error| host("make a machine", error, "see dmesg"))?;
@@ -32,11 +32,11 @@ impl Board {
             return Err(host("see model-specific registers", errno(libc::ENOSYS), "linux 5.10 or newer is needed"));
         }
         vm.set_tss_address(TSS as usize).map_err(|error| host("place the task segment", error, "see dmesg"))?;
-        let reasons = MsrExitReason::Inval | MsrExitReason::Unknown | MsrExitReason::Filter;
-        let mut wanted = kvm_enable_cap { cap: kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR, ..kvm_enable_cap::default() };
-        wanted.args[0] = u64::from(reasons.bits());
-        vm.enable_cap(&wanted).map_err(|error| host("see model-specific registers", error, "see dmesg"))?;
-        filter(&vm).map_err(|error| host("filter model-specific registers", error, "see dmesg"))?;
+        if has_kernel_apic {
+            vm.create_irq_chip().map_err(|error| host("make interrupt controllers", error, "see dmesg"))?;
+        } else {
+            see_registers(&vm)?;
+        }
         vm::map_memory(&vm, memory).map_err(|source| Failure::Host {
             what: "give the guest memory",
             source,
@@ -45,6 +45,14 @@ impl Board {
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|error| host("ask for features", error, "see dmesg"))?;
         Ok(Self { vm, cpuid })
+    }
+
+    /// Raises line `pin` of the kernel's I/O APIC and lets go of it.
+    pub fn pulse(&self, pin: u32) {
+        for is_asserted in [true, false] {
+            // Without such a controller nobody calls this; a line that is refused is as good as masked.
+            self.vm.set_irq_line(pin, is_asserted).unwrap_or(());
+        }
     }
 
     /// Adds processor `cpu`.
@@ -115,6 +123,15 @@ fn with_data(mut special: kvm_sregs) -> kvm_sregs {
     let data = segment(DATA, DATA_KIND, false);
     (special.ds, special.es, special.fs, special.gs, special.ss) = (data, data, data, data, data);
     special
+}
+
+/// Has what the guest does to model-specific registers that are not KVM's come to us.
+fn see_registers(vm: &VmFd) -> Result<(), Failure> {
+    let reasons = MsrExitReason::Inval | MsrExitReason::Unknown | MsrExitReason::Filter;
+    let mut wanted = kvm_enable_cap { cap: kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR, ..kvm_enable_cap::default() };
+    wanted.args[0] = u64::from(reasons.bits());
+    vm.enable_cap(&wanted).map_err(|error| host("see model-specific registers", error, "see dmesg"))?;
+    filter(vm).map_err(|error| host("filter model-specific registers", error, "see dmesg"))
 }
 
 /// The base register of the APIC and the timer's deadline come to us; those of x2APIC do anyway.

@@ -7,6 +7,7 @@ use crate::processor::{block, is_native};
 use crate::sys::cpu::{self, write_register};
 use crate::sys::entry::WORDS;
 use crate::sys::memory::{read_byte, read_half, write_byte, write_half};
+use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
 const BASE: u32 = 0x1b;
@@ -59,8 +60,15 @@ pub fn disable() {
     if is_native() { write_byte(block(), 0) } else { cpu::clear_flag() }
 }
 
-/// Halts until `is_awaited`, which handlers make true.
+/// Halts until `is_awaited`, which handlers make true; only spins if the command line has the word `spin`.
 pub fn halt_until(is_awaited: impl Fn() -> bool) {
+    if has_word("spin") {
+        enable();
+        while !is_awaited() {
+            spin_loop();
+        }
+        return;
+    }
     loop {
         disable();
         if is_awaited() {
@@ -109,7 +117,11 @@ pub(crate) fn set_up() {
 /// Whether the registers are those of the page.
 #[must_use]
 pub fn is_page() -> bool {
-    boot::command_line().split(' ').any(|word| word == "xapic")
+    has_word("xapic")
+}
+
+fn has_word(wanted: &str) -> bool {
+    boot::command_line().split(' ').any(|word| word == wanted)
 }
 
 /// Writes a register of the APIC, by its place in the page.
@@ -124,11 +136,7 @@ pub fn write(register: u32, value: u32) {
 /// Reads one.
 #[must_use]
 pub fn read(register: u32) -> u32 {
-    if is_page() {
-        read_half(PAGE + u64::from(register))
-    } else {
-        cpu::read_register(X2APIC + (register >> 4)) as u32
-    }
+    if is_page() { read_half(PAGE + u64::from(register)) } else { cpu::read_register(X2APIC + (register >> 4)) as u32 }
 }
 
 /// Writes the command register: `command` has the mode, `destination` is a number or a set.

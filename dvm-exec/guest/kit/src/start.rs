@@ -3,7 +3,7 @@
 //! Owns the order. Must not know the program.
 
 use crate::sys::entry;
-use crate::sys::port::shutdown;
+use crate::sys::port::{self, shutdown};
 use crate::{Page, boot, interrupt, print, processor, time};
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +33,7 @@ pub(crate) fn begin(cpu: usize) -> ! {
         entry::main(cpu);
         interrupt::halt_until(|| false);
     }
+    port::mask_old();
     (1..boot::cpus()).for_each(start);
     interrupt::enable();
     shutdown(entry::main(0))

@@ -3,6 +3,7 @@
 //! Owns these cases. Each uses vectors of its own.
 
 use crate::{Outcome, check, meet, next, until};
+use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use dvm_kit::interrupt::{self, command, halt_until, is_page, read, send, taken, write};
 use dvm_kit::{Page, print, processor, time};
@@ -220,18 +221,49 @@ pub fn wake(cpu: usize) -> Outcome {
     Ok(())
 }
 
-/// An interrupt to the last processor, as long as it needs: until it is sent, and until it was taken.
-pub fn measure() {
-    const ROUNDS: usize = 100;
+/// Figures: an interrupt to oneself, and one to the last processor and back.
+pub fn measure(cpu: usize) {
+    let last = processor::count() - 1;
+    if cpu == 0 {
+        figure("ipi_to_self_ns", || {
+            let before = taken(0xd3);
+            send(0, 0xd3);
+            while taken(0xd3) == before {
+                spin_loop();
+            }
+        });
+    }
+    meet();
+    if last > 0 && cpu == last {
+        for round in 1..=ROUNDS as u32 {
+            while taken(0xd4) < round {
+                spin_loop();
+            }
+            send(0, 0xd4);
+        }
+    }
+    if last > 0 && cpu == 0 {
+        figure("ipi_round_trip_ns", || {
+            let before = taken(0xd4);
+            send(last, 0xd4);
+            while taken(0xd4) == before {
+                spin_loop();
+            }
+        });
+    }
+    meet();
+}
+
+const ROUNDS: usize = 100;
+
+fn figure(name: &str, mut once: impl FnMut()) {
     let mut times = [0; ROUNDS];
     for time in &mut times {
         let start = time::now();
-        let before = taken(0xd3);
-        send(0, 0xd3);
-        while taken(0xd3) == before {}
+        once();
         *time = time::now() - start;
     }
     times.sort_unstable();
-    let at = |index| time::ns(times[index]);
-    print!("figure ipi_to_self_ns p50 {} p99 {} max {}\n", at(ROUNDS / 2), at(ROUNDS - 2), at(ROUNDS - 1));
+    let at = |index: usize| time::ns(times[index]);
+    print!("figure {name} p50 {} p99 {} max {}\n", at(ROUNDS / 2), at(ROUNDS - 2), at(ROUNDS - 1));
 }

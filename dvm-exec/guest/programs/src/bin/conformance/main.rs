@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod devices;
 mod interrupts;
 mod memory;
 mod timers;
@@ -33,6 +34,9 @@ const CASES: &[(&str, fn(usize) -> Outcome)] = &[
     ("timer/periodic", timers::periodic),
     ("timer/deadline", timers::deadline),
     ("timer/halt", timers::halt),
+    ("device/registers", devices::registers),
+    ("device/edge", devices::edge),
+    ("device/level", devices::level),
     ("memory/atomics", memory::atomics),
     ("memory/lock", memory::lock),
     ("memory/barrier", memory::barrier),
@@ -61,8 +65,8 @@ fn main(cpu: usize) -> u8 {
         }
     }
     TOGETHER.wait(processor::count());
+    interrupts::measure(cpu);
     if cpu == 0 {
-        interrupts::measure();
         print!("{} cases, {failed} failed, {} processors\n", CASES.len(), processor::count());
     }
     failed

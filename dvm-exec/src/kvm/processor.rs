@@ -97,7 +97,7 @@ impl<'a> Carrier<'a> {
     fn obey(&mut self, order: Order) -> Result<(), Error> {
         let (special, general) = &self.reset;
         match order {
-            Order::Nmi => return self.vcpu.nmi().map_err(os),
+            Order::Nmi => self.vcpu.nmi().map_err(os),
             Order::Reset => {
                 self.machine.rename(self.cpu);
                 self.vcpu.set_sregs(special).and_then(|()| self.vcpu.set_regs(general)).map_err(os)

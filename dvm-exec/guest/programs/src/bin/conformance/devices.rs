@@ -41,7 +41,7 @@ fn in_turn(cpu: usize, case: impl Fn() -> Outcome) -> Outcome {
 pub fn registers(cpu: usize) -> Outcome {
     in_turn(cpu, || {
         check(read(1) >> 16 == 23, "not 24 pins")?;
-        let value = MASKED | 0x40 + cpu as u32;
+        let value = MASKED | (0x40 + cpu as u32);
         write(ENTRY + 4, value);
         write(ENTRY + 5, (cpu as u32) << 24);
         check(read(ENTRY + 4) == value && read(ENTRY + 5) == (cpu as u32) << 24, "an entry is not what was written")

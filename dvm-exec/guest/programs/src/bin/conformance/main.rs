@@ -17,7 +17,10 @@ use dvm_kit::{Barrier, Page, guest, print, processor, time};
 /// How a case ends on one processor.
 pub type Outcome = Result<(), &'static str>;
 
-const CASES: &[(&str, fn(usize) -> Outcome)] = &[
+/// A case: every processor runs it.
+type Case = fn(usize) -> Outcome;
+
+const CASES: &[(&str, Case)] = &[
     ("ipi/physical", interrupts::physical),
     ("ipi/shorthands", interrupts::shorthands),
     ("ipi/self", interrupts::oneself),

@@ -73,7 +73,7 @@ static PLACE: Page<AtomicU64> = Page(AtomicU64::new(0));
 /// One writes 64 MiB, all others read it; a quarter of free memory where there is not so much.
 pub fn transfer(cpu: usize) -> Outcome {
     let (first, end) = dvm_kit::boot::free();
-    let bytes = TRANSFER.min((end - first) / 4 & !4095);
+    let bytes = TRANSFER.min(((end - first) / 4) & !4095);
     let writer = processor::count() - 1;
     if cpu == writer {
         let place = alloc::pages(bytes).ok_or("no memory")?;

@@ -4,6 +4,7 @@
 
 mod disa;
 mod exit;
+mod kvm;
 mod process;
 mod sys;
 
@@ -19,7 +20,8 @@ use std::path::PathBuf;
 /// Runs an unmodified program with its threads spread over several hosts, on one address space.
 ///
 /// Exit status, standard input and output, and ^C are the program's own. With `disa` as the first word it is the tool for programs of
-/// DISA instead: see `dvm-exec disa --help`, and `dvm-exec -- disa` for a program of that name.
+/// DISA instead, and with `kvm` that for guests: see `dvm-exec disa --help`, `dvm-exec kvm --help`, and `dvm-exec -- disa` for a program
+/// of that name.
 #[derive(Debug, Parser)]
 #[command(name = "dvm-exec", version, about)]
 struct CommandLine {
@@ -81,8 +83,12 @@ struct CommandLine {
 
 fn main() {
     sys::startup::restore_signals();
-    if std::env::args_os().nth(1).is_some_and(|word| word == disa::NAME) {
+    let tool = |name: &str| std::env::args_os().nth(1).is_some_and(|word| word == name);
+    if tool(disa::NAME) {
         std::process::exit(i32::from(disa::main(std::env::args_os().skip(1))));
+    }
+    if tool(kvm::NAME) {
+        std::process::exit(i32::from(kvm::main(std::env::args_os().skip(1))));
     }
     let line = CommandLine::parse();
     let failure = run(line);

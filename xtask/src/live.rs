@@ -3,7 +3,7 @@
 //! Owns building and starting it, and reading its totals. Must not know the cases.
 
 use crate::tally::Tally;
-use crate::{cargo, ebpf};
+use crate::{cargo, ebpf, guests};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::fs;
@@ -24,6 +24,9 @@ pub struct Totals {
 /// Builds the harness and what it runs, each as it is shipped: in one call, cargo would give the agent the harness' planted bugs.
 fn build() -> Result<PathBuf> {
     ebpf::provide()?;
+    if let Err(reason) = guests::provide()? {
+        eprintln!("guests: no images: {reason}");
+    }
     cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
     cargo::build(&["xtask"])?;
     cargo::build(&["dvm-tests"])

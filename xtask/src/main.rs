@@ -7,6 +7,7 @@ mod cargo;
 mod demo;
 mod deploy;
 mod ebpf;
+mod guests;
 mod histograms;
 mod hosts;
 mod interrupt;
@@ -62,6 +63,8 @@ enum Command {
     },
     /// Builds the programs of the fast path, has the kernel verify them, compares its counts, and runs them beside the host.
     Ebpf(ebpf::Options),
+    /// Builds the images of guests.
+    Guests,
     /// Installs, upgrades and removes the agent on hosts, over ssh.
     Deploy(deploy::Options),
     /// Collects and merges the latencies of running hosts; all arguments are those of `dvm-agent histograms`.
@@ -103,6 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim { arguments } => simulate::forward(&arguments),
         Command::Live { arguments } => live::forward(&arguments),
         Command::Ebpf(options) => ebpf::run(&options),
+        Command::Guests => guests::run(),
         Command::Deploy(options) => deploy::run(&options),
         Command::Histograms { arguments } => histograms::forward(&arguments),
         Command::Hosts(command) => hosts::run(&command),

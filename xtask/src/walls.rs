@@ -4,10 +4,11 @@
 //!
 //! ```text
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
-//!   dvm-exec  -> dvm-api, dvm-disa, uffd-dsm                 dsm-proto -> dsm-fast -> dsm-wire
+//!   dvm-exec  -> dvm-api, dvm-apic, dvm-disa, uffd-dsm       dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   dvm-agent -> dvm-report                                                        (stands alone)
 //!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
+//!   dvm-guests -> dvm-kit                                    (a workspace of its own: a machine without an operating system)
 //!   xtask, dvm-tests, dvm-benches -> dvm-hosts               (below everything that is checked)
 //! ```
 
@@ -32,8 +33,8 @@ const fn pure(package: &'static str, rooms: &'static [&'static str], libraries: 
     Wall { package, rooms, libraries: Some(libraries) }
 }
 
-/// What is not in the workspace of the root, and why: `ebpf/prog` is for another target, `tests/ebpf` needs a C compiler and libelf.
-const WORKSPACES: [&str; 3] = ["Cargo.toml", "ebpf/prog/Cargo.toml", crate::ebpf::classify::MANIFEST];
+/// What is not in the workspace of the root, and why: `ebpf/prog` and the guests are for other targets, `tests/ebpf` needs a C compiler and libelf.
+const WORKSPACES: [&str; 4] = ["Cargo.toml", "ebpf/prog/Cargo.toml", crate::ebpf::classify::MANIFEST, crate::guests::MANIFEST];
 
 const WALLS: &[Wall] = &[
     pure("dsm-wire", &[], &["zerocopy"]),
@@ -50,9 +51,14 @@ const WALLS: &[Wall] = &[
     // Data in, text out: what is drawn must not depend on how it was collected.
     pure("dvm-report", &[], &["hdrhistogram", "proptest", "serde", "serde_json", "thiserror"]),
     open("dvm-agent", &["dvm-api", "dvm-report", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
-    open("dvm-exec", &["dvm-api", "dvm-disa", "uffd-dsm", "dsm-wire"]),
+    open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-disa", "uffd-dsm", "dsm-wire"]),
     // What programs mean: the simulator of runners and a translator stand on it, so it knows no host.
     pure("dvm-disa", &[], &["thiserror"]),
+    // The interrupt machinery of a guest: fuzzed and simulated without a kernel, so it knows none.
+    pure("dvm-apic", &[], &[]),
+    // What guests stand on: nothing is below it.
+    pure("dvm-kit", &[], &[]),
+    pure("dvm-guests", &["dvm-kit"], &[]),
     // Loaded into programs, whose allocator it is: nothing but the kernel below it.
     pure("dvm-alloc", &[], &["libc"]),
     open("dvm-hosts", &[]),

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod failures;
 pub mod fastpath;
 pub mod histories;
+pub mod kvm;
 pub mod linearize;
 pub mod links;
 pub mod litmus;
@@ -60,6 +61,7 @@ pub fn cases() -> Vec<Case> {
         links::cases(),
         place::cases(),
         view::cases(),
+        kvm::cases(),
         process::cases(),
         signals::cases(),
     ]

@@ -42,6 +42,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Carrier { tid, carrier } => writer.kind(40).u32(*tid as u32).u32(*carrier as u32),
         Message::Ask { tag, question } => writer.kind(32).u64(*tag).question(*question),
         Message::Told { tag, answer } => writer.kind(33).u64(*tag).u32(answer.len() as u32).bytes(answer),
+        Message::Guest(bytes) => writer.kind(50).u32(bytes.len() as u32).bytes(bytes),
         Message::Traced { line } => writer.kind(34).u32(line.len() as u32).bytes(line),
     };
 }
@@ -78,6 +79,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         16 => Message::Barrier { tag: reader.u64()? },
         32 => Message::Ask { tag: reader.u64()?, question: reader.question()? },
         33 => Message::Told { tag: reader.u64()?, answer: reader.list(TOLD_BYTES_MAX)? },
+        50 => Message::Guest(reader.list(TOLD_BYTES_MAX)?),
         34 => Message::Traced { line: reader.list(TRACE_BYTES_MAX)? },
         _ => return Err(WireError::Malformed("unknown kind")),
     })

@@ -241,6 +241,8 @@ pub enum Message {
         /// Kernel thread there.
         carrier: i32,
     },
+    /// Either, service: what the parts of a guest say to each other; its first makes the member a part of one.
+    Guest(Vec<u8>),
     /// Root, service: make the program's threads there pass a memory barrier. Answered by ProtectDone.
     Barrier {
         /// Comes back.

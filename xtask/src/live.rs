@@ -3,7 +3,7 @@
 //! Owns building and starting it, and reading its totals. Must not know the cases.
 
 use crate::tally::Tally;
-use crate::{cargo, ebpf};
+use crate::{cargo, ebpf, setup};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::fs;
@@ -21,6 +21,9 @@ struct Totals {
 /// Builds the harness and what it runs, each as it is shipped: in one call, cargo would give the agent the harness' planted bugs.
 fn build() -> Result<PathBuf> {
     ebpf::provide()?;
+    for lack in setup::prepare(setup::FOR_ETCD)? {
+        eprintln!("setup: {lack}; the agent is built without etcd");
+    }
     cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
     cargo::build(&["xtask"])?;
     cargo::build(&["dvm-tests"])

@@ -12,7 +12,7 @@ use std::time::Instant;
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
 pub const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
 /// Cases that judge the executor alone, or choose the fast path themselves: one turn is enough.
-const ONE_TURN_CASES: [&str; 17] = [
+const ONE_TURN_CASES: [&str; 18] = [
     "further-program-",
     "server-",
     "process/",
@@ -24,6 +24,7 @@ const ONE_TURN_CASES: [&str; 17] = [
     "hot-pages",
     "page-allocator",
     "deploy",
+    "etcd/",
     "memory-",
     "signals-",
     "view-",
@@ -80,6 +81,10 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     step(started, "unit tests");
     unit_tests(&mut tally)?;
     if stage == Stage::Full {
+        step(started, "the agent with etcd");
+        with_etcd(&mut tally)?;
+    }
+    if stage == Stage::Full {
         step(started, "simulator");
         if let Err(error) = simulations(&mut tally, options) {
             tally.fail("sim", &format!("{error:#}"));
@@ -106,6 +111,7 @@ fn prepare(started: Instant, stage: Stage) -> Result<()> {
     let mut lacks = setup::prepare_toolchain()?;
     if stage == Stage::Full {
         lacks.extend(setup::prepare(setup::FOR_TEST)?);
+        lacks.extend(setup::prepare(setup::FOR_ETCD)?);
     }
     for lack in lacks {
         eprintln!("setup: {lack}");
@@ -117,6 +123,18 @@ fn simulations(tally: &mut Tally, options: &Options) -> Result<()> {
     simulate::add(tally, "sim-seeds", &["--seeds", &options.seeds.to_string()])?;
     simulate::add(tally, "sim-scale", &["--scale"])?;
     Ok(())
+}
+
+/// What the workspace leaves out, since it needs protoc.
+fn with_etcd(tally: &mut Tally) -> Result<()> {
+    const AGENT: [&str; 4] = ["--package", "dvm-agent", "--features", "etcd"];
+    if !setup::are_here(setup::FOR_ETCD) {
+        tally.skip("the agent with etcd", "protoc is not installed (packages protobuf-compiler, libprotobuf-dev)");
+        return Ok(());
+    }
+    let words = |before: &[&'static str], after: &[&'static str]| [before, &AGENT, after].concat();
+    tool(tally, "clippy with etcd", &words(&["clippy", "--quiet"], &["--all-targets", "--", "-D", "warnings"]))?;
+    tool(tally, "unit tests with etcd", &words(&["test", "--quiet"], &["--bin", "dvm-agent"]))
 }
 
 fn step(started: Instant, name: &str) {

@@ -4,6 +4,7 @@
 
 mod bed;
 mod calls;
+mod collecting;
 mod figure;
 mod gains;
 mod idle;
@@ -40,12 +41,19 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let chosen: Vec<&list::Bench> =
-        [&list::BENCHES[..], &kernel::BENCHES, &calls::BENCHES, &gains::BENCHES, &sysbench::BENCHES, &place::BENCHES]
-            .into_iter()
-            .flatten()
-            .filter(|bench| arguments.only.is_empty() || arguments.only.iter().any(|part| bench.name.contains(part.as_str())))
-            .collect();
+    let chosen: Vec<&list::Bench> = [
+        &list::BENCHES[..],
+        &kernel::BENCHES,
+        &calls::BENCHES,
+        &collecting::BENCHES,
+        &gains::BENCHES,
+        &sysbench::BENCHES,
+        &place::BENCHES,
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|bench| arguments.only.is_empty() || arguments.only.iter().any(|part| bench.name.contains(part.as_str())))
+    .collect();
     ensure!(!chosen.is_empty(), "no figure matches {:?}: see --list", arguments.only);
     if arguments.list {
         for bench in chosen {

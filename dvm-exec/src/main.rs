@@ -5,10 +5,11 @@
 mod disa;
 mod exit;
 mod kvm;
+mod manual;
 mod process;
 mod sys;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use exit::Failure;
 use process::husk::{self, Options};
 use process::limits;
@@ -76,8 +77,11 @@ struct CommandLine {
     /// The program's file, when its name is not where it is found: a program of a job has executed another one.
     #[arg(long, hide = true)]
     image: Option<PathBuf>,
+    /// Write manual pages and shell completions to this directory.
+    #[arg(long, hide = true, value_name = "DIRECTORY", exclusive = true)]
+    manual: Option<PathBuf>,
     /// The program and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "husk")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present_any = ["husk", "manual"])]
     command: Vec<OsString>,
 }
 
@@ -91,6 +95,9 @@ fn main() {
         std::process::exit(i32::from(kvm::main(std::env::args_os().skip(1))));
     }
     let line = CommandLine::parse();
+    if let Some(directory) = &line.manual {
+        std::process::exit(i32::from(manual::write(&CommandLine::command(), directory)));
+    }
     let failure = run(line);
     process::say::line(&failure.to_string());
     std::process::exit(i32::from(failure.code()));

@@ -3,7 +3,7 @@
 //! Owns building and starting it, and reading its totals. Must not know the cases.
 
 use crate::tally::Tally;
-use crate::{cargo, ebpf, guests};
+use crate::{cargo, ebpf, guests, setup};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::fs;
@@ -26,6 +26,9 @@ fn build() -> Result<PathBuf> {
     ebpf::provide()?;
     if let Err(reason) = guests::provide()? {
         eprintln!("guests: no images: {reason}");
+    }
+    for lack in setup::prepare(setup::FOR_ETCD)? {
+        eprintln!("setup: {lack}; the agent is built without etcd");
     }
     cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
     cargo::build(&["xtask"])?;

@@ -12,6 +12,7 @@ mod histograms;
 mod hosts;
 mod interrupt;
 mod live;
+mod manual;
 mod setup;
 mod simulate;
 mod soak;
@@ -21,7 +22,7 @@ mod tidy;
 mod walls;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Helpers of the project.
@@ -47,6 +48,8 @@ enum Command {
     },
     /// Checks the form of the sources.
     Tidy,
+    /// Writes manual pages and shell completions of all commands to target/manual.
+    Docs,
     /// Checks that packages depend only on what they may.
     Walls,
     /// Runs the protocol simulator; all arguments are its own.
@@ -102,6 +105,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(options) => stages::run(stages::Stage::Full, &options),
         Command::Ci { stage, options } => stages::run(stage, &options),
         Command::Tidy => tidy::run(),
+        Command::Docs => manual::run(&Arguments::command()),
         Command::Walls => walls::run(),
         Command::Sim { arguments } => simulate::forward(&arguments),
         Command::Live { arguments } => live::forward(&arguments),

@@ -58,9 +58,11 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         ebpf::check(&mut tally)?;
     }
     step(started, "lints");
-    tool(&mut tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let features = features(&mut tally);
+    let clippy = [&["clippy", "--quiet", "--workspace", "--all-targets"], features, &["--", "-D", "warnings"]].concat();
+    tool(&mut tally, "clippy", &clippy)?;
     step(started, "unit tests");
-    unit_tests(&mut tally)?;
+    unit_tests(&mut tally, features)?;
     if stage == Stage::Full {
         step(started, "simulator");
         if let Err(error) = simulations(&mut tally, options) {
@@ -77,6 +79,7 @@ fn prepare(started: Instant, stage: Stage) -> Result<()> {
     let mut lacks = setup::prepare_toolchain()?;
     if stage == Stage::Full {
         lacks.extend(setup::prepare(setup::FOR_TEST)?);
+        lacks.extend(setup::prepare(setup::FOR_ETCD)?);
     }
     for lack in lacks {
         eprintln!("setup: {lack}");
@@ -112,6 +115,15 @@ fn of_turn(names: &[String], turn: usize) -> impl Iterator<Item = &str> {
     tested.filter(move |(place, name)| is_now(*place, name)).map(|(_, name)| name)
 }
 
+/// What has cargo build the agent with etcd too, which needs protoc.
+fn features(tally: &mut Tally) -> &'static [&'static str] {
+    if setup::are_here(setup::FOR_ETCD) {
+        return &["--features", "dvm-agent/etcd"];
+    }
+    tally.skip("the agent with etcd", "protoc is not installed (packages protobuf-compiler, libprotobuf-dev)");
+    &[]
+}
+
 fn step(started: Instant, name: &str) {
     eprintln!("== {name} (after {} s)", started.elapsed().as_secs());
 }
@@ -129,8 +141,8 @@ fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
 }
 
 /// `cargo test` over the workspace: each test is one result.
-fn unit_tests(tally: &mut Tally) -> Result<()> {
-    let mut command = cargo::command(&["test", "--workspace", "--no-fail-fast"]);
+fn unit_tests(tally: &mut Tally, features: &[&str]) -> Result<()> {
+    let mut command = cargo::command(&[&["test", "--workspace", "--no-fail-fast"], features].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("no output of cargo test")?;
     let talk = child.stderr.take().context("no stderr of cargo test")?;

@@ -83,6 +83,14 @@ pub enum ToAgent {
         /// What is asked.
         query: Query,
     },
+    /// Root wishes that a host takes no new jobs and leaves the cluster after its last one. Answer: [`ToHusk::Report`] with JSON, or
+    /// [`ToHusk::Refused`].
+    Drain {
+        /// Name of the host; none: this one.
+        host: Option<String>,
+        /// False takes the wish back.
+        is_wanted: bool,
+    },
 }
 
 /// From the agent to a husk or tool.

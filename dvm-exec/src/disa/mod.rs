@@ -5,7 +5,7 @@
 mod files;
 mod run;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -57,6 +57,12 @@ struct Assemble {
     /// Show the listing, too.
     #[arg(long)]
     listing: bool,
+}
+
+/// The definition of the command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    CommandLine::command()
 }
 
 /// Runs the command line, which begins with `disa`, and gives its exit status.

@@ -14,6 +14,7 @@ pub mod case;
 pub mod children;
 pub mod deploy;
 pub mod doctor;
+pub mod etcd;
 pub mod failures;
 pub mod fastpath;
 pub mod histories;
@@ -56,6 +57,7 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         deploy::cases(),
+        etcd::cases(),
         fastpath::cases(),
         memory_limit::cases(),
         links::cases(),

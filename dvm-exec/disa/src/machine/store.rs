@@ -147,12 +147,6 @@ impl Store {
         Ok(())
     }
 
-    /// A commit that changes nothing beside the system's own words.
-    #[must_use]
-    pub fn nothing(&self) -> Prepared {
-        self.unvalidated(Used::default())
-    }
-
     /// A commit that was validated, and is locked, elsewhere.
     #[must_use]
     pub const fn unvalidated(&self, used: Used) -> Prepared {

@@ -79,8 +79,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !options.local {
         let request =
             hosts::Request { hosts: options.hosts.clone(), socket: options.socket.as_deref(), program: &options.program };
-        let report = hosts::run(request, object, settings(options)?)?;
+        let (report, ends) = hosts::run(request, object, settings(options)?)?;
         tell(&report, options.stat);
+        ends.iter().filter(|_| options.stat).for_each(|(host, count)| eprintln!("ended on {host} {count}"));
         return Ok(report.exit_status());
     }
     let mut machine = Machine::new(&object, settings(options)?)?;

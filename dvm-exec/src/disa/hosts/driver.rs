@@ -55,6 +55,8 @@ pub struct Driver {
     peers: Peers,
     slots: Vec<Slot>,
     begun: Instant,
+    /// Runners ended, by host; only the root knows.
+    ends: BTreeMap<Host, u64>,
     /// Keeps the channel open while no thread has an end of it.
     _inputs: Sender<Input>,
 }
@@ -72,10 +74,9 @@ impl Driver {
             Ok(Slot { process, run: None, ids: [1 + first + index as u64, lanes], wanted: None })
         };
         let running = (0..own).map(start).collect::<Result<_, _>>()?;
-        let config =
-            Config { me: *me, slots: slots.clone(), program: Arc::clone(&program), told_words_max: TOLD_WORDS_MAX };
+        let config = Config { me: *me, slots: slots.clone(), program: Arc::clone(&program), told_words_max: TOLD_WORDS_MAX };
         let node = Node::new(config);
-        Ok(Self { me: *me, node, program, peers, slots: running, begun: Instant::now(), _inputs: inputs })
+        Ok(Self { me: *me, node, program, peers, slots: running, begun: Instant::now(), ends: BTreeMap::new(), _inputs: inputs })
     }
 
     /// Runs to the end of the program; at a member, until the root has ended the run.
@@ -83,12 +84,12 @@ impl Driver {
         mut self,
         inputs: &Receiver<Input>,
         mut show: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<Report, Failure> {
+    ) -> Result<(Report, BTreeMap<Host, u64>), Failure> {
         self.node.handle_start(self.now());
         loop {
             if let Some(mut report) = self.perform()? {
                 show(&std::mem::take(&mut report.output))?;
-                return Ok(report);
+                return Ok((report, self.ends));
             }
             let output = self.node.take_output();
             if !output.is_empty() {
@@ -98,14 +99,16 @@ impl Driver {
             let first = match inputs.recv_timeout(due.unwrap_or(WAIT_MAX).min(WAIT_MAX)) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Err(Failure::Internal("all threads of the run are gone".to_owned())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::Internal("all threads of the run are gone".to_owned()));
+                }
             };
             let mut messages = Vec::new();
             for input in first.into_iter().chain(inputs.try_iter().take(BATCH_MAX)) {
                 match input {
                     Input::Message(from, message) => messages.push((from, message)),
                     Input::Runner(slot, answer) => self.on_runner(slot, answer)?,
-                    Input::Ended => return Ok(Report::default()),
+                    Input::Ended => return Ok((Report::default(), self.ends)),
                     Input::Failed(failure) => return Err(failure),
                 }
             }
@@ -128,7 +131,7 @@ impl Driver {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::PageReady(key) => self.give_page(key)?,
-                Event::Happened(_) => {}
+                Event::Happened(end) => *self.ends.entry(end.host).or_default() += 1,
                 Event::Over(report) => over = Some(*report),
             }
         }

@@ -43,16 +43,12 @@ pub struct Request<'a> {
     pub program: &'a Path,
 }
 
-/// Runs a program over hosts; output is shown as it is released.
-pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<Report, Failure> {
+/// Runs a program over hosts; output is shown as it is released. How many runners ended on each host comes with the report.
+pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(Report, Vec<(String, u64)>), Failure> {
     limits::raise_files().map_err(|error| Failure::Unsupported(format!("cannot raise the limit of open files: {error}")))?;
     let agent = Agent::connect(&agent::find_socket(request.socket)?)?;
-    let job = JobRequest {
-        hosts: request.hosts,
-        program: request.program.display().to_string(),
-        has_stages: false,
-        has_sketch: false,
-    };
+    let job =
+        JobRequest { hosts: request.hosts, program: request.program.display().to_string(), has_stages: false, has_sketch: false };
     let Opened { job, .. } = agent.open_job(job)?;
     let agent: &'static Agent = Box::leak(Box::new(agent));
     let (inputs, receiver) = channel();
@@ -82,12 +78,13 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<R
     }
     setup.me = Host(0);
     let program = Arc::new(Program::new(object, setup.settings.clone()));
-    let report = Driver::new(&setup, program, peers, inputs)?.run(&receiver, |output| {
+    let (report, ends) = Driver::new(&setup, program, peers, inputs)?.run(&receiver, |output| {
         // A reader that has gone is no error of the run.
         show(output).map_err(|error| Failure::Internal(format!("standard output: {error:#}")))
     })?;
     agent.send(&ToAgent::EndJob { status: i32::from(report.exit_status()) }, &[]).unwrap_or(());
-    Ok(report)
+    let name = |host: Host| job.members.get(usize::from(host.0)).map_or_else(String::new, |member| member.name.clone());
+    Ok((report, ends.into_iter().map(|(host, count)| (name(host), count)).collect()))
 }
 
 /// Serves a run that was started elsewhere; returns when the root has ended it.

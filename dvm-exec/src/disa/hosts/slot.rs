@@ -12,7 +12,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender, channel};
 
 /// Starts the process of slot `index`; what is sent to the answer goes to it.
-pub fn start(index: usize, object: &[u8], settings: &Settings, inputs: &mpsc::Sender<Input>) -> Result<Sender<ToRunner>, Failure> {
+pub fn start(
+    index: usize,
+    object: &[u8],
+    settings: &Settings,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<Sender<ToRunner>, Failure> {
     let failed = |error: Error| Failure::Internal(format!("cannot start a runner process: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);

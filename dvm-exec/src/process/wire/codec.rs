@@ -7,8 +7,8 @@ use super::super::moving::Luggage;
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
 use super::super::vma::{Found, Protection};
 use super::{
-    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Question, RUNNERS_BYTES_MAX, Return, Room,
-    SignalOrder, TOLD_BYTES_MAX, TRACE_BYTES_MAX, ThreadStart, WireError,
+    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Question, RUNNERS_BYTES_MAX,
+    Return, Room, SignalOrder, TOLD_BYTES_MAX, TRACE_BYTES_MAX, ThreadStart, WireError,
 };
 use crate::sys::cpu::Scheduling;
 

@@ -251,7 +251,8 @@ impl World {
                 Event::Over(report) => {
                     self.checker.over(&report)?;
                     let lost: Vec<usize> = self.plan.losses.iter().map(|loss| loss.host).collect();
-                    let versions = (0..self.places.len()).filter(|host| !lost.contains(host)).map(|host| self.places[host].node.versions());
+                    let versions =
+                        (0..self.places.len()).filter(|host| !lost.contains(host)).map(|host| self.places[host].node.versions());
                     self.outcome = Some(Outcome {
                         judged: self.checker.judged,
                         statistics: report.statistics,

@@ -29,11 +29,14 @@ impl Snapshot for Pages<'_> {
     }
 }
 
+/// A run under way: what it has got, and what it waits for.
+type Under = (Run, BTreeMap<u64, Page>, Vec<u64>);
+
 struct Cluster {
     program: Arc<Program>,
     code: Code,
     nodes: Vec<Node>,
-    runs: Vec<VecDeque<(Run, BTreeMap<u64, Page>, Vec<u64>)>>,
+    runs: Vec<VecDeque<Under>>,
     messages: VecDeque<(Host, Host, Message)>,
     ids: Vec<Ids>,
     /// A host that is lost after so many runs.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
-//!   dvm-exec  -> dvm-api, dvm-apic, dvm-disa, uffd-dsm       dsm-proto -> dsm-fast -> dsm-wire
+//!   dvm-exec  -> dvm-api, dvm-apic, dvm-runners -> dvm-disa; uffd-dsm              dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   dvm-agent -> dvm-report                                                        (stands alone)
 //!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
@@ -51,9 +51,11 @@ const WALLS: &[Wall] = &[
     // Data in, text out: what is drawn must not depend on how it was collected.
     pure("dvm-report", &[], &["hdrhistogram", "proptest", "serde", "serde_json", "thiserror"]),
     open("dvm-agent", &["dvm-api", "dvm-report", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
-    open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-disa", "uffd-dsm", "dsm-wire"]),
+    open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-disa", "dvm-runners", "uffd-dsm", "dsm-wire"]),
     // What programs mean: the simulator of runners and a translator stand on it, so it knows no host.
-    pure("dvm-disa", &[], &["thiserror"]),
+    pure("dvm-disa", &[], &["serde", "thiserror"]),
+    // The protocol of runners over hosts: driven by the simulator as it is by a host.
+    pure("dvm-runners", &["dvm-disa"], &["serde"]),
     // The interrupt machinery of a guest: fuzzed and simulated without a kernel, so it knows none.
     pure("dvm-apic", &[], &[]),
     // What guests stand on: nothing is below it.
@@ -63,7 +65,7 @@ const WALLS: &[Wall] = &[
     pure("dvm-alloc", &[], &["libc"]),
     open("dvm-hosts", &[]),
     open("xtask", &["dvm-hosts"]),
-    open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-hosts"]),
+    open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-disa", "dvm-hosts", "dvm-runners"]),
     open("dvm-benches", &["dvm-hosts", "uffd-dsm", "dsm-wire"]),
 ];
 

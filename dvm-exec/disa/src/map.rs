@@ -2,6 +2,8 @@
 //!
 //! Owns the ranges and the cells of the system page. Must not know what is stored there.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of the unit in which conflicts are found.
@@ -85,7 +87,7 @@ pub const SYMBOLS: &[(&str, u64)] = &[
 ];
 
 /// Consecutive bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Range {
     /// The first address.
     pub base: u64,

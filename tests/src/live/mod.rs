@@ -31,6 +31,7 @@ pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod runners;
 pub mod signals;
 pub mod stages;
 pub mod trace;
@@ -66,6 +67,7 @@ pub fn cases() -> Vec<Case> {
         kvm::cases(),
         process::cases(),
         signals::cases(),
+        runners::cases(),
     ]
     .into_iter()
     .flatten()

@@ -26,12 +26,21 @@ pub struct Kept {
     pub retired: Vec<Range>,
 }
 
+/// The numbers that runners made here get: a number is never given out twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids {
+    /// The next.
+    pub next: u64,
+    /// From one to the one after it.
+    pub step: u64,
+}
+
 /// The effects of the runner `id`.
 #[derive(Debug)]
 pub struct RunnerEffects<'a> {
     settings: &'a Settings,
     arena: &'a mut Arena,
-    next_id: &'a mut u64,
+    ids: &'a mut Ids,
     time_ns: u64,
     chance: Chance,
     /// All so far.
@@ -40,8 +49,8 @@ pub struct RunnerEffects<'a> {
 
 impl<'a> RunnerEffects<'a> {
     /// None so far.
-    pub fn new(settings: &'a Settings, arena: &'a mut Arena, next_id: &'a mut u64, id: u64, time_ns: u64) -> Self {
-        Self { settings, arena, next_id, time_ns, chance: Chance::new(id), kept: Kept::default() }
+    pub fn new(settings: &'a Settings, arena: &'a mut Arena, ids: &'a mut Ids, id: u64, time_ns: u64) -> Self {
+        Self { settings, arena, ids, time_ns, chance: Chance::new(id), kept: Kept::default() }
     }
 
     fn has_room(&self, bytes: &[u8]) -> Result<(), TrapKind> {
@@ -55,12 +64,12 @@ impl Effects for RunnerEffects<'_> {
         if self.kept.children.len() as u64 >= self.settings.limits.children {
             return Err(TrapKind::Mem);
         }
-        let id = *self.next_id;
+        let id = self.ids.next;
         let [stack, exit_code] = [map::STACKS, map::EXIT_CODES].map(|place| page_of(place, id));
         if exit_code.is_none() || stack.is_none() {
             return Err(TrapKind::Mem);
         }
-        *self.next_id += 1;
+        self.ids.next += self.ids.step;
         let stack = spawn.stack.or(stack).unwrap_or(map::STACKS);
         let born = Born { id, stack };
         self.kept.children.push((born, spawn));

@@ -9,30 +9,30 @@
 //!              '-----------------'-- host lost ------------'      abort, trap, too many conflicts: only the exit code is seen
 //! ```
 
-mod arena;
-mod chance;
-mod effects;
-mod memory;
-mod page;
-mod ranges;
-mod report;
-mod runner;
+pub mod arena;
+pub mod chance;
+pub mod effects;
+pub mod memory;
+pub mod page;
+pub mod ranges;
+pub mod report;
+pub mod runner;
 mod settings;
-mod store;
-mod watch;
+pub mod store;
+pub mod watch;
 
 pub use memory::PagesMax;
 pub use report::{Cause, EndState, Failure, Report, Statistics};
 pub use settings::{File, Limits, Settings};
 
 use crate::code::Code;
-use crate::map::{self, Range};
+use crate::map::Range;
 use crate::object::Object;
 use crate::types::ExitMode;
 use crate::verify::VerifyError;
 use arena::Arena;
 use chance::Chance;
-use effects::Kept;
+use effects::{Ids, Kept};
 use memory::Used;
 use runner::{Ground, Ran, Runner};
 use store::{Conflict, Prepared, Store, Timestamp};
@@ -48,7 +48,7 @@ pub struct Machine<'a> {
     store: Store,
     arena: Arena,
     watchers: Watchers,
-    next_id: u64,
+    ids: Ids,
     ready: Vec<Runner>,
     ran: Vec<Ran>,
     prepared: Vec<(Ran, Prepared)>,
@@ -76,9 +76,6 @@ impl<'a> Machine<'a> {
         for (file, range) in settings.place_of_files() {
             store.place(range, &file.bytes);
         }
-        let stack = Range::new(map::STACKS.base, map::STACK_BYTES);
-        let heap = vec![map::SHARED_DATA];
-        let first = Runner { id: 0, parent: 0, first: object.entry, stack, heap, watched: Vec::new(), tries: 0 };
         Ok(Self {
             object,
             code: Code::verified(&object.text)?,
@@ -87,8 +84,8 @@ impl<'a> Machine<'a> {
             store,
             arena: Arena::default(),
             watchers: Watchers::default(),
-            next_id: 1,
-            ready: vec![first],
+            ids: Ids { next: 1, step: 1 },
+            ready: vec![Runner::main(object.entry)],
             ran: Vec::new(),
             prepared: Vec::new(),
             report: Report::default(),
@@ -146,9 +143,10 @@ impl<'a> Machine<'a> {
             object: self.object,
             code: &self.code,
             settings: &self.settings,
-            store: &self.store,
+            epoch: self.store.newest(),
+            shared: (&self.store, self.store.newest()),
             arena: &mut self.arena,
-            next_id: &mut self.next_id,
+            ids: &mut self.ids,
         };
         let ran = runner::run(runner, ground);
         self.report.statistics.starts += 1;

@@ -4,9 +4,10 @@
 
 use super::memory::PagesMax;
 use crate::map::{self, PAGE_BYTES, Range};
+use serde::{Deserialize, Serialize};
 
 /// Most that one runner may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Instructions; bulk ones count by the length of their work.
     pub fuel: u64,
@@ -26,7 +27,7 @@ impl Default for Limits {
 }
 
 /// A file that `sys 4` finds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct File {
     /// Its name for the program.
     pub name: Vec<u8>,
@@ -35,7 +36,7 @@ pub struct File {
 }
 
 /// All of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// The order of events follows from it.
     pub seed: u64,

@@ -2,7 +2,9 @@
 //!
 //! Owns reading and writing them, and errors with their names. Must not know what is in them.
 
-use anyhow::{Context, anyhow};
+use super::compile;
+use anyhow::{Context, anyhow, ensure};
+use dvm_dcc::Define;
 use dvm_disa::elf::{self, MAGIC};
 use dvm_disa::object::Object;
 use std::path::Path;
@@ -12,8 +14,12 @@ pub fn assemble(path: &Path) -> anyhow::Result<Object> {
     dvm_disa::asm::assemble(&text(path)?, &path.display().to_string()).map_err(|errors| anyhow!("{errors}"))
 }
 
-/// A program: an ELF file, or a source that is assembled.
-pub fn load(path: &Path) -> anyhow::Result<Object> {
+/// A program: an ELF file, or a source that is compiled or assembled.
+pub fn load(path: &Path, defines: &[Define]) -> anyhow::Result<Object> {
+    if compile::is_compiled(path) {
+        return compile::program(&[path.to_owned()], defines);
+    }
+    ensure!(defines.is_empty(), "-D is for constants of a source of dcc (.dc)");
     let bytes = bytes(path)?;
     if bytes.starts_with(&MAGIC) {
         return elf::read(&bytes).with_context(|| path.display().to_string());

@@ -2,6 +2,7 @@
 //!
 //! Owns the command line of it and its exit statuses. Must not know what a program means.
 
+mod compile;
 mod files;
 mod run;
 
@@ -27,6 +28,10 @@ struct CommandLine {
 enum Command {
     /// Assembles a source into a file to run.
     As(Assemble),
+    /// Compiles sources of dcc, and links them with others.
+    Cc(compile::Compile),
+    /// Links units and sources.
+    Link(compile::Link),
     /// Shows the instructions of a file or source.
     Objdump {
         /// ELF file or source.
@@ -80,8 +85,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
+        Command::Cc(options) => compile::compile(&options),
+        Command::Link(options) => compile::link(&options),
         Command::Objdump { file } => {
-            show(dvm_disa::listing::listing(&files::load(&file)?)?.as_bytes())?;
+            show(dvm_disa::listing::listing(&files::load(&file, &[])?)?.as_bytes())?;
             Ok(0)
         }
         Command::Run(options) => run::run(&options),

@@ -2,9 +2,10 @@
 //!
 //! Owns what of a run is shown where: output on stdout, log and ends on stderr. Must not know how the machine works.
 
-use super::{files, show};
+use super::{compile, files, show};
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
+use dvm_dcc::Define;
 use dvm_disa::machine::{File, Machine, Report, Settings};
 use std::ffi::OsString;
 use std::io::Read;
@@ -52,6 +53,9 @@ pub struct Options {
     /// Show counts of runners, commits and conflicts on stderr.
     #[arg(long)]
     stat: bool,
+    /// Give a constant of a program in dcc another value.
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = compile::define)]
+    defines: Vec<Define>,
     /// ELF file or source.
     program: PathBuf,
     /// Arguments of the program.
@@ -68,7 +72,7 @@ enum Grain {
 /// Runs the program, and gives the exit status.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     ensure!(options.local, "a run over several hosts is not there yet: say --local");
-    let mut object = files::load(&options.program)?;
+    let mut object = files::load(&options.program, &options.defines)?;
     if let Some(grain) = options.grain {
         object.rules.is_page_grain = matches!(grain, Grain::Page);
     }

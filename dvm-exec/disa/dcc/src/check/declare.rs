@@ -66,6 +66,9 @@ impl Checker<'_> {
         let mut parameters = Vec::new();
         for parameter in &function.parameters {
             let ty = self.resolve_object(parameter.at, &parameter.ty)?;
+            if parameter.name.is_empty() && function.body.is_some() {
+                return fail(parameter.at, Reason::Expected { expected: "a name".into(), found: "a type alone".into() });
+            }
             if ty.scalar().is_none() {
                 return fail(parameter.at, Reason::BadType("a parameter is a number or a pointer: pass a pointer to the struct"));
             }

@@ -221,10 +221,14 @@ impl Parser {
         Ok(Item::Function(Function { declared, is_runner, is_static, parameters, body }))
     }
 
-    /// A parameter: an array is a pointer to its first element.
+    /// A parameter: an array is a pointer to its first element. A declaration needs no name.
     fn parameter(&mut self, base: &TypeName) -> Parsed<Declared> {
         let at: Position = self.position();
-        let Declared { name, ty, .. } = self.declarator(base)?;
+        let ty = self.stars(base.clone())?;
+        if self.is_mark(",") || self.is_mark(")") {
+            return Ok(Declared { at, name: String::new(), ty });
+        }
+        let Declared { name, ty, .. } = self.declarator(&ty)?;
         let ty = match ty {
             TypeName::Array(of, _) => TypeName::Pointer(of),
             other => other,

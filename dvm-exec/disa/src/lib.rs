@@ -25,6 +25,7 @@ pub mod machine;
 pub mod map;
 pub mod memory;
 pub mod object;
+pub mod record;
 pub mod trap;
 pub mod types;
 pub mod verify;

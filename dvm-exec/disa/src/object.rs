@@ -4,6 +4,9 @@
 
 use crate::map::{self, Range};
 
+/// An address that is further behind a name than that is not called after it.
+const NEAR_BYTES: u64 = 1 << 32;
+
 /// Bytes and the address they lie at when the program starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -86,6 +89,26 @@ impl Object {
         let line = after.checked_sub(1).and_then(|index| self.lines.get(index));
         line.filter(|_| offset < self.text.len() as u64)
             .map_or(("", 0), |line| (self.files.get(line.file as usize).map_or("", String::as_str), line.line))
+    }
+
+    /// The name before an address of the text that is no label inside of a function: those have a dot.
+    #[must_use]
+    pub fn function_of(&self, pc: u64) -> &str {
+        let is_function = |symbol: &&Symbol| symbol.is_address && map::TEXT.contains(symbol.value) && !symbol.name.contains('.');
+        let before = self.symbols.iter().filter(is_function).take_while(|symbol| symbol.value <= pc);
+        before.last().map_or("", |symbol| &symbol.name)
+    }
+
+    /// An address as the name before it and the bytes behind that; the number alone if there is no name near.
+    #[must_use]
+    pub fn place_of(&self, address: u64) -> String {
+        let addresses = self.symbols.iter().filter(|symbol| symbol.is_address && symbol.value <= address);
+        let symbol = addresses.last().filter(|symbol| address - symbol.value < NEAR_BYTES);
+        match symbol {
+            Some(symbol) if symbol.value == address => symbol.name.clone(),
+            Some(symbol) => format!("{}+0x{:x}", symbol.name, address - symbol.value),
+            None => format!("0x{address:x}"),
+        }
     }
 
     /// The value of a name.

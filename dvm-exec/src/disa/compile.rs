@@ -119,6 +119,10 @@ fn read(paths: &[PathBuf], defines: &[Define]) -> anyhow::Result<Vec<Source>> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     let unknown = defines.iter().find(|define| !constants.contains(&define.name));
-    ensure!(unknown.is_none(), "no source has a constant `{}`: -D is for `const long NAME = ...;`", unknown.map_or("", |d| &d.name));
+    ensure!(
+        unknown.is_none(),
+        "no source has a constant `{}`: -D is for `const long NAME = ...;`",
+        unknown.map_or("", |d| &d.name)
+    );
     Ok(sources)
 }

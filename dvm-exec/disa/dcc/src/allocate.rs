@@ -254,5 +254,8 @@ fn settle(mut instruction: Instruction, homes: &BTreeMap<u32, Home>, lines: &mut
         };
         *operand = settled;
     }
-    lines.push(Line::Instruction(instruction));
+    let is_idle = instruction.op == Op::Mov && instruction.ty == Type::Q && instruction.operands[0] == instruction.operands[1];
+    if !is_idle {
+        lines.push(Line::Instruction(instruction));
+    }
 }

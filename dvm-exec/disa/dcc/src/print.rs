@@ -138,6 +138,15 @@ fn write_operand(out: &mut String, code: &Code, operand: &Operand) -> fmt::Resul
     }
 }
 
+/// Where a variable was declared, for errors about its name.
+struct Place<'a>(&'a Global);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, ".loc {}, {}", self.0.at.line, self.0.at.column)
+    }
+}
+
 struct Address<'a>(&'a Symbolic);
 
 impl fmt::Display for Address<'_> {
@@ -176,7 +185,7 @@ fn write_constants(out: &mut String, unit: &Unit, functions: &[Code]) -> fmt::Re
         write_bytes(out, text)?;
     }
     for global in unit.globals.iter().filter(|global| global.kept == Kept::Constant) {
-        writeln!(out, "{}:", global.name)?;
+        writeln!(out, "{}{}:", Place(global), global.name)?;
         write_bytes(out, global.contents.as_deref().unwrap_or_default())?;
     }
     Ok(())
@@ -188,15 +197,15 @@ fn write_data(out: &mut String, unit: &Unit) -> fmt::Result {
         unit.globals.iter().filter(move |global| global.kept == kept && global.contents.is_some() == has_contents)
     };
     for global in unit.globals.iter().filter(|global| global.kept == Kept::Private) {
-        writeln!(out, ".private {}, {}", global.name, global.bytes)?;
+        writeln!(out, "{}.private {}, {}", Place(global), global.name, global.bytes)?;
     }
     writeln!(out, "\n.data")?;
     for global in shared(false, true) {
-        writeln!(out, "{}:", global.name)?;
+        writeln!(out, "{}{}:", Place(global), global.name)?;
         write_bytes(out, global.contents.as_deref().unwrap_or_default())?;
     }
     for global in shared(true, true) {
-        writeln!(out, ".page\n{}:", global.name)?;
+        writeln!(out, ".page\n{}{}:", Place(global), global.name)?;
         write_bytes(out, global.contents.as_deref().unwrap_or_default())?;
         let Global { bytes, .. } = global;
         let rest = bytes.next_multiple_of(PAGE_BYTES) - bytes.next_multiple_of(8);
@@ -204,10 +213,10 @@ fn write_data(out: &mut String, unit: &Unit) -> fmt::Result {
     }
     writeln!(out, "\n.bss")?;
     for global in shared(false, false) {
-        writeln!(out, "{}: .space {}", global.name, global.bytes.next_multiple_of(8))?;
+        writeln!(out, "{}{}: .space {}", Place(global), global.name, global.bytes.next_multiple_of(8))?;
     }
     for global in shared(true, false) {
-        writeln!(out, ".standalone {}, {}", global.name, global.bytes)?;
+        writeln!(out, "{}.standalone {}, {}", Place(global), global.name, global.bytes)?;
     }
     Ok(())
 }

@@ -249,7 +249,8 @@ impl<'a> Round<'a> {
             Expression::Number(value) => Some(*value),
             Expression::Symbol(name, place) => {
                 let value = self.lookup(name);
-                if value.is_none() {
+                // A name in common with others was complained of where it was said to be that.
+                if value.is_none() && !self.shared[self.unit].contains(name.as_str()) {
                     self.complain(*place, Reason::Undefined(name.clone()));
                 }
                 value

@@ -36,7 +36,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    fn grants(&self) -> Grants {
+    pub(super) fn grants(&self) -> Grants {
         let mut grants = Grants::default();
         let exit_code = page_of(map::EXIT_CODES, self.id);
         self.heap.iter().chain(&self.watched).chain([&self.stack]).chain(&exit_code).for_each(|range| grants.insert(*range));
@@ -63,6 +63,8 @@ pub struct Ran {
     pub kept: Kept,
     /// Instructions it took.
     pub fuel_used: u64,
+    /// Which run of the recording this is.
+    pub record: usize,
 }
 
 /// What every run of a machine needs.
@@ -103,11 +105,11 @@ pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
         },
         Outcome::Trap(trap) => (Err(trap), Used::default()),
     };
-    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used }
+    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used, record: 0 }
 }
 
 /// Fills the system page.
-fn describe(runner: &Runner, memory: &mut RunnerMemory<'_>) -> Result<(), crate::trap::TrapKind> {
+pub(super) fn describe(runner: &Runner, memory: &mut RunnerMemory<'_>) -> Result<(), crate::trap::TrapKind> {
     let Range { base, bytes } = runner.stack;
     for (cell, value) in [
         (cell::STACK, base),

@@ -110,9 +110,9 @@ impl Checker<'_> {
         if ty.is_integer() {
             self.unit.constants.push(name.clone());
             if let Some(define) = self.defines.iter().rev().find(|define| define.name == *name) {
-                if scalar.wrap(define.value) != define.value {
-                    return fail(*at, Reason::DoesNotFit { value: define.value, ty: scalar.name() });
-                }
+                let fits = scalar.wrap(define.value) == define.value;
+                let refused = Reason::DoesNotFit { value: define.value, ty: scalar.name() };
+                self.note(if fits { Ok(()) } else { fail(*at, refused) });
                 value = Value::integer(define.value);
             }
         }
@@ -139,7 +139,10 @@ impl Checker<'_> {
             }
             Storage::Private => {
                 if initial.is_some() {
-                    return fail(*at, Reason::WrongPlace("a `private` variable is zero when a runner starts: assign in the runner"));
+                    return fail(
+                        *at,
+                        Reason::WrongPlace("a `private` variable is zero when a runner starts: assign in the runner"),
+                    );
                 }
                 self.private_bytes = self.private_bytes.saturating_add(bytes.next_multiple_of(8));
                 if self.private_bytes > PRIVATE_BYTES_MAX {

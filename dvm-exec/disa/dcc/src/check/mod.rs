@@ -146,7 +146,8 @@ impl Checker<'_> {
             TypeName::Scalar(scalar) => Type::Scalar(*scalar),
             TypeName::Struct(name) => {
                 let found = self.structures.0.iter().position(|structure| structure.name == *name);
-                return found.map_or_else(|| fail(at, Reason::Undeclared(format!("struct {name}"))), |index| Ok(Type::Struct(index)));
+                return found
+                    .map_or_else(|| fail(at, Reason::Undeclared(format!("struct {name}"))), |index| Ok(Type::Struct(index)));
             }
             // A structure may point to itself, and to one that follows.
             TypeName::Pointer(of) => return Ok(self.resolve(at, of)?.pointer()),

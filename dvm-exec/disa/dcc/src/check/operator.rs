@@ -77,7 +77,14 @@ impl Checker<'_> {
         Ok((Value::binary(op, left_value, right_value), ty))
     }
 
-    fn comparison(&self, at: Position, operator: &str, conditions: (Condition, Condition), left: Typed, right: Typed) -> Checked<Typed> {
+    fn comparison(
+        &self,
+        at: Position,
+        operator: &str,
+        conditions: (Condition, Condition),
+        left: Typed,
+        right: Typed,
+    ) -> Checked<Typed> {
         let (signed, unsigned) = conditions;
         let ty = match (&left.1, &right.1) {
             (Type::Scalar(_), Type::Scalar(_)) => common(&left.1, &right.1),

@@ -37,7 +37,7 @@ pub fn generate(function: &Function) -> Code {
     }
     if function.is_runner {
         generator.emit(Op::Exit, Type::Q, Attribute::Exit(ExitMode::Commit), Vec::new());
-    } else {
+    } else if generator.code.lines.last() != Some(&Line::Leave) {
         generator.leave(None);
     }
     generator.code

@@ -73,8 +73,11 @@ impl Generator<'_> {
         self.emit(Op::Cvt, scalar.ty(), Attribute::Convert(conversion), vec![from, to]);
     }
 
-    /// The operand as one that nothing changes.
+    /// The operand as one that nothing changes: constants and what was computed last are.
     pub(super) fn settled(&mut self, operand: Operand) -> Operand {
+        if matches!(operand, Operand::Variable(variable) if variable as usize >= self.function.locals.len()) {
+            return operand;
+        }
         let to = self.fresh();
         self.mov(operand, to.clone());
         to
@@ -118,7 +121,9 @@ impl Generator<'_> {
                 address.offset = address.offset.wrapping_add(i64::from(displacement));
                 Operand::Cell(address)
             }
-            Operand::Integer(address) => Operand::Cell(Symbolic { name: None, offset: address.wrapping_add(displacement.into()) }),
+            Operand::Integer(address) => {
+                Operand::Cell(Symbolic { name: None, offset: address.wrapping_add(displacement.into()) })
+            }
             other => {
                 let base = self.settled(other);
                 self.pointed(base, displacement)
@@ -253,8 +258,8 @@ impl Generator<'_> {
             let to = if value.is_pure || place.is_pure() && !matches!(place, Place::Memory(..)) {
                 self.place(place)
             } else {
-                let settled = self.value(value);
-                let settled = self.settled(settled);
+                let value = self.value(value);
+                let settled = self.settled(value);
                 let to = self.place(place);
                 self.mov(settled.clone(), to);
                 return settled;

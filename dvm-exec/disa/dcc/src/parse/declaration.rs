@@ -47,7 +47,8 @@ impl Parser {
             ["double"] => Scalar::Double,
             [] => return self.expected("a type"),
             _ => {
-                let reason = Reason::BadType("there is no such type: write char, short, int, long, unsigned of them, float, double");
+                let reason =
+                    Reason::BadType("there is no such type: write char, short, int, long, unsigned of them, float, double");
                 return Err(Diagnostic { at, reason });
             }
         };
@@ -127,7 +128,8 @@ impl Parser {
             self.advance();
         }
         if !self.is_type(0) {
-            return self.expected("a declaration: a type, `runner`, `struct`, `enum`, `const`, `standalone`, `private`, `extern`");
+            return self
+                .expected("a declaration: a type, `runner`, `struct`, `enum`, `const`, `standalone`, `private`, `extern`");
         }
         let base = self.base_type()?;
         let declared = self.declarator(&base)?;
@@ -138,7 +140,14 @@ impl Parser {
         self.variables(declared, &base, storage.unwrap_or(Storage::Shared), is_static, items)
     }
 
-    fn variables(&mut self, first: Declared, base: &TypeName, storage: Storage, is_static: bool, items: &mut Vec<Item>) -> Parsed<()> {
+    fn variables(
+        &mut self,
+        first: Declared,
+        base: &TypeName,
+        storage: Storage,
+        is_static: bool,
+        items: &mut Vec<Item>,
+    ) -> Parsed<()> {
         let mut declared = first;
         loop {
             let initializer = if self.take("=") { Some(self.initializer()?) } else { None };

@@ -35,7 +35,11 @@ const ASSIGNMENTS: &[(&str, &str)] = &[
 ];
 
 fn make(at: Position, kind: ExpressionKind, depth: u32) -> Parsed<Expression> {
-    if depth >= DEPTH_MAX { Err(Diagnostic { at, reason: Reason::TooDeep }) } else { Ok(Expression { at, kind, depth: depth + 1 }) }
+    if depth >= DEPTH_MAX {
+        Err(Diagnostic { at, reason: Reason::TooDeep })
+    } else {
+        Ok(Expression { at, kind, depth: depth + 1 })
+    }
 }
 
 impl Parser {

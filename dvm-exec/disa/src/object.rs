@@ -2,6 +2,7 @@
 //!
 //! Owns the parts of it. Must not know how they are written down.
 
+use crate::decode;
 use crate::map::{self, Range};
 
 /// An address that is further behind a name than that is not called after it.
@@ -97,6 +98,15 @@ impl Object {
         let is_function = |symbol: &&Symbol| symbol.is_address && map::TEXT.contains(symbol.value) && !symbol.name.contains('.');
         let before = self.symbols.iter().filter(is_function).take_while(|symbol| symbol.value <= pc);
         before.last().map_or("", |symbol| &symbol.name)
+    }
+
+    /// The instruction at an address, as the assembler writes it.
+    #[must_use]
+    pub fn instruction_text(&self, pc: u64) -> String {
+        let offset = usize::try_from(pc.wrapping_sub(map::TX.base)).unwrap_or(usize::MAX);
+        let rest = self.text.get(offset..).filter(|rest| !rest.is_empty());
+        let decoded = rest.and_then(|rest| decode::decode(rest, pc).ok());
+        decoded.map_or_else(|| "no instruction".into(), |(instruction, _)| instruction.to_string())
     }
 
     /// An address as the name before it and the bytes behind that; the number alone if there is no name near.

@@ -6,7 +6,9 @@ use super::compile;
 use anyhow::{Context, anyhow, ensure};
 use dvm_dcc::Define;
 use dvm_disa::elf::{self, MAGIC};
+use dvm_disa::machine::{Machine, Recording, Settings};
 use dvm_disa::object::Object;
+use dvm_disa::record;
 use std::path::Path;
 
 /// A source, assembled.
@@ -25,6 +27,19 @@ pub fn load(path: &Path, defines: &[Define]) -> anyhow::Result<Object> {
         return elf::read(&bytes).with_context(|| path.display().to_string());
     }
     assemble(path)
+}
+
+/// A recording: a file that is one, or a program that is run for it.
+pub fn recording(path: &Path) -> anyhow::Result<Recording> {
+    let bytes = bytes(path)?;
+    if bytes.starts_with(&record::MAGIC) {
+        return record::read(&bytes).with_context(|| path.display().to_string());
+    }
+    let object = load(path, &[])?;
+    let mut machine = Machine::new(&object, Settings::default())?;
+    machine.record();
+    machine.run();
+    machine.recording().cloned().context("the machine keeps no recording")
 }
 
 /// The bytes of a file.

@@ -3,8 +3,13 @@
 //! Owns the command line of it and its exit statuses. Must not know what a program means.
 
 mod compile;
+mod debug;
 mod files;
+mod history;
+mod profile;
+mod progress;
 mod run;
+mod timeline;
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -39,6 +44,14 @@ enum Command {
     },
     /// Runs a file or source.
     Run(run::Options),
+    /// Runs one runner of a program or recording step by step: commands come from stdin, `help` lists them.
+    Dbg(debug::Options),
+    /// Runs a runner of a recording again, and compares what it changed with what was recorded.
+    Replay(history::Options),
+    /// Says who made and woke a runner of a recording, what it saw, and whom it lost to.
+    Why(history::Options),
+    /// Shows where the instructions of a program or recording go, by function and line.
+    Prof(profile::Options),
     /// Shows a source in the house's layout.
     Fmt {
         /// The source.
@@ -92,6 +105,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Run(options) => run::run(&options),
+        Command::Dbg(options) => debug::debug(&options),
+        Command::Replay(options) => history::replay(&options),
+        Command::Why(options) => history::why(&options),
+        Command::Prof(options) => profile::profile(&options),
         Command::Fmt { file, write, check } => {
             let source = files::text(&file)?;
             let laid_out = dvm_disa::format::format(&source);

@@ -24,10 +24,10 @@ mod settings;
 mod store;
 mod watch;
 
-pub use memory::PagesMax;
+pub use memory::{PagesMax, RunnerMemory};
 pub use progress::Progress;
 pub use recorder::{Commit, Recording, Run, RunEnd};
-pub use replay::{Answers, Replay};
+pub use replay::{Answers, Replay, changes};
 pub use report::{Cause, EndState, Failure, Report, Statistics};
 pub use settings::{File, Limits, Settings};
 

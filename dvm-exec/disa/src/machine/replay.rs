@@ -9,7 +9,7 @@ use super::runner;
 use super::store::{Store, Timestamp};
 use crate::code::Code;
 use crate::interpreter::Interpreter;
-use crate::map::Range;
+use crate::map::{self, PAGE_BYTES, Range, WORD_BYTES};
 use crate::memory::{Born, Effects, Spawn};
 use crate::trap::TrapKind;
 use crate::verify::VerifyError;
@@ -95,6 +95,19 @@ impl Effects for Answers<'_> {
     fn breakpoint(&mut self, pc: u64) {
         self.broke_at = Some(pc);
     }
+}
+
+/// The words of shared memory that a run changed so far, but for exit codes.
+///
+/// # Errors
+/// RANGE: a byte outside the granted ranges was changed.
+pub fn changes(memory: RunnerMemory<'_>) -> Result<Vec<(u64, u64)>, TrapKind> {
+    let mut words = Vec::new();
+    for (page, (changed, own)) in memory.finish()?.changed {
+        words.extend(changed.iter().map(|word| (page * PAGE_BYTES + word as u64 * WORD_BYTES, own.word(word))));
+    }
+    words.retain(|(address, _)| !map::EXIT_CODES.contains(*address));
+    Ok(words)
 }
 
 /// Memory as it was, for one run after the other.

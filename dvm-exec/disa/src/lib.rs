@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asm;
+pub mod build;
 pub mod code;
 pub mod decode;
 mod disassemble;

@@ -112,8 +112,8 @@ impl Object {
     /// An address as the name before it and the bytes behind that; the number alone if there is no name near.
     #[must_use]
     pub fn place_of(&self, address: u64) -> String {
-        let addresses = self.symbols.iter().filter(|symbol| symbol.is_address && symbol.value <= address);
-        let symbol = addresses.last().filter(|symbol| address - symbol.value < NEAR_BYTES);
+        let mut addresses = self.symbols.iter().filter(|symbol| symbol.is_address && symbol.value <= address);
+        let symbol = addresses.next_back().filter(|symbol| address - symbol.value < NEAR_BYTES);
         match symbol {
             Some(symbol) if symbol.value == address => symbol.name.clone(),
             Some(symbol) => format!("{}+0x{:x}", symbol.name, address - symbol.value),

@@ -177,7 +177,7 @@ fn several_sources_are_one_program() {
     let object = link(&[main.clone(), other.clone()]).expect("it was linked");
     let mut machine = dvm_disa::machine::Machine::new(&object, Default::default()).expect("verified");
     assert_eq!(machine.run().output, b"81\n");
-    assert_eq!(joined(&[main.clone()]), "a.dc:1:13: undefined symbol `x`\na.dc:2:6: undefined symbol `f`");
+    assert_eq!(joined(std::slice::from_ref(&main)), "a.dc:1:13: undefined symbol `x`\na.dc:2:6: undefined symbol `f`");
     assert_eq!(
         joined(&[main, other.clone(), Source { name: "c.dc".into(), ..other }]),
         "c.dc:1:6: duplicate symbol `x`\nc.dc:4:6: duplicate symbol `f`"

@@ -118,6 +118,7 @@ fn kmeans(count: usize, rounds: usize) -> String {
 
 #[test]
 fn kmeans_as_in_plain_loops() {
+    assert_eq!(kmeans(1_000_000, 10), "50bad9aa63f0251f\n", "the loops themselves, at full size");
     let expected = kmeans(400, 4);
     let small = [("PARTS", 4), ("POINTS", 100), ("ROUNDS", 4)];
     seeds(4).for_each(|settings| assert_eq!(printed(program!("kmeans"), &small, settings), expected));

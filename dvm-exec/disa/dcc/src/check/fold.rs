@@ -90,13 +90,7 @@ impl Value {
             }
             _ => {}
         }
-        match simpler(op, left, right) {
-            Ok(value) => value,
-            Err((op, left, right)) => {
-                let (is_real, is_pure) = (left.is_real, left.is_pure && right.is_pure);
-                Self { is_real, is_pure, kind: Kind::Binary(op, Box::new(left), Box::new(right)) }
-            }
-        }
+        simpler(op, left, right)
     }
 
     /// A comparison of two values of one kind.
@@ -222,29 +216,29 @@ fn reals(op: Op, a: f64, b: f64) -> Option<f64> {
     Some(value).filter(|value| !value.is_nan())
 }
 
-/// The same with fewer or cheaper instructions.
-fn simpler(op: Op, left: Value, right: Value) -> Result<Value, (Op, Value, Value)> {
+/// The instruction as it is.
+fn plain(op: Op, left: Value, right: Value) -> Value {
+    let (is_real, is_pure) = (left.is_real, left.is_pure && right.is_pure);
+    Value { is_real, is_pure, kind: Kind::Binary(op, Box::new(left), Box::new(right)) }
+}
+
+/// The same with fewer or cheaper instructions, if there are such.
+fn simpler(op: Op, left: Value, right: Value) -> Value {
     let is_commutative = matches!(op, Op::Add | Op::Mul | Op::And | Op::Or | Op::Xor);
     if is_commutative && left.constant().is_some() && right.constant().is_none() {
         return simpler(op, right, left);
     }
-    let Some(constant) = right.constant() else { return Err((op, left, right)) };
-    let power = |value: i64| (value as u64).is_power_of_two().then(|| Value::integer(i64::from(value.trailing_zeros())));
-    match (op, constant) {
-        (Op::Add | Op::Sub | Op::Or | Op::Xor | Op::Shl | Op::Shr | Op::Sar, 0) | (Op::Mul | Op::Div | Op::Divs, 1) => Ok(left),
-        (Op::Mul | Op::And, 0) if left.is_pure => Ok(Value::integer(0)),
-        (Op::Sub, _) if constant != i64::MIN => Ok(Value::binary(Op::Add, left, Value::integer(-constant))),
-        (Op::Add, _) => Ok(sum(left, constant)),
-        (Op::Mul, _) => match power(constant) {
-            Some(shift) => Ok(Value::binary(Op::Shl, left, shift)),
-            None => Err((op, left, right)),
-        },
-        (Op::Div, _) => match power(constant) {
-            Some(shift) => Ok(Value::binary(Op::Shr, left, shift)),
-            None => Err((op, left, right)),
-        },
-        (Op::Rem, _) if power(constant).is_some() => Ok(Value::binary(Op::And, left, Value::integer(constant.wrapping_sub(1)))),
-        _ => Err((op, left, right)),
+    let Some(constant) = right.constant() else { return plain(op, left, right) };
+    let power = (constant as u64).is_power_of_two().then(|| Value::integer(i64::from(constant.trailing_zeros())));
+    match (op, constant, power) {
+        (Op::Add | Op::Sub | Op::Or | Op::Xor | Op::Shl | Op::Shr | Op::Sar, 0, _) | (Op::Mul | Op::Div | Op::Divs, 1, _) => left,
+        (Op::Mul | Op::And, 0, _) if left.is_pure => Value::integer(0),
+        (Op::Sub, ..) if constant != i64::MIN => Value::binary(Op::Add, left, Value::integer(-constant)),
+        (Op::Add, ..) => sum(left, constant),
+        (Op::Mul, _, Some(shift)) => Value::binary(Op::Shl, left, shift),
+        (Op::Div, _, Some(shift)) => Value::binary(Op::Shr, left, shift),
+        (Op::Rem, _, Some(_)) => Value::binary(Op::And, left, Value::integer(constant.wrapping_sub(1))),
+        _ => plain(op, left, right),
     }
 }
 

@@ -71,7 +71,7 @@ fn sources_and_units_become_a_program() {
     assert_eq!(disa(&["cc", "-S", &main], "").0, 0);
     assert!(std::fs::read_to_string(path("main.s")).unwrap().contains(".extern f"));
     let (status, _, told) = disa(&["run", "--local", &main], "");
-    assert_eq!((status, told), (2, format!("{main}:1:24: undefined symbol `f`\n{main}:1:48: undefined symbol `seen`\n")));
+    assert_eq!((status, told), (2, format!("{main}:1:24: undefined symbol `f`\n{main}:1:45: undefined symbol `seen`\n")));
     let (status, _, told) = disa(&["link", &path("main.o"), &path("other.o"), &path("other.o"), &assembly], "");
     assert_eq!(status, 2);
     assert!(told.starts_with(&format!("{other}:1:6: duplicate symbol `seen`\n")), "{told}");

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
-//!   dvm-exec  -> dvm-api, dvm-apic, dvm-runners -> dvm-disa; uffd-dsm              dsm-proto -> dsm-fast -> dsm-wire
+//!   dvm-exec  -> dvm-api, dvm-apic, uffd-dsm, dvm-dcc, dvm-runners -> dvm-disa     dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   dvm-agent -> dvm-report                                                        (stands alone)
 //!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
@@ -51,9 +51,11 @@ const WALLS: &[Wall] = &[
     // Data in, text out: what is drawn must not depend on how it was collected.
     pure("dvm-report", &[], &["hdrhistogram", "proptest", "serde", "serde_json", "thiserror"]),
     open("dvm-agent", &["dvm-api", "dvm-report", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
-    open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-disa", "dvm-runners", "uffd-dsm", "dsm-wire"]),
+    open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-dcc", "dvm-disa", "dvm-runners", "uffd-dsm", "dsm-wire"]),
     // What programs mean: the simulator of runners and a translator stand on it, so it knows no host.
     pure("dvm-disa", &[], &["serde", "thiserror"]),
+    // Text in, text out.
+    pure("dvm-dcc", &["dvm-disa"], &["thiserror"]),
     // The protocol of runners over hosts: driven by the simulator as it is by a host.
     pure("dvm-runners", &["dvm-disa"], &["serde"]),
     // The interrupt machinery of a guest: fuzzed and simulated without a kernel, so it knows none.

@@ -15,6 +15,8 @@ pub const PR: Range = Range::new(0x1_0000_0000, 1 << 32);
 pub const SR: Range = Range::new(0x1000_0000_0000, 64 << 40);
 /// Text and constants: nobody stores here.
 pub const TX: Range = Range::new(0x5001_0000_0000, 1 << 32);
+/// What `.private` gives out.
+pub const PRIVATE_DATA: Range = Range::new(PR.base + 0x1_0000, (2 << 30) - 0x1_0000);
 /// The part of [`TX`] that instructions may occupy.
 pub const TEXT: Range = Range::new(TX.base, 1 << 30);
 /// The part of [`TX`] for constants.

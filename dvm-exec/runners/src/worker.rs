@@ -235,7 +235,7 @@ impl Worker {
     pub fn ran(&mut self, key: RunKey, ran: Ran, homes: &Homes, out: &mut Out) {
         let Some(Running { slot, .. }) = self.runs.remove(&key) else { return };
         self.free.insert(slot);
-        let Ran { runner, epoch, end, pc, last, used, kept, fuel_used } = ran;
+        let Ran { runner, epoch, end, pc, last, used, kept, fuel_used, record: _ } = ran;
         let finished = Finished { id: runner.id, epoch, pc, last, fuel_used };
         let mode = match end {
             Ok(mode) if mode.commits() => mode,

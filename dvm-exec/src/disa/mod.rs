@@ -2,9 +2,15 @@
 //!
 //! Owns the command line of it and its exit statuses. Must not know what a program means.
 
+mod compile;
+mod debug;
 mod files;
+mod history;
 mod hosts;
+mod profile;
+mod progress;
 mod run;
+mod timeline;
 
 pub use hosts::serve;
 
@@ -31,6 +37,10 @@ struct CommandLine {
 enum Command {
     /// Assembles a source into a file to run.
     As(Assemble),
+    /// Compiles sources of dcc, and links them with others.
+    Cc(compile::Compile),
+    /// Links units and sources.
+    Link(compile::Link),
     /// Shows the instructions of a file or source.
     Objdump {
         /// ELF file or source.
@@ -41,6 +51,14 @@ enum Command {
     /// Be a runner process of a run over hosts.
     #[command(name = hosts::runner::NAME, hide = true)]
     RunnerProcess,
+    /// Runs one runner of a program or recording step by step: commands come from stdin, `help` lists them.
+    Dbg(debug::Options),
+    /// Runs a runner of a recording again, and compares what it changed with what was recorded.
+    Replay(history::Options),
+    /// Says who made and woke a runner of a recording, what it saw, and whom it lost to.
+    Why(history::Options),
+    /// Shows where the instructions of a program or recording go, by function and line.
+    Prof(profile::Options),
     /// Shows a source in the house's layout.
     Fmt {
         /// The source.
@@ -93,8 +111,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
+        Command::Cc(options) => compile::compile(&options),
+        Command::Link(options) => compile::link(&options),
         Command::Objdump { file } => {
-            show(dvm_disa::listing::listing(&files::load(&file)?)?.as_bytes())?;
+            show(dvm_disa::listing::listing(&files::load(&file, &[])?)?.as_bytes())?;
             Ok(0)
         }
         Command::Run(options) => run::run(&options),
@@ -102,6 +122,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             hosts::runner::main()?;
             Ok(0)
         }
+        Command::Dbg(options) => debug::debug(&options),
+        Command::Replay(options) => history::replay(&options),
+        Command::Why(options) => history::why(&options),
+        Command::Prof(options) => profile::profile(&options),
         Command::Fmt { file, write, check } => {
             let source = files::text(&file)?;
             let laid_out = dvm_disa::format::format(&source);

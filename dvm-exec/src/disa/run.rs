@@ -2,9 +2,12 @@
 //!
 //! Owns what of a run is shown where: output on stdout, log and ends on stderr. Must not know how the machine works.
 
-use super::{files, hosts, show};
+use super::{compile, files, hosts, progress, show, timeline};
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use dvm_disa::machine::{Machine, Report, Settings};
+use dvm_dcc::Define;
+use dvm_disa::machine::{File, Machine, Report, Settings};
+use dvm_disa::record;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -57,6 +60,18 @@ pub struct Options {
     /// Show counts of runners, commits and conflicts on stderr.
     #[arg(long)]
     stat: bool,
+    /// Keep a recording, for `replay`, `why`, `dbg` and `prof`.
+    #[arg(long, value_name = "FILE", requires = "local")]
+    record: Option<PathBuf>,
+    /// Write when which runner ran, for chrome://tracing or Perfetto; the unit is an instruction.
+    #[arg(long, value_name = "FILE", requires = "local")]
+    timeline: Option<PathBuf>,
+    /// Show runners born, running, committed and retried a second on stderr, if that is a terminal.
+    #[arg(long, requires = "local")]
+    progress: bool,
+    /// Give a constant of a program in dcc another value.
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = compile::define)]
+    defines: Vec<Define>,
     /// ELF file or source.
     program: PathBuf,
     /// Arguments of the program.
@@ -72,7 +87,7 @@ enum Grain {
 
 /// Runs the program, and gives the exit status.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
-    let mut object = files::load(&options.program)?;
+    let mut object = files::load(&options.program, &options.defines)?;
     if let Some(grain) = options.grain {
         object.rules.is_page_grain = matches!(grain, Grain::Page);
     }
@@ -85,9 +100,21 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         return Ok(report.exit_status());
     }
     let mut machine = Machine::new(&object, settings(options)?)?;
-    let report = machine.run();
+    if options.record.is_some() || options.timeline.is_some() {
+        machine.record();
+    }
+    if options.progress {
+        progress::run(&mut machine);
+    }
+    let report = machine.run().clone();
     show(&report.output)?;
-    tell(report, options.stat);
+    if let (Some(path), Some(recording)) = (&options.record, machine.recording()) {
+        files::write(path, &record::write(recording))?;
+    }
+    if let (Some(path), Some(recording)) = (&options.timeline, machine.recording()) {
+        files::write(path, timeline::trace(recording).as_bytes())?;
+    }
+    tell(&report, options.stat);
     Ok(report.exit_status())
 }
 

@@ -22,6 +22,9 @@ pub struct Kept {
     pub taken: Vec<Range>,
     /// Where memory that was given back begins.
     pub freed: Vec<u64>,
+    /// What the machine answered, in order: of a runner made, its number and stack; of memory, where it is, or 0; of memory given
+    /// back, whether it could be.
+    pub answers: Vec<u64>,
     /// The same, once the commit is prepared.
     pub retired: Vec<Range>,
 }
@@ -57,6 +60,19 @@ impl<'a> RunnerEffects<'a> {
         let used = (self.kept.output.len() + self.kept.log.len() + bytes.len()) as u64;
         if used > self.settings.limits.output_bytes { Err(TrapKind::Mem) } else { Ok(()) }
     }
+
+    fn give_back(&mut self, base: u64) -> bool {
+        if let Some(index) = self.kept.taken.iter().position(|range| range.base == base) {
+            let range = self.kept.taken.swap_remove(index);
+            self.arena.give_back(range);
+            return true;
+        }
+        let is_live = self.arena.has(base) && !self.kept.freed.contains(&base);
+        if is_live {
+            self.kept.freed.push(base);
+        }
+        is_live
+    }
 }
 
 impl Effects for RunnerEffects<'_> {
@@ -72,6 +88,7 @@ impl Effects for RunnerEffects<'_> {
         self.ids.next += self.ids.step;
         let stack = spawn.stack.or(stack).unwrap_or(map::STACKS);
         let born = Born { id, stack };
+        self.kept.answers.extend([id, stack.base, stack.bytes]);
         self.kept.children.push((born, spawn));
         Ok(born)
     }
@@ -100,22 +117,16 @@ impl Effects for RunnerEffects<'_> {
     }
 
     fn allocate(&mut self, bytes: u64) -> Option<Range> {
-        let range = self.arena.take(bytes)?;
-        self.kept.taken.push(range);
-        Some(range)
+        let range = self.arena.take(bytes);
+        self.kept.answers.extend(range.map_or([0; 2], |range| [range.base, range.bytes]));
+        self.kept.taken.extend(range);
+        range
     }
 
     fn free(&mut self, base: u64) -> bool {
-        if let Some(index) = self.kept.taken.iter().position(|range| range.base == base) {
-            let range = self.kept.taken.swap_remove(index);
-            self.arena.give_back(range);
-            return true;
-        }
-        let is_live = self.arena.has(base) && !self.kept.freed.contains(&base);
-        if is_live {
-            self.kept.freed.push(base);
-        }
-        is_live
+        let is_free = self.give_back(base);
+        self.kept.answers.push(u64::from(is_free));
+        is_free
     }
 
     fn time(&mut self) -> u64 {

@@ -14,7 +14,10 @@ pub mod chance;
 pub mod effects;
 pub mod memory;
 pub mod page;
+mod progress;
 pub mod ranges;
+mod recorder;
+mod replay;
 pub mod report;
 pub mod runner;
 mod settings;
@@ -22,6 +25,9 @@ pub mod store;
 pub mod watch;
 
 pub use memory::PagesMax;
+pub use progress::Progress;
+pub use recorder::{Commit, Recording, Run, RunEnd};
+pub use replay::{Answers, Recalled, Replay, changes};
 pub use report::{Cause, EndState, Failure, Report, Statistics};
 pub use settings::{File, Limits, Settings};
 
@@ -53,6 +59,7 @@ pub struct Machine<'a> {
     ran: Vec<Ran>,
     prepared: Vec<(Ran, Prepared)>,
     report: Report,
+    recording: Option<Recording>,
 }
 
 /// What can happen next.
@@ -89,21 +96,27 @@ impl<'a> Machine<'a> {
             ran: Vec::new(),
             prepared: Vec::new(),
             report: Report::default(),
+            recording: None,
         })
     }
 
     /// Runs the program to its end.
     pub fn run(&mut self) -> &Report {
-        while let Some(event) = self.next_event() {
-            match event {
-                Event::Run => self.start(),
-                Event::Prepare => self.prepare(),
-                Event::Commit => self.commit(),
-            }
-        }
+        while self.step() {}
         self.report.is_cut = !self.ready.is_empty();
         self.report.armed = self.watchers.armed().collect();
         &self.report
+    }
+
+    /// Lets one thing happen; `false`: nothing can, and [`Self::run`] gives the report.
+    pub fn step(&mut self) -> bool {
+        match self.next_event() {
+            Some(Event::Run) => self.start(),
+            Some(Event::Prepare) => self.prepare(),
+            Some(Event::Commit) => self.commit(),
+            None => return false,
+        }
+        true
     }
 
     /// A quad of committed memory.
@@ -148,7 +161,8 @@ impl<'a> Machine<'a> {
             arena: &mut self.arena,
             ids: &mut self.ids,
         };
-        let ran = runner::run(runner, ground);
+        let mut ran = runner::run(runner, ground);
+        self.note_start(&mut ran);
         self.report.statistics.starts += 1;
         self.report.statistics.instructions += ran.fuel_used;
         self.ran.push(ran);
@@ -160,6 +174,7 @@ impl<'a> Machine<'a> {
         let mut ran = self.ran.swap_remove(chosen);
         if self.settings.losses_percent > 0 && self.chance.below(100) < self.settings.losses_percent as usize {
             self.report.statistics.lost += 1;
+            self.note_end(&ran, RunEnd::Lost);
             self.undo(ran.kept);
             ran.runner.tries -= 1;
             self.ready.push(ran.runner);
@@ -192,6 +207,7 @@ impl<'a> Machine<'a> {
 
     fn conflict(&mut self, ran: Ran, mode: ExitMode, conflict: Conflict) {
         self.report.statistics.conflicts += 1;
+        self.note_end(&ran, RunEnd::Conflict { address: conflict.address, winner: conflict.winner });
         if mode == ExitMode::CommitOnce || ran.runner.tries > u64::from(self.settings.conflicts_max) {
             self.fail(&ran, Cause::Conflict(conflict));
             self.end(ran, EndState::Failed);
@@ -219,6 +235,11 @@ impl<'a> Machine<'a> {
 
     /// Publishes how a runner ended without a commit of its own.
     fn end(&mut self, mut ran: Ran, state: EndState) {
+        match state {
+            EndState::Aborted => self.note_end(&ran, RunEnd::Aborted),
+            EndState::Trapped(kind) => self.note_end(&ran, RunEnd::Trapped(kind.code())),
+            EndState::Committed | EndState::Failed => {}
+        }
         self.undo(std::mem::take(&mut ran.kept));
         let nothing = self.store.prepare(ran.epoch, Used::default()).expect("nothing conflicts with nothing");
         self.publish(&ran, nothing, state);
@@ -232,6 +253,7 @@ impl<'a> Machine<'a> {
         let oldest = self.oldest(ran.epoch);
         let (at, changes) = self.store.commit(prepared, &words, ran.runner.id, oldest);
         self.report.statistics.count(state);
+        self.note_commit(at, ran.runner.id, &changes);
         let fired = self.watchers.notify(&changes);
         self.fired(fired);
         at
@@ -261,6 +283,7 @@ impl<'a> Machine<'a> {
         let (mut ran, prepared) = self.prepared.swap_remove(chosen);
         let kept = std::mem::take(&mut ran.kept);
         let at = self.publish(&ran, prepared, EndState::Committed);
+        self.note_end(&ran, RunEnd::Committed(at.0));
         self.report.output.extend(kept.output);
         self.report.log.extend(kept.log);
         kept.taken.into_iter().for_each(|range| self.arena.keep(range));

@@ -73,6 +73,8 @@ pub struct Ran {
     pub kept: Kept,
     /// Instructions it took.
     pub fuel_used: u64,
+    /// Which run of the recording this is.
+    pub record: usize,
 }
 
 /// What every run of a machine needs.
@@ -114,7 +116,7 @@ pub fn run<S: Snapshot>(runner: Runner, ground: Ground<'_, S>) -> Ran {
         },
         Outcome::Trap(trap) => (Err(trap), Used::default()),
     };
-    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used }
+    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used, record: 0 }
 }
 
 /// Fills the system page.

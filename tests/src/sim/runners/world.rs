@@ -365,7 +365,7 @@ impl World {
         record.is_plain_abort = script.end == Some(dvm_disa::types::ExitMode::Abort);
         place.records.insert((run.runner.id, run.epoch.0), record);
         let end = script.end.ok_or(Trap { kind: TrapKind::Div0, pc: 0 });
-        let ran = Ran { epoch: run.epoch, end, pc: 0, last: 0, used, kept, fuel_used: 1, runner: run.runner };
+        let ran = Ran { epoch: run.epoch, end, pc: 0, last: 0, used, kept, fuel_used: 1, runner: run.runner, record: 0 };
         place.node.handle_ran(now, key, ran);
     }
 }

@@ -11,7 +11,6 @@ pub mod alloc;
 pub mod barrier;
 pub mod boot;
 pub mod interrupt;
-pub mod lock;
 pub mod print;
 pub mod processor;
 pub mod start;
@@ -19,19 +18,8 @@ pub mod sys;
 pub mod time;
 
 pub use barrier::Barrier;
-pub use lock::Lock;
+pub use sys::lock::Lock;
 pub use sys::port::shutdown;
-
-/// Makes a program of a function that every processor runs; the guest ends with the status the first one's returns.
-#[macro_export]
-macro_rules! guest {
-    ($main:path) => {
-        #[unsafe(no_mangle)]
-        fn dvm_main(cpu: usize) -> u8 {
-            $main(cpu)
-        }
-    };
-}
 
 /// Gives the value of a constant a page of its own: what one processor writes, others do not lose.
 #[repr(C, align(4096))]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const MEMORY: u64 = 16 << 20;
 
 fn memory() -> Memory {
-    Memory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap()
+    Memory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).expect("as it should be")
 }
 
 fn put(file: &mut [u8], at: usize, value: u64, bytes: usize) {
@@ -33,11 +33,11 @@ fn elf() -> Vec<u8> {
 #[test]
 fn kinds() {
     let memory = memory();
-    let flat = load(b"\xf4\xeb\xfd", &memory, MEMORY).unwrap();
+    let flat = load(b"\xf4\xeb\xfd", &memory, MEMORY).expect("as it should be");
     assert!(matches!(flat.entry, Entry::Native(IMAGE)) && flat.end == IMAGE + 3);
-    let loaded = load(&elf(), &memory, MEMORY).unwrap();
+    let loaded = load(&elf(), &memory, MEMORY).expect("as it should be");
     assert!(matches!(loaded.entry, Entry::Native(0x20_0000)) && loaded.end == 0x20_3000);
-    assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(0x20_0000)).unwrap(), *b"0123456789abcdef");
+    assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(0x20_0000)).expect("as it should be"), *b"0123456789abcdef");
 }
 
 #[test]

@@ -4,8 +4,20 @@
 
 pub mod cpu;
 pub mod entry;
+pub mod lock;
 pub mod memory;
 pub mod port;
+
+/// Makes a program of a function that every processor runs; the guest ends with the status the first one's returns.
+#[macro_export]
+macro_rules! guest {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        fn dvm_main(cpu: usize) -> u8 {
+            $main(cpu)
+        }
+    };
+}
 
 /// Calls a handler that [`crate::interrupt::on`] has stored; 0 is none.
 pub(crate) fn call(handler: usize) {

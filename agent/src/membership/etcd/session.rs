@@ -38,7 +38,7 @@ enum End {
 /// How an attempt to come back ends.
 enum Back {
     /// As if nothing had been, from this revision on.
-    Again(Store, i64),
+    Again(Box<Store>, i64),
     /// The lease is gone.
     Fenced(String),
 }
@@ -270,7 +270,7 @@ impl Session {
                 }
             }
             match timeout(JOIN_DEADLINE, self.try_back()).await {
-                Ok(Ok(Back::Again(store, revision))) => return Some((store, revision)),
+                Ok(Ok(Back::Again(store, revision))) => return Some((*store, revision)),
                 Ok(Ok(Back::Fenced(reason))) => self.fence(reason).await,
                 Ok(Err(_)) | Err(_) => {}
             }
@@ -300,7 +300,7 @@ impl Session {
             return Ok(Back::Fenced(reason));
         }
         self.settle(&mut store, lease, &reading).await?;
-        Ok(Back::Again(store, reading.revision))
+        Ok(Back::Again(Box::new(store), reading.revision))
     }
 
     /// Makes the space table say what has happened while etcd did not hear.

@@ -194,7 +194,8 @@ impl Scheduler {
             load.out < load.slots * QUEUED_PER_SLOT_MAX as u64
         };
         let extents = extents(runner);
-        let used = |host: Host| extents.iter().filter(|extent| self.users.get(extent).is_some_and(|users| has(*users, host))).count();
+        let used =
+            |host: Host| extents.iter().filter(|extent| self.users.get(extent).is_some_and(|users| has(*users, host))).count();
         let load = |host: Host| {
             let load = self.loads[usize::from(host.0)];
             // In 1/1024 of a slot, so that hosts of different size compare.

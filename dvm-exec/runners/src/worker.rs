@@ -166,7 +166,8 @@ impl Worker {
 
     /// Tells the root what snapshots are in use here, if that has changed enough.
     pub fn tell_oldest(&mut self, out: &mut Out) {
-        let in_use = self.runs.values().map(|run| run.epoch).chain(self.asking.values().map(|asking| asking.commit.finished.epoch));
+        let in_use =
+            self.runs.values().map(|run| run.epoch).chain(self.asking.values().map(|asking| asking.commit.finished.epoch));
         let oldest = in_use.min().unwrap_or(self.watermark);
         let oldest = if is(Plant::ForgottenEarly) { self.watermark } else { oldest };
         let is_idle = self.runs.is_empty() && self.queue.is_empty();

@@ -206,7 +206,10 @@ impl Checker {
             }
             let changed = self.pages.get(&(address / PAGE_BYTES)).and_then(|times| times.last().filter(|at| **at > epoch));
             if let Some(at) = changed.filter(|_| self.plan.is_serializable) {
-                return Err(format!("runner {id} read {address:#x} on snapshot {epoch}: changed at {at}, committed at {}", end.at.0));
+                return Err(format!(
+                    "runner {id} read {address:#x} on snapshot {epoch}: changed at {at}, committed at {}",
+                    end.at.0
+                ));
             }
         }
         for (address, _) in &record.writes {

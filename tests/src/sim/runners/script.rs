@@ -91,5 +91,11 @@ fn spawn(plan: &Plan, rng: &mut Rng, generation: u64, parent: u64) -> Spawn {
         Range::new(word(plan, rng.below(plan.pages * plan.words)), WORD_BYTES * rng.between(1, 2))
     });
     let watched = watched.collect();
-    Spawn { stack: None, heap: vec![Range::new(DATA, 1 << 30)], watched, first: generation, is_persistent: is_watcher && rng.chance(400_000) }
+    Spawn {
+        stack: None,
+        heap: vec![Range::new(DATA, 1 << 30)],
+        watched,
+        first: generation,
+        is_persistent: is_watcher && rng.chance(400_000),
+    }
 }

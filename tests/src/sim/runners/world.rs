@@ -20,6 +20,7 @@ use dvm_runners::link::{Frame, Link};
 use dvm_runners::plant::{self, Plant};
 use dvm_runners::{Config, Event, Host, Message, Nanos, Node, Program, Run, RunKey};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Virtual time within which every run must be over.
@@ -251,7 +252,8 @@ impl World {
                 Event::Over(report) => {
                     self.checker.over(&report)?;
                     let lost: Vec<usize> = self.plan.losses.iter().map(|loss| loss.host).collect();
-                    let versions = (0..self.places.len()).filter(|host| !lost.contains(host)).map(|host| self.places[host].node.versions());
+                    let versions =
+                        (0..self.places.len()).filter(|host| !lost.contains(host)).map(|host| self.places[host].node.versions());
                     self.outcome = Some(Outcome {
                         judged: self.checker.judged,
                         statistics: report.statistics,
@@ -308,9 +310,9 @@ impl World {
             Step::Read(address) | Step::Write(address, _) => address,
         };
         let page = address / PAGE_BYTES;
-        if !active.pages.contains_key(&page) {
+        if let Entry::Vacant(entry) = active.pages.entry(page) {
             let Some(twin) = place.node.page(key, page) else { return };
-            active.pages.insert(page, (twin.clone(), twin));
+            entry.insert((twin.clone(), twin));
         }
         if let Some((twin, own)) = active.pages.get_mut(&page) {
             let word = (address % PAGE_BYTES / WORD_BYTES) as usize;

@@ -3,8 +3,12 @@
 //! Owns the command line of it and its exit statuses. Must not know what a program means.
 
 mod files;
+mod hosts;
 mod run;
 
+pub use hosts::serve;
+
+use crate::exit::Failure;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -34,6 +38,9 @@ enum Command {
     },
     /// Runs a file or source.
     Run(run::Options),
+    /// Be a runner process of a run over hosts.
+    #[command(name = hosts::runner::NAME, hide = true)]
+    RunnerProcess,
     /// Shows a source in the house's layout.
     Fmt {
         /// The source.
@@ -65,7 +72,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(status) => status,
         Err(error) => {
             eprintln!("{error:#}");
-            REFUSED
+            error.downcast_ref::<Failure>().map_or(REFUSED, Failure::code)
         }
     }
 }
@@ -85,6 +92,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Run(options) => run::run(&options),
+        Command::RunnerProcess => {
+            hosts::runner::main()?;
+            Ok(0)
+        }
         Command::Fmt { file, write, check } => {
             let source = files::text(&file)?;
             let laid_out = dvm_disa::format::format(&source);

@@ -1,11 +1,10 @@
-//! `dvm-exec disa run`: a program on the machine of one host.
+//! `dvm-exec disa run`: a program over hosts, or on the machine of one.
 //!
 //! Owns what of a run is shown where: output on stdout, log and ends on stderr. Must not know how the machine works.
 
-use super::{files, show};
-use anyhow::ensure;
+use super::{files, hosts, show};
 use clap::{Args, ValueEnum};
-use dvm_disa::machine::{File, Machine, Report, Settings};
+use dvm_disa::machine::{Machine, Report, Settings};
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -19,10 +18,16 @@ pub struct Options {
     /// On this host alone, one instruction after the other: the order of runners follows from the seed.
     #[arg(long)]
     local: bool,
+    /// Hosts by name, separated by commas [default: all of the cluster].
+    #[arg(long, value_delimiter = ',', conflicts_with = "local")]
+    hosts: Vec<String>,
+    /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
+    #[arg(long, conflicts_with = "local")]
+    socket: Option<PathBuf>,
     /// The order of runners follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Runners that run at a time.
+    /// Runners that run at a time, with --local; over hosts, each processor runs one.
     #[arg(long, default_value_t = 4)]
     slots: usize,
     /// Find conflicts by page or by word [default: as the program says].
@@ -67,10 +72,17 @@ enum Grain {
 
 /// Runs the program, and gives the exit status.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
-    ensure!(options.local, "a run over several hosts is not there yet: say --local");
     let mut object = files::load(&options.program)?;
     if let Some(grain) = options.grain {
         object.rules.is_page_grain = matches!(grain, Grain::Page);
+    }
+    if !options.local {
+        let request =
+            hosts::Request { hosts: options.hosts.clone(), socket: options.socket.as_deref(), program: &options.program };
+        let (report, ends) = hosts::run(request, object, settings(options)?)?;
+        tell(&report, options.stat);
+        ends.iter().filter(|_| options.stat).for_each(|(host, count)| eprintln!("ended on {host} {count}"));
+        return Ok(report.exit_status());
     }
     let mut machine = Machine::new(&object, settings(options)?)?;
     let report = machine.run();
@@ -80,9 +92,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 fn settings(options: &Options) -> anyhow::Result<Settings> {
-    let named = |path: &PathBuf| -> anyhow::Result<File> {
-        Ok(File { name: path.clone().into_os_string().into_vec(), bytes: files::bytes(path)? })
-    };
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let mut settings = Settings {
         seed: options.seed,
@@ -92,7 +101,7 @@ fn settings(options: &Options) -> anyhow::Result<Settings> {
         losses_percent: options.lose,
         arguments: options.arguments.iter().map(|argument| argument.clone().into_vec()).collect(),
         input: options.input.as_deref().map_or(Ok(Vec::new()), input)?,
-        files: options.files.iter().map(named).collect::<anyhow::Result<_>>()?,
+        files: hosts::contents(&options.files)?,
         time_ns: options.time.unwrap_or_else(now),
         ..Settings::default()
     };

@@ -165,6 +165,11 @@ impl MemberHusk {
             match purpose {
                 Purpose::Thread => member::carry(self, connection),
                 Purpose::Service => self.serve(connection),
+                Purpose::Runners => {
+                    if let Err(failure) = crate::disa::serve(connection) {
+                        self.fail(&failure.to_string());
+                    }
+                }
             }
         };
         let former = replace_mask(u64::MAX);

@@ -29,6 +29,7 @@ pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod runners;
 pub mod signals;
 pub mod stages;
 pub mod trace;
@@ -62,6 +63,7 @@ pub fn cases() -> Vec<Case> {
         view::cases(),
         process::cases(),
         signals::cases(),
+        runners::cases(),
     ]
     .into_iter()
     .flatten()

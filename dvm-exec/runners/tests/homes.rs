@@ -57,7 +57,7 @@ fn ran(run: &Run, words: &[(u64, u64)], children: u64) -> Ran {
         kept.children.push((Born { id, stack }, spawn));
     }
     let runner = run.runner.clone();
-    Ran { runner, epoch: run.epoch, end: Ok(ExitMode::Commit), pc: 0, last: 0, used, kept, fuel_used: 1 }
+    Ran { runner, epoch: run.epoch, end: Ok(ExitMode::Commit), pc: 0, last: 0, used, kept, fuel_used: 1, record: 0 }
 }
 
 /// An address whose home is this host.

@@ -6,7 +6,7 @@ use super::{files, history, show};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use dvm_disa::interpreter::Interpreter;
-use dvm_disa::machine::{Answers, Recording, Replay, Recalled};
+use dvm_disa::machine::{Answers, Recalled, Recording, Replay};
 use dvm_disa::map;
 use dvm_disa::memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,10 +3,9 @@
 //! Owns what of a run is shown where: output on stdout, log and ends on stderr. Must not know how the machine works.
 
 use super::{compile, files, hosts, progress, show, timeline};
-use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use dvm_dcc::Define;
-use dvm_disa::machine::{File, Machine, Report, Settings};
+use dvm_disa::machine::{Machine, Report, Settings};
 use dvm_disa::record;
 use std::ffi::OsString;
 use std::io::Read;

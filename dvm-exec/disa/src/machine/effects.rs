@@ -22,11 +22,11 @@ pub struct Kept {
     pub taken: Vec<Range>,
     /// Where memory that was given back begins.
     pub freed: Vec<u64>,
+    /// The same, once the commit is prepared.
+    pub retired: Vec<Range>,
     /// What the machine answered, in order: of a runner made, its number and stack; of memory, where it is, or 0; of memory given
     /// back, whether it could be.
     pub answers: Vec<u64>,
-    /// The same, once the commit is prepared.
-    pub retired: Vec<Range>,
 }
 
 /// The numbers that runners made here get: a number is never given out twice.

@@ -195,6 +195,6 @@ fn tell(slot: &Slot, message: ToRunner) -> Result<(), Failure> {
 fn ran(run: Run, done: Done) -> Ran {
     let Done { end, pc, last, fuel_used, changed, read, children, output, log, taken, freed, .. } = done;
     let changed = changed.into_iter().map(|delta| (delta.page, (delta.words, delta.to_page()))).collect();
-    let kept = Kept { children, output, log, taken, freed, retired: Vec::new() };
-    Ran { runner: run.runner, epoch: run.epoch, end, pc, last, used: Used { changed, read }, kept, fuel_used }
+    let kept = Kept { children, output, log, taken, freed, retired: Vec::new(), answers: Vec::new() };
+    Ran { runner: run.runner, epoch: run.epoch, end, pc, last, used: Used { changed, read }, kept, fuel_used, record: 0 }
 }

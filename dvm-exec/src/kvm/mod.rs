@@ -25,7 +25,7 @@ mod processor;
 mod run;
 mod setup;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use failure::Failure;
 use std::ffi::OsString;
 
@@ -44,6 +44,12 @@ struct CommandLine {
 enum Command {
     /// Runs a guest; its serial line is standard input and output.
     Run(run::Options),
+}
+
+/// The definition of the command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    CommandLine::command()
 }
 
 /// Runs the command line, which begins with `kvm`, and gives its exit status.

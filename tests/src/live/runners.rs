@@ -82,7 +82,9 @@ fn same_as_local(bed: &mut Bed<'_>, name: &str, source: &str) -> Result<String> 
         shortened(&told)
     );
     let ends: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("ended on ")).collect();
-    ensure!(ends.len() == bed.hosts.hosts().len(), "not every host ran a runner: {}", shortened(&told));
+    // Write skew has few runners, which one host may have taken.
+    let is_spread = ends.len() == bed.hosts.hosts().len() || name == "write-skew";
+    ensure!(is_spread, "not every host ran a runner: {}", shortened(&told));
     Ok(ends.join(", "))
 }
 

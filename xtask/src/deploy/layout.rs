@@ -26,7 +26,7 @@ pub const PROGRAMS: [&str; 4] = ["dvm-agent", "dvm-exec", "libdvm_alloc.so", "dv
 /// Those that users call.
 pub const COMMANDS: [&str; 2] = ["dvm-agent", "dvm-exec"];
 /// Manual pages of those, as they write them.
-pub const PAGES: [&str; 14] = [
+pub const PAGES: [&str; 22] = [
     "dvm-agent",
     "dvm-agent-doctor",
     "dvm-agent-drain",
@@ -38,9 +38,17 @@ pub const PAGES: [&str; 14] = [
     "dvm-exec",
     "dvm-exec-disa",
     "dvm-exec-disa-as",
+    "dvm-exec-disa-cc",
+    "dvm-exec-disa-dbg",
     "dvm-exec-disa-fmt",
+    "dvm-exec-disa-link",
     "dvm-exec-disa-objdump",
+    "dvm-exec-disa-prof",
+    "dvm-exec-disa-replay",
     "dvm-exec-disa-run",
+    "dvm-exec-disa-why",
+    "dvm-exec-kvm",
+    "dvm-exec-kvm-run",
 ];
 /// Their completions, and where shells look for them.
 pub const COMPLETIONS: [(&str, &str); 6] = [

@@ -19,6 +19,7 @@ use crate::exit::Failure;
 use crate::process::agent::{self, Agent, Opened};
 use crate::process::connection::Connection;
 use crate::process::limits;
+use crate::process::memory::map_view;
 use crate::process::wire::Side;
 use driver::{Driver, Input};
 use dvm_api::local::{JobRequest, Purpose, ToAgent, ToHusk};
@@ -27,6 +28,7 @@ use dvm_disa::machine::{File, Settings};
 use dvm_disa::object::Object;
 use dvm_runners::{Host, Program};
 use peers::Peers;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -49,7 +51,10 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     let agent = Agent::connect(&agent::find_socket(request.socket)?)?;
     let job =
         JobRequest { hosts: request.hosts, program: request.program.display().to_string(), has_stages: false, has_sketch: false };
-    let Opened { job, .. } = agent.open_job(job)?;
+    let Opened { job, space, device } = agent.open_job(job)?;
+    // The agent connects husks as soon as each has its view; runners do not use it yet.
+    let (_view, userfaultfd) = map_view(&space, &device)?;
+    agent.hand_over(userfaultfd.as_fd())?;
     let agent: &'static Agent = Box::leak(Box::new(agent));
     let (inputs, receiver) = channel();
     let to_driver = inputs.clone();

@@ -5,7 +5,7 @@
 use crate::live::bed::Bed;
 use crate::live::case::Lacking;
 use anyhow::{Context, Result, bail, ensure};
-use dvm_hosts::{User, kill_process, output_within};
+use dvm_hosts::{User, alive, kill_process, output_within};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -53,6 +53,7 @@ impl<'a> Etcd<'a> {
         for index in 0..bed.hosts.hosts().len() {
             if let Some(agent) = bed.hosts.agent(index)? {
                 kill_process(agent.pid);
+                await_end(agent.pid)?;
             }
             made.configure(index, "", "")?;
         }
@@ -251,4 +252,15 @@ impl Drop for Etcd<'_> {
 pub fn names(value: &Value) -> Result<Vec<String>> {
     let list = value.as_array().with_context(|| format!("no list: {value}"))?;
     Ok(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// Waits until the process has ended, and with it what it served.
+fn await_end(pid: i32) -> Result<()> {
+    let latest = Instant::now() + START_LATEST;
+    let has_threads = || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1);
+    while alive(pid) || has_threads() {
+        ensure!(Instant::now() < latest, "process {pid} is there {START_LATEST:?} after it was killed");
+        sleep(POLL);
+    }
+    Ok(())
 }

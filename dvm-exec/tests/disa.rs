@@ -43,7 +43,7 @@ fn a_program_is_assembled_shown_and_run() {
 
 #[test]
 fn the_ends_have_exit_statuses() {
-    // rule: X4, X7
+    // rule: X4, X13
     let directory = directory("ends");
     let file = |name: &str, text: &str| {
         let path = directory.join(name);

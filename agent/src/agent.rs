@@ -2,7 +2,7 @@
 //!
 //! Owns identity, peers, jobs and counters, all on one thread. Must not be on the way of a fault.
 
-use crate::config::{ClusterConfig, NodeConfig};
+use crate::config::{ClusterConfig, NodeConfig, NodeEntry};
 use crate::counters::Counters;
 use crate::exit::{Exit, Failure};
 use crate::figures::Figures;
@@ -10,6 +10,7 @@ use crate::job::part::ShardMaker;
 use crate::job::{Job, JobNote, Role, member};
 use crate::limits::{HANDSHAKE_DEADLINE, JOBS_MAX, SPACE_COUNTER_BITS};
 use crate::log::say;
+use crate::membership::{Joined, Members, Membership, SpaceEntry};
 use crate::memory::Ledger;
 use crate::net::link::{Handler, Link};
 use crate::net::peers::{self, Peer};
@@ -20,7 +21,8 @@ use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{Purpose, ToHusk};
 use dvm_api::peer::{Opened, Opening, ToPeer};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
@@ -33,14 +35,40 @@ use tokio::time::timeout;
 /// Most bytes of an IP packet; the loopback interface claims more.
 const MTU_MAX: u32 = u16::MAX as u32;
 
+/// What an agent is made of, beside its membership.
+pub struct Start {
+    /// The cluster.
+    pub cluster: ClusterConfig,
+    /// This node's settings.
+    pub node: NodeConfig,
+    /// Its name and where it is.
+    pub own: NodeEntry,
+    /// Random number of this start.
+    pub incarnation: u64,
+    /// Starts shards.
+    pub make_shard: ShardMaker,
+}
+
+/// A random number for this start.
+///
+/// # Errors
+/// When /dev/urandom cannot be read.
+pub fn incarnation() -> Result<u64, Failure> {
+    random().map(u64::from_le_bytes).map_err(|error| Failure::new(Exit::Kernel, error))
+}
+
 /// Everything the agent's tasks share.
 pub struct Agent {
     /// This node.
     pub me: NodeId,
     /// Random number of this start.
     pub incarnation: u64,
-    /// The cluster.
+    /// The cluster's name, key and fingerprint.
     pub cluster: ClusterConfig,
+    /// Its hosts.
+    pub members: Members,
+    /// Who says which they are.
+    pub membership: Rc<dyn Membership>,
     /// This node's settings.
     pub node: NodeConfig,
     /// Bytes of the largest IP packet to peers.
@@ -59,7 +87,10 @@ pub struct Agent {
     pub started: Instant,
     /// Reports to peers that are being made.
     pub reports_under_way: Cell<usize>,
-    peers: Vec<Peer>,
+    /// Spaces that wait for the view that has all their hosts.
+    pub opening: RefCell<BTreeSet<u32>>,
+    own: NodeEntry,
+    peers: RefCell<BTreeMap<NodeId, Rc<Peer>>>,
     jobs: RefCell<BTreeMap<u32, Rc<Job>>>,
     space_counter: Cell<u32>,
     is_ending: Cell<bool>,
@@ -67,26 +98,26 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent for `node` of `cluster`; nothing runs yet.
+    /// An agent for the host that `joined` `cluster`, at `own`; nothing runs yet.
     ///
     /// # Errors
-    /// When the node is not in the cluster or its address is not on this host.
-    pub fn new(cluster: ClusterConfig, node: NodeConfig, make_shard: ShardMaker) -> Result<Rc<Self>, Failure> {
-        let me = node.find_in(&cluster)?;
-        let address = cluster.entry(me).map(|entry| entry.control.ip()).context("no entry of this node");
-        let address = address.map_err(|error| Failure::new(Exit::Internal, error))?;
+    /// When its address is not on this host.
+    pub fn new(start: Start, joined: Joined) -> Result<Rc<Self>, Failure> {
+        let Start { cluster, node, own, incarnation, make_shard } = start;
+        let Joined { me, view, membership } = joined;
+        let address = own.control.ip();
         let mtu = match node.mtu {
             Some(mtu) => mtu,
             None => mtu_of(address).map_err(|error| Failure::new(Exit::Address, error))?,
         };
-        let incarnation = random().map(u64::from_le_bytes).map_err(|error| Failure::new(Exit::Kernel, error))?;
         let fast = fastpath::Host::load(node.fast_path, address);
         let memory = Ledger::open(node.memory);
-        let peers = cluster.nodes.iter().map(|_| Peer::default()).collect();
         let agent = Rc::new(Self {
             me,
             incarnation,
             cluster,
+            members: Members::new(me, view),
+            membership,
             node,
             mtu,
             counters: Counters::default(),
@@ -96,7 +127,9 @@ impl Agent {
             memory,
             started: Instant::now(),
             reports_under_way: Cell::default(),
-            peers,
+            opening: RefCell::default(),
+            own,
+            peers: RefCell::default(),
             jobs: RefCell::default(),
             // Random: a restart must not use the numbers of spaces that still live elsewhere.
             space_counter: Cell::new(incarnation as u32),
@@ -116,14 +149,14 @@ impl Agent {
     /// This node's address, for control and data.
     #[must_use]
     pub fn address(&self) -> IpAddr {
-        self.cluster.entry(self.me).map_or(IpAddr::from([127, 0, 0, 1]), |entry| entry.control.ip())
+        self.own.control.ip()
     }
 
     /// Processors that jobs may use here.
     #[must_use]
     pub fn cpus(&self) -> u16 {
         let all = || std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX));
-        self.cluster.entry(self.me).and_then(|entry| entry.cpus).unwrap_or_else(all)
+        self.own.cpus.unwrap_or_else(all)
     }
 
     /// What sessions with peers rest on.
@@ -132,21 +165,33 @@ impl Agent {
         Secret { key: &self.cluster.key, fingerprint: self.cluster.fingerprint }
     }
 
-    /// All other nodes.
-    pub fn others(&self) -> impl Iterator<Item = NodeId> {
-        (0..self.cluster.nodes.len()).filter_map(|place| u16::try_from(place).ok()).map(NodeId).filter(|node| *node != self.me)
-    }
-
     /// Addresses of the nodes whose agents answer.
-    pub fn up_addresses(&self) -> impl Iterator<Item = IpAddr> {
+    pub fn up_addresses(&self) -> Vec<IpAddr> {
         let is_up = |node: &NodeId| self.peer(*node).is_some_and(|peer| peer.link().is_some());
-        self.others().filter(is_up).filter_map(|node| self.cluster.entry(node)).map(|entry| entry.control.ip())
+        let up = self.members.others().filter(is_up).filter_map(|node| self.members.entry(node));
+        up.map(|entry| entry.control.ip()).collect()
     }
 
-    /// What is known of another node; none for ourselves and for nodes that do not exist.
+    /// What is known of another node; none for ourselves and for nodes that take no part.
     #[must_use]
-    pub fn peer(&self, node: NodeId) -> Option<&Peer> {
-        self.peers.get(usize::from(node.0)).filter(|_| node != self.me)
+    pub fn peer(&self, node: NodeId) -> Option<Rc<Peer>> {
+        self.peers.borrow().get(&node).map(Rc::clone)
+    }
+
+    /// Keeps a link to `node` from now on.
+    pub fn get_to_know(&self, node: NodeId) {
+        let mut peers = self.peers.borrow_mut();
+        if let (Entry::Vacant(place), Some(agent)) = (peers.entry(node), self.itself.borrow().upgrade()) {
+            let peer = Rc::clone(place.insert(Rc::default()));
+            tokio_uring::spawn(peers::keep_dialling(agent, node, peer));
+        }
+    }
+
+    /// Ends the links to `node`: it is lost to all jobs here.
+    pub fn part_from(&self, node: NodeId, reason: &str) {
+        if let Some(peer) = self.peers.borrow_mut().remove(&node) {
+            peer.end(reason);
+        }
     }
 
     /// Our answer to an opening that is accepted.
@@ -192,6 +237,9 @@ impl Agent {
         if self.is_ending.get() {
             return Err(format!("the agent of {} is ending", self.name()));
         }
+        if self.members.is_draining(self.me) {
+            return Err(format!("host {} is being drained and takes no new jobs", self.name()));
+        }
         if jobs.len() >= JOBS_MAX {
             return Err(format!("host {} takes part in {JOBS_MAX} jobs; wait until one ends", self.name()));
         }
@@ -199,12 +247,19 @@ impl Agent {
             return Err(format!("host {} takes part in space {} already", self.name(), job.space));
         }
         jobs.insert(job.space.0, Rc::clone(job));
+        if matches!(job.role, Role::Root) {
+            let hosts = job.members.iter().map(|node| self.members.name_of(*node)).collect();
+            self.membership.note_space(job.space.0, Some(SpaceEntry { program: job.program.clone(), hosts }));
+        }
         Ok(())
     }
 
     /// Takes a job off the list.
     pub fn forget_job(&self, space: SpaceId) {
-        self.jobs.borrow_mut().remove(&space.0);
+        let forgotten = self.jobs.borrow_mut().remove(&space.0);
+        if forgotten.is_some_and(|job| matches!(job.role, Role::Root)) {
+            self.membership.note_space(space.0, None);
+        }
     }
 
     /// All jobs, by space.
@@ -232,6 +287,7 @@ impl Agent {
             }
             ToPeer::AskReport { tag, query } => return observe::answer_peer(self, link, tag, query),
             ToPeer::OpenSpace { tag, space } => return member::open(self, link, tag, space),
+            ToPeer::CloseSpace { space, .. } if self.opening.borrow_mut().remove(&space) => return,
             ToPeer::StartMember { space, tag, .. } | ToPeer::AskStatistics { space, tag } => (space, Some(tag)),
             ToPeer::CloseSpace { space, .. } | ToPeer::PauseSpace { space, .. } | ToPeer::MemberLost { space, .. } => {
                 (space, None)
@@ -264,7 +320,7 @@ impl Agent {
     /// # Errors
     /// Why it is not possible, naming the host.
     pub async fn open_husk_connection(&self, job: &Job, node: NodeId, purpose: Purpose) -> Result<OwnedFd, String> {
-        let name = self.cluster.name_of(node);
+        let name = self.members.name_of(node);
         let opened = async {
             if node == self.me || !job.members.contains(&node) {
                 return Err("it is not another host of the job".to_owned());
@@ -320,9 +376,20 @@ impl Agent {
         }
     }
 
+    /// Ends all jobs, since the others have given this host up; then their links.
+    pub fn fence(&self, reason: &str) {
+        for job in self.jobs() {
+            // A full inbox: the job hears that its links are lost.
+            drop(job.notes.try_send(JobNote::Fenced(reason.to_owned())));
+        }
+        for peer in self.peers.borrow().values() {
+            peer.close(reason);
+        }
+    }
+
     /// Ends the links to all peers.
     pub fn hang_up(&self) {
-        for peer in &self.peers {
+        for peer in self.peers.borrow().values() {
             peer.close("this agent is ending");
         }
     }

@@ -5,7 +5,7 @@
 use crate::config::NodeConfig;
 use crate::exit::{Exit, Failure};
 use crate::fastpath::FastPathStatus;
-use crate::status::{HistogramReport, MemoryStatus, Status};
+use crate::status::{HistogramReport, MembershipStatus, MemoryStatus, Status};
 use anyhow::{Context, anyhow};
 use dvm_api::local::{Query, ToAgent, ToHusk};
 use dvm_api::socket::{receive, send};
@@ -111,7 +111,7 @@ pub fn ask_of(path: &Path, host: &str, query: Query) -> Result<Result<String, St
     exchange(path, &ToAgent::QueryOf { host: host.to_owned(), query })
 }
 
-fn exchange(path: &Path, question: &ToAgent) -> Result<Result<String, String>, Failure> {
+pub(crate) fn exchange(path: &Path, question: &ToAgent) -> Result<Result<String, String>, Failure> {
     let control = connected(path).map_err(|error| nobody(path, error))?;
     let asked = send(control.as_fd(), question, &[]).and_then(|()| receive::<ToHusk>(control.as_fd()));
     match asked.with_context(|| format!("no answer from the agent at {}", path.display())) {
@@ -156,6 +156,14 @@ fn status_table(status: &Status) -> String {
         "node {} ({}) of cluster {} ({}), incarnation {}, up {:.0} s\n",
         status.node, status.number, status.cluster, status.fingerprint, status.incarnation, status.uptime_s
     );
+    let MembershipStatus { source, epoch, trouble, hosts, draining, .. } = &status.membership;
+    line(&mut text, format_args!("hosts by {source}, epoch {epoch}: {}", hosts.join(", ")));
+    for host in draining {
+        line(&mut text, format_args!("host {host} is being drained"));
+    }
+    if let Some(trouble) = trouble {
+        line(&mut text, format_args!("{source} does not answer: {trouble}"));
+    }
     for peer in &status.peers {
         let state = if peer.up { "up" } else { "down" };
         let seen = peer.last_seen_ms.map_or_else(|| "never seen".to_owned(), |ago| format!("seen {ago} ms ago"));

@@ -54,6 +54,10 @@ counters! {
     husk_connections,
     /// Husk-to-husk connections that failed or were refused.
     husk_connections_refused,
+    /// Times that etcd did not answer any more.
+    etcd_lost,
+    /// Times that this host's lease had run out, and its jobs were ended.
+    fenced,
     /// Control connections that came up.
     links_up,
     /// Control connections that were lost.

@@ -63,6 +63,12 @@ codes! {
         Output = 24,
         /// the report to compare with cannot be read
         Report = 25,
+        /// etcd cannot be reached, or refuses this host
+        Membership = 26,
+        /// the host cannot be drained
+        Drain = 27,
+        /// the drained host had not left within --wait
+        Draining = 28,
     }
 }
 
@@ -89,6 +95,8 @@ codes! {
         Local = 89,
         /// the first packet was not a request the agent knows
         NotRequest = 90,
+        /// a host of the job is being drained
+        Draining = 91,
     }
 }
 

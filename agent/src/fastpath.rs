@@ -133,7 +133,8 @@ pub async fn keep_attaching(agent: Rc<Agent>) {
     let host = &agent.fast;
     let (Some(path), Some(seats)) = (host.path.clone(), host.seats()) else { return };
     loop {
-        let peers: Vec<SocketAddr> = agent.up_addresses().map(|address| SocketAddr::new(address, PROBE_PORT)).collect();
+        let peers: Vec<SocketAddr> =
+            agent.up_addresses().into_iter().map(|address| SocketAddr::new(address, PROBE_PORT)).collect();
         if peers.is_empty() {
             sleep(LOOK_PAUSE).await;
             continue;

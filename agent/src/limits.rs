@@ -51,6 +51,8 @@ pub const HUSK_LINE_BYTES_MAX: usize = 512;
 pub const PEER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Longest configuration or key file, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Most addresses of etcd's servers.
+pub const ENDPOINTS_MAX: usize = 16;
 /// Send buffer of a control socket, in bytes: a longest packet must fit.
 pub const CONTROL_BUFFER_BYTES: usize = 1 << 20;
 
@@ -70,6 +72,22 @@ pub const STEP_DEADLINE: Duration = Duration::from_secs(10);
 pub const MEMBER_DEADLINE: Duration = Duration::from_secs(8);
 /// For a peer that is down to come up while a job waits for it.
 pub const REACH_DEADLINE: Duration = Duration::from_secs(3);
+/// For the view that has all hosts of a job: one has just joined.
+pub const VIEW_DEADLINE: Duration = Duration::from_secs(2);
+/// Time between two looks at whether a host that is drained has jobs left.
+pub const DRAIN_CHECK: Duration = Duration::from_millis(500);
+/// For etcd to answer one request.
+#[cfg(feature = "etcd")]
+pub const ETCD_DEADLINE: Duration = Duration::from_secs(3);
+/// For all of it when the agent starts: connecting, the lease, the first view.
+#[cfg(feature = "etcd")]
+pub const JOIN_DEADLINE: Duration = Duration::from_secs(8);
+/// First and longest pause between two attempts to reach etcd.
+#[cfg(feature = "etcd")]
+pub const ETCD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Attempts at a transaction that others may have overtaken.
+#[cfg(feature = "etcd")]
+pub const TRANSACTION_TRIES_MAX: usize = 64;
 /// For the first packet on a Unix connection.
 pub const FIRST_PACKET_DEADLINE: Duration = Duration::from_secs(10);
 /// For a husk to take a packet.

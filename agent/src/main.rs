@@ -10,6 +10,7 @@ mod config;
 mod counters;
 mod cpu;
 mod doctor;
+mod drain;
 mod exit;
 mod fastpath;
 mod figures;
@@ -18,6 +19,7 @@ mod limits;
 mod local;
 mod log;
 mod manual;
+mod membership;
 mod memory;
 mod metrics;
 mod net;
@@ -84,6 +86,23 @@ enum Command {
         ask: Ask,
         #[command(flatten)]
         many: Many,
+    },
+    /// Have a host take no new jobs and leave the cluster after its last one; with etcd only.
+    #[command(group(clap::ArgGroup::new("which").required(true).args(["host", "own"])))]
+    Drain {
+        /// Name of the host.
+        host: Option<String>,
+        /// The host of the agent asked.
+        #[arg(long = "self")]
+        own: bool,
+        /// It takes new jobs again, if it has not left yet.
+        #[arg(long)]
+        undo: bool,
+        /// Wait until it has left, so many seconds at most.
+        #[arg(long, value_name = "SECONDS", conflicts_with = "undo")]
+        wait: Option<u64>,
+        #[command(flatten)]
+        ask: Ask,
     },
     /// What all hosts do now: faults, latencies, the fast path, memory, hot pages.
     Top {
@@ -207,6 +226,10 @@ fn main() -> ExitCode {
         Command::Top { ask, once, seconds } => {
             let is_json = ask.json;
             watch::top::run(&ask.target(), seconds, (once || is_json).then_some(is_json)).and_then(|text| print(&text))
+        }
+        Command::Drain { host, own: _, undo, wait, ask } => {
+            let options = drain::Options { host, is_wanted: !undo, wait, is_json: ask.json };
+            drain::drain(&ask.target(), &options, print)
         }
         Command::Manual { directory } => manual::write(&CommandLine::command(), &directory),
         Command::Trace { ask, seconds, output } => {

@@ -100,7 +100,8 @@ async fn exposition(agent: &Agent) -> String {
     text.single("dvm_memory_used_bytes", "gauge", "What pages take here.", agent.memory.used_bytes() as f64);
     let partial = "Whether a job was too busy to be asked: its figures are then left out.";
     text.single("dvm_figures_partial", "gauge", partial, f64::from(u8::from(totals.is_partial)));
-    let peers = agent.others().map(|node| (agent.cluster.name_of(node), is_up(agent, node)));
+    let peers: Vec<_> = agent.members.others().map(|node| (agent.members.name_of(node), is_up(agent, node))).collect();
+    let peers = peers.iter().map(|(name, up)| (name.as_str(), *up));
     text.labelled(["dvm_peer_up", "gauge", "Whether another host's agent answers.", "peer"], peers);
     let counters = agent.counters.list().into_iter();
     text.labelled(["dvm_agent_events_total", "counter", "What the control plane counts.", "event"], counters);

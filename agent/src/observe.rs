@@ -28,9 +28,9 @@ pub async fn report(agent: &Agent, query: Query) -> Result<String, String> {
 /// # Errors
 /// When there is no such host, or it does not answer.
 pub async fn report_of(agent: &Agent, host: &str, query: Query) -> Result<String, String> {
-    let cluster = &agent.cluster;
+    let members = &agent.members;
     let node =
-        cluster.node(host).ok_or_else(|| format!("no host {host} in the cluster ({}); correct --hosts", cluster.names()))?;
+        members.node(host).ok_or_else(|| format!("no host {host} in the cluster ({}); correct --hosts", members.names()))?;
     let Some(peer) = agent.peer(node) else { return report(agent, query).await };
     let link = peer.link().ok_or_else(|| peer.trouble().unwrap_or_else(|| "its agent is down".to_owned()))?;
     // The peer waits for its shards as long as we would for ours.

@@ -2,8 +2,8 @@
 //!
 //! Owns start, the Unix connections' first packets, signals and shutdown. Must not know what jobs do.
 
-use crate::agent::Agent;
-use crate::config::{ClusterConfig, NodeConfig};
+use crate::agent::{self, Agent, Start};
+use crate::config::{ClusterConfig, NodeConfig, NodeEntry};
 use crate::exit::{Exit, Failure, Refusal};
 use crate::job::part::{Shard, ShardMaker};
 use crate::job::root;
@@ -16,9 +16,9 @@ use crate::local::listener::Listener;
 use crate::log::say;
 use crate::net::peers;
 use crate::shard::ShardHandle;
-use crate::{fastpath, metrics, observe, sys};
+use crate::{fastpath, membership, metrics, observe, sys};
 use anyhow::{Context, anyhow};
-use dvm_api::local::{ToAgent, ToHusk};
+use dvm_api::local::{Query, ToAgent, ToHusk};
 use dvm_api::socket::SocketError;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -48,8 +48,9 @@ pub fn run(cluster: &Path, node: &Path, metrics: Option<SocketAddr>) -> Result<(
     }
     let signals = block_signals().map_err(|error| Failure::new(Exit::Internal, error))?;
     probe_ring()?;
-    let agent = Agent::new(cluster, node, real_shards())?;
-    tokio_uring::start(serve(agent, signals))
+    let own = node.entry_in(&cluster)?;
+    let start = Start { cluster, node, own, incarnation: agent::incarnation()?, make_shard: real_shards() };
+    tokio_uring::start(serve(start, signals))
 }
 
 fn real_shards() -> ShardMaker {
@@ -80,18 +81,27 @@ fn probe_ring() -> Result<(), Failure> {
     })
 }
 
-/// Serves until a signal comes.
-async fn serve(agent: Rc<Agent>, signals: SignalFd) -> Result<(), Failure> {
+/// Serves until a signal comes or this host has been drained.
+async fn serve(start: Start, signals: SignalFd) -> Result<(), Failure> {
     let signals = signals.as_fd().try_clone_to_owned().and_then(|signals| sys::watch(signals, Interest::READABLE));
     let signals = signals.map_err(|error| Failure::new(Exit::Internal, anyhow!("cannot watch signals: {error}")))?;
-    let listener = start(&agent)?;
+    let bound = Bound::new(&start.node, &start.own)?;
+    let joined = membership::join(&start.cluster, &start.own, start.incarnation).await?;
+    let agent = Agent::new(start, joined)?;
+    let listener = begin(&agent, bound);
     say(
         &agent.counters,
         format_args!("{} of cluster {} serves {}", agent.name(), agent.cluster.name, agent.node.socket.display()),
     );
     let accepting = tokio_uring::spawn(accept_local(Rc::clone(&agent), Rc::clone(&listener)));
-    // Readable or not watchable: both mean the end.
-    drop(signals.readable().await);
+    tokio::select! {
+        // Readable or not watchable: both mean the end.
+        readable = signals.readable() => {
+            drop(readable);
+            agent.membership.leave(false).await;
+        }
+        () = membership::follow(Rc::clone(&agent)) => {}
+    }
     say(&agent.counters, "ending");
     accepting.abort();
     drop(accepting.await);
@@ -100,32 +110,48 @@ async fn serve(agent: Rc<Agent>, signals: SignalFd) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds everything and starts the tasks that never end.
-///
-/// # Errors
-/// When socket or address cannot be had.
-pub fn start(agent: &Rc<Agent>) -> Result<Rc<Listener>, Failure> {
-    let control = agent.cluster.entry(agent.me).map(|entry| entry.control);
-    let control = control.ok_or_else(|| Failure::new(Exit::Internal, anyhow!("no entry of this node")))?;
-    // The socket first: its failure names the agent that is already here.
-    let listener = Rc::new(Listener::bind(&agent.node.socket)?);
-    let tcp = listen(control).map_err(|error| {
-        let error = anyhow!("cannot listen at {control}: {error}; free the port or correct address and port in cluster.toml");
-        Failure::new(Exit::Address, error)
-    })?;
-    if let Some(address) = agent.node.metrics {
-        let tcp = listen(address).map_err(|error| {
-            let error = anyhow!("cannot serve metrics at {address}: {error}; free the port or correct `metrics` in node.toml");
+/// Where others find this agent. Whoever holds it is alone: no other agent of this host runs.
+struct Bound {
+    listener: Listener,
+    control: std::net::TcpListener,
+    metrics: Option<std::net::TcpListener>,
+}
+
+impl Bound {
+    /// Binds everything.
+    ///
+    /// # Errors
+    /// When socket or address cannot be had.
+    fn new(node: &NodeConfig, own: &NodeEntry) -> Result<Self, Failure> {
+        // The socket first: its failure names the agent that is already here.
+        let listener = Listener::bind(&node.socket)?;
+        let control = own.control;
+        let tcp = listen(control).map_err(|error| {
+            let error = anyhow!("cannot listen at {control}: {error}; free the port or correct address and port in cluster.toml");
             Failure::new(Exit::Address, error)
         })?;
+        let metrics = node.metrics.map(|address| {
+            listen(address).map_err(|error| {
+                let error =
+                    anyhow!("cannot serve metrics at {address}: {error}; free the port or correct `metrics` in node.toml");
+                Failure::new(Exit::Address, error)
+            })
+        });
+        Ok(Self { listener, control: tcp, metrics: metrics.transpose()? })
+    }
+}
+
+/// Starts the tasks that never end.
+fn begin(agent: &Rc<Agent>, bound: Bound) -> Rc<Listener> {
+    if let Some(tcp) = bound.metrics {
         tokio_uring::spawn(metrics::keep_serving(Rc::clone(agent), TcpListener::from_std(tcp)));
     }
-    tokio_uring::spawn(peers::keep_accepting(Rc::clone(agent), TcpListener::from_std(tcp)));
-    for node in agent.others() {
-        tokio_uring::spawn(peers::keep_dialling(Rc::clone(agent), node));
+    tokio_uring::spawn(peers::keep_accepting(Rc::clone(agent), TcpListener::from_std(bound.control)));
+    for node in agent.members.others() {
+        agent.get_to_know(node);
     }
     tokio_uring::spawn(fastpath::keep_attaching(Rc::clone(agent)));
-    Ok(listener)
+    Rc::new(bound.listener)
 }
 
 /// Listens at `control`; waits a while for what a killed predecessor leaves behind.
@@ -224,6 +250,7 @@ async fn answer(agent: Rc<Agent>, socket: OwnedFd, callers: Rc<Callers>) {
         Ok(Ok((ToAgent::QueryOf { host, query }, _))) => {
             report(&agent, &channel, observe::report_of(&agent, &host, query).await).await;
         }
+        Ok(Ok((ToAgent::Drain { host, is_wanted }, _))) => drain(&agent, &channel, uid, host, is_wanted).await,
         Ok(Ok((ToAgent::JoinJob { .. }, _))) => {
             agent.counters.packets_unexpected.add();
             let reason = "member husks are started by their agent; start a job with dvm-exec -- program".to_owned();
@@ -245,6 +272,19 @@ async fn answer(agent: Rc<Agent>, socket: OwnedFd, callers: Rc<Callers>) {
 async fn refuse(channel: &Channel, code: Refusal, reason: String) {
     // A caller that does not wait for the reason needs none; the refusal has been counted.
     drop(channel.send(&ToHusk::Refused { code: code.code(), reason }, &[]).await);
+}
+
+/// Has a host drained, or not any more; the answer is this agent's state as it was before.
+async fn drain(agent: &Agent, channel: &Channel, uid: u32, host: Option<String>, is_wanted: bool) {
+    let host = host.unwrap_or_else(|| agent.name().to_owned());
+    let done = match uid {
+        0 => agent.membership.drain(&host, is_wanted).await,
+        _ => Err(format!("only root may drain hosts, and user {uid} asks")),
+    };
+    match done {
+        Ok(()) => report(agent, channel, observe::report(agent, Query::Status).await).await,
+        Err(reason) => refuse(channel, Refusal::Draining, reason).await,
+    }
 }
 
 async fn report(agent: &Agent, channel: &Channel, text: Result<String, String>) {

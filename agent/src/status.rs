@@ -8,6 +8,7 @@ use crate::fastpath::FastPathStatus;
 use crate::figures::Figures;
 use crate::job::{Job, JobNote, Role};
 use crate::limits::STATISTICS_DEADLINE;
+use crate::membership::SpaceEntry;
 use dsm_wire::{NodeId, PAGE_BYTES};
 use dvm_api::local::{HostStatistics, PageUse, ThreadUse};
 use dvm_report::{HistogramRow, Page};
@@ -32,6 +33,8 @@ pub struct Status {
     pub fingerprint: String,
     /// Since the start, in seconds.
     pub uptime_s: f64,
+    /// Who says which hosts there are, and what it said last.
+    pub membership: MembershipStatus,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// Jobs this host takes part in.
@@ -44,6 +47,23 @@ pub struct Status {
     pub counters: BTreeMap<String, u64>,
     /// Counters of all shards since the start, ended ones included.
     pub shards: BTreeMap<String, u64>,
+}
+
+/// The hosts of the cluster.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MembershipStatus {
+    /// `list` or `etcd`.
+    pub source: String,
+    /// Grows with each change.
+    pub epoch: u64,
+    /// Why the source does not answer.
+    pub trouble: Option<String>,
+    /// All hosts, this one too, by number.
+    pub hosts: Vec<String>,
+    /// Those that take no new jobs.
+    pub draining: Vec<String>,
+    /// Jobs under way by space, where the source keeps them.
+    pub spaces: BTreeMap<u32, SpaceEntry>,
 }
 
 /// Memory that pages take.
@@ -145,6 +165,7 @@ pub async fn status(agent: &Agent) -> Status {
         cluster: agent.cluster.name.clone(),
         fingerprint: format!("{:08x}", agent.cluster.fingerprint),
         uptime_s: agent.started.elapsed().as_secs_f64(),
+        membership: membership(agent),
         peers: peers(agent),
         jobs,
         memory: MemoryStatus { limit_bytes: agent.memory.limit_bytes(), used_bytes: agent.memory.used_bytes() },
@@ -192,7 +213,7 @@ pub async fn fetches(agent: &Agent) -> FetchReport {
 
 /// Who gave pages, by name.
 pub fn sources(agent: &Agent, figures: &Figures) -> BTreeMap<String, u64> {
-    figures.sources().iter().map(|(node, count)| (agent.cluster.name_of(NodeId(*node)).to_owned(), *count)).collect()
+    figures.sources().iter().map(|(node, count)| (agent.members.name_of(NodeId(*node)), *count)).collect()
 }
 
 fn page(job: &Job, used: &PageUse) -> Page {
@@ -207,24 +228,37 @@ fn page(job: &Job, used: &PageUse) -> Page {
     }
 }
 
+fn membership(agent: &Agent) -> MembershipStatus {
+    let view = agent.members.view();
+    let draining = view.hosts.keys().filter(|node| agent.members.is_draining(**node));
+    MembershipStatus {
+        source: agent.membership.source().to_owned(),
+        epoch: view.epoch,
+        trouble: agent.members.trouble(),
+        hosts: view.hosts.values().map(|host| host.entry.name.clone()).collect(),
+        draining: draining.map(|node| agent.members.name_of(*node)).collect(),
+        spaces: view.spaces.clone(),
+    }
+}
+
 fn peers(agent: &Agent) -> Vec<PeerStatus> {
     let peer = |node| {
         let peer = agent.peer(node)?;
         let link = peer.link();
         let is_up = link.is_some();
         Some(PeerStatus {
-            name: agent.cluster.name_of(node).to_owned(),
+            name: agent.members.name_of(node),
             up: is_up,
             incarnation: link.map(|link| format!("{:016x}", link.incarnation)),
             last_seen_ms: peer.heard_ago().map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             trouble: peer.trouble().filter(|_| !is_up),
         })
     };
-    agent.others().filter_map(peer).collect()
+    agent.members.others().filter_map(peer).collect()
 }
 
 fn job_status(agent: &Agent, job: &Job, counters: BTreeMap<String, u64>) -> JobStatus {
-    let name = |node| agent.cluster.name_of(node).to_owned();
+    let name = |node| agent.members.name_of(node);
     JobStatus {
         space: job.space.0,
         program: job.program.clone(),

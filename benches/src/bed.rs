@@ -154,6 +154,15 @@ impl Bed {
         Ok((elapsed, String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
+    /// Has the last host collect the histograms of all, each second.
+    pub fn collect(&self) -> Result<Beside> {
+        let last = self.hosts.hosts().len() - 1;
+        let mut command = self.hosts.command(last, User::Root, &self.hosts.binaries().agent)?;
+        command.args(["histograms", "--hosts", "all", "--watch", "--seconds", "1", "--json", "--socket"]);
+        command.arg(&self.hosts.host(last)?.socket);
+        Ok(Beside(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the collector")?))
+    }
+
     /// Runs `floors` on a host, pinned; gives its output.
     pub fn floor(&self, host: usize, list: &str, arguments: &[&str]) -> Result<String> {
         let output = output_within(&mut self.pinned(host, list, arguments)?, RUN_LATEST)?;

@@ -4,6 +4,7 @@
 
 mod bed;
 mod calls;
+mod collecting;
 mod engines;
 mod figure;
 mod gains;
@@ -45,10 +46,11 @@ fn main() -> Result<ExitCode> {
         &list::BENCHES[..],
         &kernel::BENCHES,
         &calls::BENCHES,
+        &collecting::BENCHES,
+        &engines::BENCHES,
         &gains::BENCHES,
         &sysbench::BENCHES,
         &place::BENCHES,
-        &engines::BENCHES,
     ]
     .into_iter()
     .flatten()

@@ -4,10 +4,12 @@
 
 mod disa;
 mod exit;
+mod kvm;
+mod manual;
 mod process;
 mod sys;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use exit::Failure;
 use process::husk::{self, Options};
 use process::limits;
@@ -19,7 +21,8 @@ use std::path::PathBuf;
 /// Runs an unmodified program with its threads spread over several hosts, on one address space.
 ///
 /// Exit status, standard input and output, and ^C are the program's own. With `disa` as the first word it is the tool for programs of
-/// DISA instead: see `dvm-exec disa --help`, and `dvm-exec -- disa` for a program of that name.
+/// DISA instead, and with `kvm` that for guests: see `dvm-exec disa --help`, `dvm-exec kvm --help`, and `dvm-exec -- disa` for a program
+/// of that name.
 #[derive(Debug, Parser)]
 #[command(name = "dvm-exec", version, about)]
 struct CommandLine {
@@ -74,17 +77,27 @@ struct CommandLine {
     /// The program's file, when its name is not where it is found: a program of a job has executed another one.
     #[arg(long, hide = true)]
     image: Option<PathBuf>,
+    /// Write manual pages and shell completions to this directory.
+    #[arg(long, hide = true, value_name = "DIRECTORY", exclusive = true)]
+    manual: Option<PathBuf>,
     /// The program and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "husk")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present_any = ["husk", "manual"])]
     command: Vec<OsString>,
 }
 
 fn main() {
     sys::startup::restore_signals();
-    if std::env::args_os().nth(1).is_some_and(|word| word == disa::NAME) {
+    let tool = |name: &str| std::env::args_os().nth(1).is_some_and(|word| word == name);
+    if tool(disa::NAME) {
         std::process::exit(i32::from(disa::main(std::env::args_os().skip(1))));
     }
+    if tool(kvm::NAME) {
+        std::process::exit(i32::from(kvm::main(std::env::args_os().skip(1))));
+    }
     let line = CommandLine::parse();
+    if let Some(directory) = &line.manual {
+        std::process::exit(i32::from(manual::write(&CommandLine::command(), directory)));
+    }
     let failure = run(line);
     process::say::line(&failure.to_string());
     std::process::exit(i32::from(failure.code()));

@@ -12,7 +12,7 @@ def connect():
     until = time.monotonic() + 30
     while True:
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=100)
             connection.connect()
             return connection
         except ConnectionRefusedError:

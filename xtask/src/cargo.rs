@@ -2,11 +2,14 @@
 //!
 //! Owns every call of cargo and where its results lie. Must not know why something is built.
 
+use crate::setup;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+const AGENT: &str = "dvm-agent";
 
 /// What `cargo metadata` says, as far as it is used here.
 #[derive(Debug, Clone, Deserialize)]
@@ -71,7 +74,7 @@ pub fn metadata_of(manifest: &str) -> Result<Metadata> {
     serde_json::from_slice(&output.stdout).context("cargo metadata printed something else")
 }
 
-/// Builds packages in release mode; gives the directory of their programs.
+/// Builds packages in release mode, the agent with etcd where that can be built; gives the directory of their programs.
 ///
 /// # Errors
 /// They do not build.
@@ -91,6 +94,9 @@ fn build_as(profile: &str, packages: &[&str]) -> Result<PathBuf> {
     let mut cargo = command(&["build", "--profile", profile]);
     for package in packages {
         cargo.args(["--package", package]);
+    }
+    if profile == "release" && packages.contains(&AGENT) && setup::are_here(setup::FOR_ETCD) {
+        cargo.args(["--features", "dvm-agent/etcd"]);
     }
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(status.success(), "{} does not build", packages.join(" and "));

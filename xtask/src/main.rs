@@ -7,10 +7,12 @@ mod cargo;
 mod demo;
 mod deploy;
 mod ebpf;
+mod guests;
 mod histograms;
 mod hosts;
 mod interrupt;
 mod live;
+mod manual;
 mod setup;
 mod simulate;
 mod soak;
@@ -20,7 +22,7 @@ mod tidy;
 mod walls;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Helpers of the project.
@@ -46,6 +48,8 @@ enum Command {
     },
     /// Checks the form of the sources.
     Tidy,
+    /// Writes manual pages and shell completions of all commands to target/manual.
+    Docs,
     /// Checks that packages depend only on what they may.
     Walls,
     /// Runs the protocol simulator; all arguments are its own.
@@ -62,6 +66,8 @@ enum Command {
     },
     /// Builds the programs of the fast path, has the kernel verify them, compares its counts, and runs them beside the host.
     Ebpf(ebpf::Options),
+    /// Builds the images of guests.
+    Guests,
     /// Installs, upgrades and removes the agent on hosts, over ssh.
     Deploy(deploy::Options),
     /// Collects and merges the latencies of running hosts; all arguments are those of `dvm-agent histograms`.
@@ -99,10 +105,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(options) => stages::run(stages::Stage::Full, &options),
         Command::Ci { stage, options } => stages::run(stage, &options),
         Command::Tidy => tidy::run(),
+        Command::Docs => manual::run(&Arguments::command()),
         Command::Walls => walls::run(),
         Command::Sim { arguments } => simulate::forward(&arguments),
         Command::Live { arguments } => live::forward(&arguments),
         Command::Ebpf(options) => ebpf::run(&options),
+        Command::Guests => guests::run(),
         Command::Deploy(options) => deploy::run(&options),
         Command::Histograms { arguments } => histograms::forward(&arguments),
         Command::Hosts(command) => hosts::run(&command),

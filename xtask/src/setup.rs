@@ -73,7 +73,14 @@ pub const FOR_TEST: &[Thing] = &[
     thing("fftw3.h", "libfftw3-dev"),
     thing("sshd", "openssh-server"),
     thing("ssh", "openssh-client"),
+    thing("etcd", "etcd-server"),
+    thing("etcdctl", "etcd-client"),
+    thing("openssl", "openssl"),
 ];
+
+/// What an agent that speaks to etcd is built with.
+pub const FOR_ETCD: &[Thing] =
+    &[thing("protoc", "protobuf-compiler"), thing("google/protobuf/descriptor.proto", "libprotobuf-dev")];
 
 /// What libbpf is built with, for the test that loads the fast path with it.
 pub const FOR_LIBBPF: &[Thing] = &[
@@ -104,6 +111,12 @@ pub fn prepare(things: &[Thing]) -> Result<Vec<String>> {
     };
     let left = missing.iter().filter(|thing| !thing.is_here());
     Ok(left.map(|thing| format!("`{}` is missing (package {}): {reason}", thing.file, thing.package)).collect())
+}
+
+/// Whether all of these are here; installs nothing.
+#[must_use]
+pub fn are_here(things: &[Thing]) -> bool {
+    things.iter().all(|thing| thing.is_here())
 }
 
 /// Makes sure that clippy and rustfmt are there; gives what is missing.

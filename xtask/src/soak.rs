@@ -21,11 +21,12 @@ const SEEDS_PER_CALL: u64 = 500;
 /// Frames per call of the comparison of host and kernel.
 const FRAMES_PER_CALL: u64 = 50_000;
 const CLASSIFY: &str = "ebpf: classify";
-/// Programs per call of the comparison of interpreter and machine code.
-const PROGRAMS_PER_CALL: u64 = 10_000;
+/// Programs of DISA per call of the comparison of interpreter and machine code.
+const DISA_PER_CALL: u64 = 10_000;
 const ENGINES: &str = "disa: engines";
-/// Runs of a program per call of the live harness.
+/// Runs of a program per call of the live harness, and programs: they share their hosts.
 const RUNS_PER_CALL: u64 = 5;
+const PROGRAMS_PER_CALL: usize = 8;
 /// Cases that run a program to its end: those are promised to hold every time.
 const COUNTED_CASES: [&str; 3] = ["program-", "further-program-", "ordinary-users-"];
 /// The case that runs a program while frames are lost, and its runs per call.
@@ -33,6 +34,8 @@ const LOSSY_CASES: &str = "stress-loss-";
 const LOSSY_RUNS_PER_CALL: u64 = 50;
 /// Cases that are promised as one: each takes a fraction of a second.
 const SMALL_CASES: &str = "process/";
+/// What the harness checks when all its cases have run.
+const LEFT_OVERS: &str = "hosts-leave-nothing";
 
 /// How much is promised.
 #[derive(Debug, Clone, clap::Args)]
@@ -104,21 +107,23 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let path = cargo::metadata()?.target_directory.join("soak").join("record.json");
     let mut record = Record::read(&path, &sources()?, options.restart);
     let promises = promises(&live::names()?, classify.is_ok(), options);
-    for promise in &promises {
-        while record.left(promise) > 0 && interrupt.check().is_ok() {
-            let done = record.done.get(&promise.name).copied().unwrap_or(0);
-            let step = match &classify {
-                Ok(classify) if promise.name == CLASSIFY => keep_frames(classify, done, promise.step),
-                _ => keep(promise, done, options)?,
+    for batch in batches(&promises) {
+        let mut open: Vec<&Promise> = batch.iter().collect();
+        while let Some((turn, done)) = record.next_turn(&open)
+            && interrupt.check().is_ok()
+        {
+            let steps = match &classify {
+                Ok(classify) if turn[0].name == CLASSIFY => vec![keep_frames(classify, done, turn[0].step)],
+                _ => keep(&turn, done, options)?,
             };
             if interrupt.check().is_err() {
                 break;
             }
-            record.add(promise, step);
+            turn.iter().zip(&steps).for_each(|(promise, step)| record.add(promise, *step));
             record.write(&path)?;
-            if step != Step::Kept {
-                break;
-            }
+            let is_kept =
+                |promise: &Promise| turn.iter().zip(&steps).all(|(one, step)| one.name != promise.name || *step == Step::Kept);
+            open.retain(|promise| is_kept(promise));
         }
     }
     let unkept: Vec<&Promise> = promises.iter().filter(|promise| record.left(promise) > 0).collect();
@@ -144,7 +149,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Promise> {
     let mut promises = vec![
         Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL },
-        Promise { name: ENGINES.into(), wanted: options.programs, step: PROGRAMS_PER_CALL },
+        Promise { name: ENGINES.into(), wanted: options.programs, step: DISA_PER_CALL },
     ];
     if has_classify {
         promises.push(Promise { name: CLASSIFY.into(), wanted: options.frames, step: FRAMES_PER_CALL });
@@ -164,26 +169,44 @@ fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Prom
     promises
 }
 
-/// One step of a promise.
-fn keep(promise: &Promise, done: u64, options: &Options) -> Result<Step> {
-    let mut tally = Tally::default();
-    if promise.name == "sim" {
-        let (start, count) = (done.to_string(), promise.step.to_string());
-        return Ok(Step::of(simulate::add(&mut tally, "sim", &["--seeds", &count, "--start", &start])?));
+/// What one call of a tool can work on together, in order.
+fn batches(promises: &[Promise]) -> impl Iterator<Item = &[Promise]> {
+    let is_program = |promise: &Promise| promise.step == RUNS_PER_CALL;
+    promises.chunk_by(move |left, right| is_program(left) && is_program(right)).flat_map(|alike| alike.chunks(PROGRAMS_PER_CALL))
+}
+
+/// One step of each of these promises, of which as much is done.
+fn keep(promises: &[&Promise], done: u64, options: &Options) -> Result<Vec<Step>> {
+    let Promise { name, step, .. } = promises[0];
+    if name == "sim" {
+        let (start, count) = (done.to_string(), step.to_string());
+        let holds = simulate::add(&mut Tally::default(), "sim", &["--seeds", &count, "--start", &start])?;
+        return Ok(vec![Step::of(holds)]);
     }
-    if promise.name == ENGINES {
-        return Ok(Step::of(keep_programs(done, promise.step)?));
+    if name == ENGINES {
+        return Ok(vec![Step::of(keep_programs(done, *step)?)]);
     }
-    let (repeat, rounds, seed) = (promise.step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
+    let (repeat, rounds, seed) = (step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
     let signals = options.signals.to_string();
     // Each call its own fast path, where there are several.
-    let fast_path = FAST_PATHS[(done / promise.step) as usize % FAST_PATHS.len()];
-    let effort = ["--rounds", &rounds, "--signals", &signals, "--seed", &seed, "--fast-path", fast_path];
-    let chosen = ["--only", &promise.name, "--repeat", &repeat];
-    live::add(&mut tally, &chosen.into_iter().chain(effort).map(str::to_owned).collect::<Vec<_>>())?;
-    // What is open of the small cases is skipped by its own name.
-    let is_skipped = tally.is_clean() && tally.has_skips() && promise.name != SMALL_CASES;
-    Ok(if is_skipped { Step::Skipped } else { Step::of(tally.is_clean()) })
+    let fast_path = FAST_PATHS[(done / step) as usize % FAST_PATHS.len()];
+    let effort = ["--repeat", &repeat, "--rounds", &rounds, "--signals", &signals, "--seed", &seed, "--fast-path", fast_path];
+    let choice = if name == SMALL_CASES { "--only" } else { "--exactly" };
+    let chosen = promises.iter().flat_map(|promise| [choice, &promise.name]);
+    let totals = live::run(&chosen.chain(effort).map(str::to_owned).collect::<Vec<_>>())?;
+    totals.failed.iter().for_each(|(case, reason)| println!("FAILED {case}: {reason}"));
+    if name == SMALL_CASES {
+        // What is open of them is skipped by its own name.
+        return Ok(vec![Step::of(totals.failed.is_empty())]);
+    }
+    let is_in = |cases: &[(String, String)], name: &str| cases.iter().any(|(case, _)| case == name);
+    Ok(promises
+        .iter()
+        .map(|Promise { name, .. }| match name {
+            _ if is_in(&totals.skipped, name) => Step::Skipped,
+            _ => Step::of(totals.passed.contains(name) && !is_in(&totals.failed, LEFT_OVERS)),
+        })
+        .collect())
 }
 
 /// The same for programs of DISA: whether both engines agreed on all of them.
@@ -225,6 +248,14 @@ impl Record {
         }
     }
 
+    /// Those of the promises of which least is done, and how much that is.
+    fn next_turn<'a>(&self, promises: &[&'a Promise]) -> Option<(Vec<&'a Promise>, u64)> {
+        let done = |promise: &Promise| self.done.get(&promise.name).copied().unwrap_or(0);
+        let open = || promises.iter().copied().filter(|promise| self.left(promise) > 0);
+        let least = open().map(done).min()?;
+        Some((open().filter(|promise| done(promise) == least).collect(), least))
+    }
+
     fn add(&mut self, promise: &Promise, step: Step) {
         let count = match step {
             Step::Kept => &mut self.done,
@@ -264,7 +295,15 @@ mod tests {
         assert_eq!(promises(&cases, true, &options)[2].wanted, 7);
         let promises = promises(&cases, false, &options);
         assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 9, 1, 1, 20, 1000]);
+        let programs: Vec<Promise> =
+            (0..10).map(|k| Promise { name: format!("p{k}"), wanted: 20, step: RUNS_PER_CALL }).collect();
+        let all = [promises.clone(), programs].concat();
+        assert_eq!(batches(&all).map(<[Promise]>::len).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 8, 2]);
         let mut record = Record::default();
+        let ahead = all.last().expect("programs").clone();
+        record.add(&ahead, Step::Kept);
+        let (turn, done) = record.next_turn(&all[13..].iter().collect::<Vec<_>>()).expect("open");
+        assert_eq!((turn, done), (vec![&all[13]], 0));
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);
         record.done.insert("sim".into(), 1500);

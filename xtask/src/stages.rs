@@ -11,26 +11,8 @@ use std::time::Instant;
 
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
 pub const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
-/// Cases that judge the executor alone, or choose the fast path themselves: one turn is enough.
-const ONE_TURN_CASES: [&str; 17] = [
-    "further-program-",
-    "server-",
-    "process/",
-    "become-",
-    "children-",
-    "forks-of-",
-    "adversity/",
-    "place-",
-    "hot-pages",
-    "page-allocator",
-    "deploy",
-    "memory-",
-    "signals-",
-    "view-",
-    "doctor/",
-    "fast-path/",
-    "trace",
-];
+/// Cases that judge the pages themselves: each with each fast path. All others have one turn, every third case the same.
+const EVERY_TURN_CASES: [&str; 4] = ["litmus-", "history-", "failure-", "program-stress-"];
 
 /// Cases for a soak alone: the same programs are run on three hosts.
 const SOAK_CASES: &str = "further-program-2/";
@@ -76,26 +58,17 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         ebpf::check(&mut tally)?;
     }
     step(started, "lints");
-    tool(&mut tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let features = features(&mut tally);
+    let clippy = [&["clippy", "--quiet", "--workspace", "--all-targets"], features, &["--", "-D", "warnings"]].concat();
+    tool(&mut tally, "clippy", &clippy)?;
     step(started, "unit tests");
-    unit_tests(&mut tally)?;
+    unit_tests(&mut tally, features)?;
     if stage == Stage::Full {
         step(started, "simulator");
         if let Err(error) = simulations(&mut tally, options) {
             tally.fail("sim", &format!("{error:#}"));
         }
-        for (turn, fast_path) in FAST_PATHS.into_iter().enumerate() {
-            step(started, &format!("live cases, fast path {fast_path}"));
-            let rounds = options.rounds.to_string();
-            let mut arguments = vec!["--rounds", &rounds, "--fast-path", fast_path, "--except", SOAK_CASES];
-            if turn > 0 {
-                arguments.extend(ONE_TURN_CASES.into_iter().flat_map(|name| ["--except", name]));
-            }
-            let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-            if let Err(error) = live::add(&mut tally, &arguments) {
-                tally.fail("live", &format!("{error:#}"));
-            }
-        }
+        live_cases(&mut tally, options, started)?;
     }
     eprintln!("== {} s", started.elapsed().as_secs());
     Ok(tally.finish())
@@ -106,6 +79,7 @@ fn prepare(started: Instant, stage: Stage) -> Result<()> {
     let mut lacks = setup::prepare_toolchain()?;
     if stage == Stage::Full {
         lacks.extend(setup::prepare(setup::FOR_TEST)?);
+        lacks.extend(setup::prepare(setup::FOR_ETCD)?);
     }
     for lack in lacks {
         eprintln!("setup: {lack}");
@@ -117,6 +91,37 @@ fn simulations(tally: &mut Tally, options: &Options) -> Result<()> {
     simulate::add(tally, "sim-seeds", &["--seeds", &options.seeds.to_string()])?;
     simulate::add(tally, "sim-scale", &["--scale"])?;
     Ok(())
+}
+
+fn live_cases(tally: &mut Tally, options: &Options, started: Instant) -> Result<()> {
+    let names = live::names()?;
+    let rounds = options.rounds.to_string();
+    for (turn, fast_path) in FAST_PATHS.into_iter().enumerate() {
+        step(started, &format!("live cases, fast path {fast_path}"));
+        let chosen = of_turn(&names, turn).flat_map(|name| ["--exactly", name]);
+        let arguments = ["--rounds", &rounds, "--fast-path", fast_path].into_iter().chain(chosen).map(str::to_owned);
+        if let Err(error) = live::add(tally, &arguments.collect::<Vec<_>>()) {
+            tally.fail("live", &format!("{error:#}"));
+        }
+    }
+    Ok(())
+}
+
+fn of_turn(names: &[String], turn: usize) -> impl Iterator<Item = &str> {
+    let tested = names.iter().map(String::as_str).filter(|name| !name.starts_with(SOAK_CASES)).enumerate();
+    let is_now = move |place: usize, name: &str| {
+        place % FAST_PATHS.len() == turn || EVERY_TURN_CASES.iter().any(|every| name.starts_with(every))
+    };
+    tested.filter(move |(place, name)| is_now(*place, name)).map(|(_, name)| name)
+}
+
+/// What has cargo build the agent with etcd too, which needs protoc.
+fn features(tally: &mut Tally) -> &'static [&'static str] {
+    if setup::are_here(setup::FOR_ETCD) {
+        return &["--features", "dvm-agent/etcd"];
+    }
+    tally.skip("the agent with etcd", "protoc is not installed (packages protobuf-compiler, libprotobuf-dev)");
+    &[]
 }
 
 fn step(started: Instant, name: &str) {
@@ -136,8 +141,8 @@ fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
 }
 
 /// `cargo test` over the workspace: each test is one result.
-fn unit_tests(tally: &mut Tally) -> Result<()> {
-    let mut command = cargo::command(&["test", "--workspace", "--no-fail-fast"]);
+fn unit_tests(tally: &mut Tally, features: &[&str]) -> Result<()> {
+    let mut command = cargo::command(&[&["test", "--workspace", "--no-fail-fast"], features].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("no output of cargo test")?;
     let talk = child.stderr.take().context("no stderr of cargo test")?;
@@ -209,6 +214,13 @@ mod tests {
         let talk = "   Compiling x\nskipped: agents::jobs: /dev/userfaultfd: not found\nskipped nothing\n";
         let expected = vec![("agents::jobs".to_owned(), "/dev/userfaultfd: not found".to_owned())];
         assert_eq!(skips_told(talk.as_bytes()), expected);
+    }
+
+    #[test]
+    fn each_case_has_its_turn() {
+        let names: Vec<String> = ["litmus-SB", "a", "further-program-2/x", "b", "c", "d"].map(str::to_owned).into();
+        let turns = [0, 1, 2].map(|turn| of_turn(&names, turn).collect::<Vec<_>>());
+        assert_eq!(turns, [vec!["litmus-SB", "c"], vec!["litmus-SB", "a", "d"], vec!["litmus-SB", "b"]]);
     }
 
     #[test]

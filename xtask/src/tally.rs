@@ -49,12 +49,6 @@ impl Tally {
         self.failed.is_empty()
     }
 
-    /// Whether something could not be tried.
-    #[must_use]
-    pub fn has_skips(&self) -> bool {
-        !self.skipped.is_empty()
-    }
-
     /// Names everything that did not pass, then counts all in the last line.
     #[must_use]
     pub fn finish(&self) -> ExitCode {

@@ -4,10 +4,12 @@
 //!
 //! ```text
 //!   dvm-agent -> dvm-api, uffd-dsm, dsm-proto, dsm-transport, dsm-bpf -> dsm-fast -> dsm-wire
-//!   dvm-exec  -> dvm-api, dvm-jit -> dvm-disa, uffd-dsm      dsm-proto -> dsm-fast -> dsm-wire
+//!   dvm-exec  -> dvm-api, dvm-apic, uffd-dsm, dvm-dcc, dvm-jit, dvm-runners -> dvm-disa
+//!   dvm-exec  -> dsm-wire                                    dsm-proto -> dsm-fast -> dsm-wire
 //!   dvm-agent -> dsm-bpf -> dsm-fast                         bpf-ld                (stands alone)
 //!   dvm-agent -> dvm-report                                                        (stands alone)
 //!   dsm-prog, dvm-test-ebpf -> dsm-fast -> dsm-wire          (workspaces of their own: another target, another loader)
+//!   dvm-guests -> dvm-kit                                    (a workspace of its own: a machine without an operating system)
 //!   xtask, dvm-tests, dvm-benches -> dvm-hosts               (below everything that is checked)
 //! ```
 
@@ -32,8 +34,8 @@ const fn pure(package: &'static str, rooms: &'static [&'static str], libraries: 
     Wall { package, rooms, libraries: Some(libraries) }
 }
 
-/// What is not in the workspace of the root, and why: `ebpf/prog` is for another target, `tests/ebpf` needs a C compiler and libelf.
-const WORKSPACES: [&str; 3] = ["Cargo.toml", "ebpf/prog/Cargo.toml", crate::ebpf::classify::MANIFEST];
+/// What is not in the workspace of the root, and why: `ebpf/prog` and the guests are for other targets, `tests/ebpf` needs a C compiler and libelf.
+const WORKSPACES: [&str; 4] = ["Cargo.toml", "ebpf/prog/Cargo.toml", crate::ebpf::classify::MANIFEST, crate::guests::MANIFEST];
 
 const WALLS: &[Wall] = &[
     pure("dsm-wire", &[], &["zerocopy"]),
@@ -50,16 +52,25 @@ const WALLS: &[Wall] = &[
     // Data in, text out: what is drawn must not depend on how it was collected.
     pure("dvm-report", &[], &["hdrhistogram", "proptest", "serde", "serde_json", "thiserror"]),
     open("dvm-agent", &["dvm-api", "dvm-report", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
-    open("dvm-exec", &["dvm-api", "dvm-disa", "dvm-jit", "uffd-dsm", "dsm-wire"]),
+    open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-dcc", "dvm-disa", "dvm-jit", "dvm-runners", "uffd-dsm", "dsm-wire"]),
     // What programs mean: the simulator of runners and a translator stand on it, so it knows no host.
-    pure("dvm-disa", &[], &["thiserror"]),
+    pure("dvm-disa", &[], &["serde", "thiserror"]),
     // The only one that knows the code generator; what is behind memory it learns through dvm-disa's traits.
     open("dvm-jit", &["dvm-disa"]),
+    // Text in, text out.
+    pure("dvm-dcc", &["dvm-disa"], &["thiserror"]),
+    // The protocol of runners over hosts: driven by the simulator as it is by a host.
+    pure("dvm-runners", &["dvm-disa"], &["serde"]),
+    // The interrupt machinery of a guest: fuzzed and simulated without a kernel, so it knows none.
+    pure("dvm-apic", &[], &[]),
+    // What guests stand on: nothing is below it.
+    pure("dvm-kit", &[], &[]),
+    pure("dvm-guests", &["dvm-kit"], &[]),
     // Loaded into programs, whose allocator it is: nothing but the kernel below it.
     pure("dvm-alloc", &[], &["libc"]),
     open("dvm-hosts", &[]),
     open("xtask", &["dvm-hosts"]),
-    open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-hosts"]),
+    open("dvm-tests", &["dsm-fast", "dsm-proto", "dsm-wire", "dvm-disa", "dvm-hosts", "dvm-runners"]),
     open("dvm-benches", &["dvm-hosts", "uffd-dsm", "dsm-wire"]),
 ];
 

@@ -19,21 +19,27 @@ const FORMAT: &str = "write 32 random bytes, raw or as 64 hexadecimal digits (he
 pub(super) fn read(path: &Path) -> Result<[u8; KEY_BYTES], ConfigError> {
     let wrong = |what: String| ConfigError::Key { path: path.to_path_buf(), what };
     let file = File::open(path).map_err(|error| wrong(format!("cannot be opened ({error}); {FORMAT} to it, mode 0600")))?;
-    let metadata = file.metadata().map_err(|error| wrong(format!("cannot be examined ({error})")))?;
-    if !metadata.is_file() {
-        return Err(wrong("is no regular file; name the file that holds the key in key_file".to_owned()));
-    }
-    let (mode, owner, me) = (metadata.mode() & 0o7777, metadata.uid(), nix::unistd::geteuid().as_raw());
-    if mode & 0o077 != 0 {
-        return Err(wrong(format!("has mode {mode:04o}, open to others; run chmod 0600 on it and consider the key known")));
-    }
-    if owner != me && owner != 0 {
-        return Err(wrong(format!("belongs to user {owner}, the agent runs as {me}; run chown {me} on it")));
-    }
+    check_private(&file).map_err(wrong)?;
     let mut bytes = Vec::new();
     let read = file.take(FILE_BYTES_MAX).read_to_end(&mut bytes);
     read.map_err(|error| wrong(format!("cannot be read ({error})")))?;
     parse(&bytes).ok_or_else(|| wrong(format!("holds {} bytes that are no key; {FORMAT}", bytes.len())))
+}
+
+/// Checks that `file` is its owner's alone; says what is wrong with it.
+pub(super) fn check_private(file: &File) -> Result<(), String> {
+    let metadata = file.metadata().map_err(|error| format!("cannot be examined ({error})"))?;
+    if !metadata.is_file() {
+        return Err("is no regular file; name the file that holds the secret".to_owned());
+    }
+    let (mode, owner, me) = (metadata.mode() & 0o7777, metadata.uid(), nix::unistd::geteuid().as_raw());
+    if mode & 0o077 != 0 {
+        return Err(format!("has mode {mode:04o}, open to others; run chmod 0600 on it and consider the secret known"));
+    }
+    if owner != me && owner != 0 {
+        return Err(format!("belongs to user {owner}, the agent runs as {me}; run chown {me} on it"));
+    }
+    Ok(())
 }
 
 fn parse(bytes: &[u8]) -> Option<[u8; KEY_BYTES]> {

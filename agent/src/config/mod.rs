@@ -3,10 +3,14 @@
 //! Owns the keys, their defaults and every check of them. Must not know what the values are used for.
 
 mod cluster;
+mod control;
 mod key;
 mod node;
 
-pub use cluster::ClusterConfig;
+pub use cluster::{ClusterConfig, NodeEntry};
+pub use control::EtcdConfig;
+#[cfg(feature = "etcd")]
+pub use control::TlsConfig;
 pub use node::NodeConfig;
 
 use crate::exit::{Exit, Failure};

@@ -1,11 +1,11 @@
 //! node.toml: what is particular to this host.
 //!
-//! Owns its keys and their checks. Must not know the cluster beyond the check that the node is in it.
+//! Owns its keys and their checks. Must not know the cluster beyond where it says this node is.
 
+use super::cluster::{NodeEntry, Place, check_place};
 use super::{ClusterConfig, ConfigError, NAME_RULE, Source, is_name};
 use crate::memory::LIMIT_MIN;
 use dsm_bpf::Wanted;
-use dsm_wire::NodeId;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub fast_path: Wanted,
     /// Where metrics are served; none: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where it is, if this file says so: where etcd has the list of hosts.
+    place: Option<NodeEntry>,
     file: PathBuf,
 }
 
@@ -44,6 +46,9 @@ struct NodeFile {
     memory: Option<Spanned<String>>,
     fast_path: Option<Spanned<String>>,
     metrics: Option<Spanned<String>>,
+    address: Option<Spanned<String>>,
+    port: Option<Spanned<u16>>,
+    cpus: Option<Spanned<u16>>,
 }
 
 impl NodeConfig {
@@ -55,16 +60,22 @@ impl NodeConfig {
         check(&Source::read(path, "--node")?)
     }
 
-    /// This node's number in `cluster`.
+    /// Where this node is: as the cluster's list says, or as this file does where etcd has the list.
     ///
     /// # Errors
-    /// When the cluster does not list it.
-    pub fn find_in(&self, cluster: &ClusterConfig) -> Result<NodeId, ConfigError> {
-        cluster.node(&self.name).ok_or_else(|| ConfigError::NotMember {
-            path: self.file.clone(),
-            name: self.name.clone(),
-            known: cluster.names(),
-        })
+    /// When neither says it, or the wrong one.
+    pub fn entry_in(&self, cluster: &ClusterConfig) -> Result<NodeEntry, ConfigError> {
+        let misplaced = |what: &str| ConfigError::Invalid { path: self.file.clone(), line: 1, what: what.to_owned() };
+        match (&self.place, &cluster.etcd) {
+            (Some(place), Some(_)) => Ok(place.clone()),
+            (None, Some(_)) => {
+                Err(misplaced("missing field `address`; add it, since cluster.toml leaves the list of hosts to etcd"))
+            }
+            (Some(_), None) => Err(misplaced("address: cluster.toml has it in [[nodes]]; remove it here")),
+            (None, None) => cluster.nodes.iter().find(|node| node.name == self.name).cloned().ok_or_else(|| {
+                ConfigError::NotMember { path: self.file.clone(), name: self.name.clone(), known: cluster.names() }
+            }),
+        }
     }
 }
 
@@ -104,6 +115,19 @@ fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
             Some(text.get_ref().parse().map_err(|_| source.invalid(&text.span(), what))?)
         }
     };
+    let place = match &file.address {
+        Some(address) => {
+            let (port, cpus) = (file.port.as_ref(), file.cpus.as_ref());
+            Some(check_place(source, Place { name: name.clone(), address, port, cpus })?)
+        }
+        None => {
+            let lonely = [("port", &file.port), ("cpus", &file.cpus)];
+            if let Some((key, Some(value))) = lonely.iter().find(|(_, value)| value.is_some()) {
+                return Err(source.invalid(&value.span(), format!("{key} without address; add it, or remove {key}")));
+            }
+            None
+        }
+    };
     let socket = file.socket.map_or_else(|| PathBuf::from(format!("/run/dvm/{name}.sock")), Spanned::into_inner);
     let exec = file.exec.map_or_else(beside_agent, Spanned::into_inner);
     Ok(NodeConfig {
@@ -114,6 +138,7 @@ fn check(source: &Source<'_>) -> Result<NodeConfig, ConfigError> {
         memory,
         fast_path,
         metrics,
+        place,
         file: source.path.to_path_buf(),
     })
 }
@@ -175,6 +200,8 @@ mod tests {
             ("name = \"a\"\nmemory = \"1M\"", "n.toml:2: memory = \"1M\": write at least 16M"),
             ("name = \"a\"\nmemory = \"2GM\"", "n.toml:2: memory = \"2GM\": write a number of bytes"),
             ("name = \"a\"\nmetrics = \"9464\"", "n.toml:2: metrics = \"9464\": write address and port"),
+            ("name = \"a\"\naddress = \"b\"", "n.toml:2: address = \"b\": not an IP address"),
+            ("name = \"a\"\nport = 7", "n.toml:2: port without address"),
             ("name = \"a\"\nthreads = 1", "n.toml:2: unknown field `threads`"),
         ] {
             let error = check_text(text).unwrap_err();

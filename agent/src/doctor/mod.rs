@@ -44,8 +44,7 @@ pub fn doctor(node: Option<&Path>, cluster: Option<&Path>, is_json: bool) -> Res
     let mut checks = checks(node.as_ref());
     if let (Some(node), Some(cluster)) = (&node, cluster) {
         let cluster = ClusterConfig::read(cluster)?;
-        let entry = node.find_in(&cluster).map(|number| cluster.entry(number))?;
-        checks.extend(entry.into_iter().flat_map(|entry| fast::checks_of(entry.control.ip())));
+        checks.extend(fast::checks_of(node.entry_in(&cluster)?.control.ip()));
     }
     let report = Report { healthy: checks.iter().all(|check| check.ok || !check.required), checks };
     let text = if is_json {

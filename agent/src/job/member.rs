@@ -9,7 +9,7 @@ use crate::agent::Agent;
 use crate::cpu;
 use crate::limits::{
     CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, ROOT_SAYS_WHY,
-    STATISTICS_DEADLINE,
+    STATISTICS_DEADLINE, VIEW_DEADLINE,
 };
 use crate::local::channel::Channel;
 use crate::local::husk::Husk;
@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 /// What has to happen between StartMember and MemberReady.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,8 +74,31 @@ struct MemberJob {
     tasks: Tasks,
 }
 
-/// Answers [`ToPeer::OpenSpace`]: starts this host's part, or refuses it.
+/// Answers [`ToPeer::OpenSpace`]: starts this host's part, or refuses it. The root may know of a host that has just joined earlier
+/// than this one does.
 pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec) {
+    if knows_all(agent, &spec) {
+        return open_now(agent, link, tag, spec);
+    }
+    let (agent, link) = (Rc::clone(agent), Rc::clone(link));
+    agent.opening.borrow_mut().insert(spec.space);
+    tokio_uring::spawn(async move {
+        let deadline = Instant::now() + VIEW_DEADLINE;
+        while !knows_all(&agent, &spec) && Instant::now() < deadline {
+            sleep(VIEW_DEADLINE / 100).await;
+        }
+        // Unless the root has closed it meanwhile.
+        if agent.opening.borrow_mut().remove(&spec.space) && link.lost_reason().is_none() {
+            open_now(&agent, &link, tag, spec);
+        }
+    });
+}
+
+fn knows_all(agent: &Agent, spec: &SpaceSpec) -> bool {
+    spec.members.iter().all(|node| agent.members.entry(NodeId(*node)).is_some())
+}
+
+fn open_now(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec) {
     let (notes, inbox) = inbox();
     match prepare(agent, link, spec, notes) {
         Ok(member) => {
@@ -84,7 +107,7 @@ pub fn open(agent: &Rc<Agent>, link: &Rc<Link>, tag: u32, spec: SpaceSpec) {
         }
         Err(reason) => {
             agent.counters.jobs_refused.add();
-            say(&agent.counters, format_args!("part in a job of {} refused: {reason}", agent.cluster.name_of(link.peer)));
+            say(&agent.counters, format_args!("part in a job of {} refused: {reason}", agent.members.name_of(link.peer)));
             link.send(ToPeer::Refused { tag, reason });
         }
     }
@@ -152,7 +175,7 @@ fn check(agent: &Agent, link: &Link, spec: &SpaceSpec) -> Result<(), String> {
         && spec.members.first() == Some(&spec.root)
         && sorted.len() == spec.members.len()
         && spec.members.contains(&agent.me.0)
-        && spec.members.iter().all(|node| agent.cluster.entry(NodeId(*node)).is_some())
+        && knows_all(agent, spec)
         && spec.groups.len() <= GROUPS_MAX
         && agent.is_space_of(SpaceId(spec.space), link.peer);
     if is_sound { Ok(()) } else { Err("the request contradicts itself; install the same release on all hosts".to_owned()) }
@@ -161,7 +184,7 @@ fn check(agent: &Agent, link: &Link, spec: &SpaceSpec) -> Result<(), String> {
 impl MemberJob {
     async fn run(mut self, mut inbox: Inbox) {
         self.agent.counters.jobs_joined.add();
-        let root = self.agent.cluster.name_of(self.job.root);
+        let root = self.agent.members.name_of(self.job.root);
         let (space, program, uid) = (self.job.space, &self.job.program, self.job.uid);
         say(&self.agent.counters, format_args!("space {space}: `{program}` of user {uid} from {root}"));
         let reason = loop {
@@ -206,7 +229,7 @@ impl MemberJob {
             }
         }
         self.agent.counters.jobs_lost.add();
-        format!("{}: {reason}", self.agent.cluster.name_of(node))
+        format!("{}: {reason}", self.agent.members.name_of(node))
     }
 
     /// Looks at one note; an error ends the part: which host is to blame (the root: it ended the job) and why.
@@ -231,6 +254,7 @@ impl MemberJob {
                 self.connects = self.connects.saturating_sub(1);
                 News::None
             }
+            Some(JobNote::Fenced(reason)) => News::Lost(me, reason),
             Some(JobNote::AgentEnds) | None => News::Lost(me, "its agent is ending".to_owned()),
         };
         match news {
@@ -384,7 +408,8 @@ impl MemberJob {
             | ToAgent::OpenJob { .. }
             | ToAgent::EndJob { .. }
             | ToAgent::Query(_)
-            | ToAgent::QueryOf { .. } => {
+            | ToAgent::QueryOf { .. }
+            | ToAgent::Drain { .. } => {
                 self.agent.counters.packets_unexpected.add();
                 Ok(())
             }

@@ -47,6 +47,8 @@ pub enum JobNote {
     ConnectDone,
     /// The agent ends.
     AgentEnds,
+    /// The others have given this host up, for this reason.
+    Fenced(String),
 }
 
 /// This host's role in a job.

@@ -149,17 +149,27 @@ fn prepare(
     })
 }
 
-/// The job's hosts, this one first. No name means all of the cluster.
+/// The job's hosts, this one first. No name means all that take new jobs.
 fn choose(agent: &Agent, names: &[String]) -> Result<Vec<NodeId>, Refused> {
     let mut members = vec![agent.me];
+    let draining = |node: NodeId| {
+        let reason = format!("host {} is being drained and takes no new jobs; use others", agent.members.name_of(node));
+        refuse(Refusal::Draining, reason)
+    };
+    if agent.members.is_draining(agent.me) {
+        return Err(draining(agent.me));
+    }
     if names.is_empty() {
-        members.extend(agent.others());
+        members.extend(agent.members.others().filter(|node| !agent.members.is_draining(*node)));
     }
     for name in names {
-        let Some(node) = agent.cluster.node(name) else {
-            let reason = format!("host `{name}` is not in the cluster; known hosts: {}", agent.cluster.names());
+        let Some(node) = agent.members.node(name) else {
+            let reason = format!("host `{name}` is not in the cluster; known hosts: {}", agent.members.names());
             return Err(refuse(Refusal::UnknownHost, reason));
         };
+        if agent.members.is_draining(node) {
+            return Err(draining(node));
+        }
         if !members.contains(&node) {
             members.push(node);
         }
@@ -192,7 +202,7 @@ impl RootJob {
                     None => Err("not a peer".to_owned()),
                 };
                 link.map_err(|reason| {
-                    let name = agent.cluster.name_of(node);
+                    let name = agent.members.name_of(node);
                     refuse(Refusal::Unreachable, format!("host {name} cannot be reached: {reason}"))
                 })
             });
@@ -309,6 +319,7 @@ impl RootJob {
             Some(JobNote::HuskGone(reason)) => return Err(refuse(Refusal::Local, format!("the caller is gone: {reason}"))),
             Some(JobNote::AgentEnds) | None => return Err(refuse(Refusal::AgentEnding, "the agent is ending")),
             Some(JobNote::LinkLost(node, reason)) => News::Lost(node, reason),
+            Some(JobNote::Fenced(reason)) => News::Lost(self.agent.me, reason),
             Some(JobNote::Figures(sender)) => {
                 self.part.tell_figures(sender);
                 News::None
@@ -322,7 +333,7 @@ impl RootJob {
         };
         match news {
             News::Lost(node, reason) => {
-                let name = self.agent.cluster.name_of(node);
+                let name = self.agent.members.name_of(node);
                 Err(refuse(Refusal::HostLost, format!("host {name} is lost: {reason}")))
             }
             other => Ok(other),
@@ -380,6 +391,7 @@ impl RootJob {
                 Some(JobNote::Shard(event)) => self.part.on_shard(event),
                 Some(JobNote::ShardEnded) => self.part.on_ended(),
                 Some(JobNote::LinkLost(node, reason)) => News::Lost(node, reason),
+                Some(JobNote::Fenced(reason)) => News::Lost(self.agent.me, reason),
                 Some(JobNote::Peer(ToPeer::MemberLost { node, reason, .. })) => News::Lost(NodeId(node), reason),
                 Some(JobNote::Peer(..)) => {
                     self.agent.counters.peer_messages_unexpected.add();
@@ -408,8 +420,8 @@ impl RootJob {
                     }
                 }
                 News::Lost(node, reason) => {
-                    let (own, name) = (self.agent.name(), self.agent.cluster.name_of(node));
-                    let (host, reason) = standstill.explain(Instant::now(), own, name, reason);
+                    let (own, name) = (self.agent.name(), self.agent.members.name_of(node));
+                    let (host, reason) = standstill.explain(Instant::now(), own, &name, reason);
                     return End::Lost(host, reason);
                 }
             }
@@ -461,7 +473,11 @@ impl RootJob {
             }
             ToAgent::Statistics { tag } => self.gather(tag),
             ToAgent::EndJob { status } => return Ok(Some(status)),
-            ToAgent::OpenJob { .. } | ToAgent::JoinJob { .. } | ToAgent::Query(_) | ToAgent::QueryOf { .. } => {
+            ToAgent::OpenJob { .. }
+            | ToAgent::JoinJob { .. }
+            | ToAgent::Query(_)
+            | ToAgent::QueryOf { .. }
+            | ToAgent::Drain { .. } => {
                 self.agent.counters.packets_unexpected.add();
             }
         }
@@ -484,7 +500,7 @@ impl RootJob {
                 asking.spawn_local(peer_figures(Rc::clone(&agent), link, space));
             }
             let mut hosts = asking.join_all().await;
-            let place = |name: &str| order.iter().position(|node| agent.cluster.name_of(*node) == name);
+            let place = |name: &str| order.iter().position(|node| agent.members.name_of(*node) == name);
             hosts.sort_by_key(|host| place(&host.host));
             send_figures(&channel, tag, hosts).await;
         });
@@ -559,11 +575,11 @@ async fn clock_offset_ns(link: &Link) -> Result<i64, String> {
 }
 
 fn describe(agent: &Agent, node: NodeId, cpus: u16, cpu: CpuFeatures, monotonic_offset_ns: i64) -> Member {
-    Member { node: node.0, name: agent.cluster.name_of(node).to_owned(), cpus, monotonic_offset_ns, cpu }
+    Member { node: node.0, name: agent.members.name_of(node), cpus, monotonic_offset_ns, cpu }
 }
 
 fn member_refused(agent: &Agent, node: NodeId, reason: &str) -> Refused {
-    refuse(Refusal::MemberRefused, format!("host {}: {reason}", agent.cluster.name_of(node)))
+    refuse(Refusal::MemberRefused, format!("host {}: {reason}", agent.members.name_of(node)))
 }
 
 fn open_userfaultfd() -> Result<File, Refused> {
@@ -600,7 +616,7 @@ async fn own_figures(agent: Rc<Agent>, own: oneshot::Receiver<HostStatistics>) -
 async fn peer_figures(agent: Rc<Agent>, link: Rc<Link>, space: u32) -> HostStatistics {
     match link.ask(STATISTICS_DEADLINE, |tag| ToPeer::AskStatistics { tag, space }).await {
         Ok(ToPeer::Statistics { host, .. }) => host,
-        Ok(_) | Err(_) => unanswered(agent.cluster.name_of(link.peer)),
+        Ok(_) | Err(_) => unanswered(&agent.members.name_of(link.peer)),
     }
 }
 

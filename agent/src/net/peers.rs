@@ -29,6 +29,8 @@ pub struct Peer {
     wanted: Notify,
     heard: Cell<Option<Instant>>,
     trouble: RefCell<Option<String>>,
+    /// It is no member any more.
+    has_left: Cell<bool>,
     /// Whose turn it is to open a husk's connection.
     dials: Semaphore,
 }
@@ -41,6 +43,7 @@ impl Default for Peer {
             wanted: Notify::new(),
             heard: Cell::default(),
             trouble: RefCell::default(),
+            has_left: Cell::default(),
             dials: Semaphore::new(DIALS_PER_PEER_MAX),
         }
     }
@@ -85,14 +88,23 @@ impl Peer {
             link.close(reason);
         }
     }
+
+    /// Ends both links, for ever.
+    pub fn end(&self, reason: &str) {
+        self.has_left.set(true);
+        self.trouble.replace(Some(reason.to_owned()));
+        self.close(reason);
+        self.wanted.notify_one();
+    }
 }
 
-/// Keeps the link to `node` up, for ever.
-pub async fn keep_dialling(agent: Rc<Agent>, node: NodeId) {
-    let (Some(peer), Some(entry)) = (agent.peer(node), agent.cluster.entry(node)) else { return };
+/// Keeps the link to `node` up until it has left.
+pub async fn keep_dialling(agent: Rc<Agent>, node: NodeId, peer: Rc<Peer>) {
+    let Some(entry) = agent.members.entry(node) else { return };
     let mut pause = DIAL_PAUSE.0;
-    loop {
+    while !peer.has_left.get() {
         match dial_control(&agent, node).await {
+            Ok(link) if peer.has_left.get() => link.close("it left the cluster"),
             Ok(link) => {
                 agent.counters.links_up.add();
                 say(&agent.counters, format_args!("peer {} is up", entry.name));
@@ -159,7 +171,7 @@ pub async fn dial_for_husk(agent: &Agent, node: NodeId, opening: &Opening) -> Re
 /// Opens a connection to `node` for `opening`; gives the session and the peer's incarnation.
 async fn dial(agent: &Agent, node: NodeId, opening: &Opening) -> Result<(Session, u64), DialError> {
     let refused = DialError::Refused;
-    let entry = agent.cluster.entry(node).ok_or_else(|| refused(format!("node {node} is not in the cluster")))?;
+    let entry = agent.members.entry(node).ok_or_else(|| refused(format!("node {node} is not in the cluster")))?;
     let stream = timeout(HANDSHAKE_DEADLINE, connect(agent.address(), entry.control)).await;
     let stream = stream
         .map_err(|_| DialError::Late(format!("{}: no answer in {} s", entry.control, HANDSHAKE_DEADLINE.as_secs())))?
@@ -268,7 +280,7 @@ fn count(agent: &Agent, error: &SessionError) {
 async fn admit(agent: &Rc<Agent>, session: Session, opening: Opening, from: SocketAddr) {
     let (Opening::Control { node, .. } | Opening::Husk { node, .. }) = opening;
     let node = NodeId(node);
-    let refusal = match (agent.cluster.entry(node), agent.peer(node)) {
+    let refusal = match (agent.members.entry(node), agent.peer(node)) {
         (Some(entry), Some(peer)) if entry.control.ip() == from.ip() => Ok(peer),
         (Some(entry), Some(_)) => Err(format!(
             "node {} has address {}, the connection came from {}; correct the addresses",

@@ -7,7 +7,7 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 5;
+pub const API_VERSION: u32 = 6;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -82,6 +82,14 @@ pub enum ToAgent {
         host: String,
         /// What is asked.
         query: Query,
+    },
+    /// Root wishes that a host takes no new jobs and leaves the cluster after its last one. Answer: [`ToHusk::Report`] with JSON, or
+    /// [`ToHusk::Refused`].
+    Drain {
+        /// Name of the host; none: this one.
+        host: Option<String>,
+        /// False takes the wish back.
+        is_wanted: bool,
     },
 }
 
@@ -190,6 +198,8 @@ pub enum Purpose {
     Service,
     /// One remote thread and its shadow.
     Thread,
+    /// Runners of a DISA program.
+    Runners,
 }
 
 /// Figures of one host's part of a job.

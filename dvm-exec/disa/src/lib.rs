@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asm;
+pub mod build;
 pub mod code;
 pub mod decode;
 mod disassemble;
@@ -27,6 +28,7 @@ pub mod machine;
 pub mod map;
 pub mod memory;
 pub mod object;
+pub mod record;
 pub mod trap;
 pub mod types;
 pub mod verify;

@@ -2,6 +2,8 @@
 //!
 //! Owns the ranges and the cells of the system page. Must not know what is stored there.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of the unit in which conflicts are found.
@@ -13,6 +15,8 @@ pub const PR: Range = Range::new(0x1_0000_0000, 1 << 32);
 pub const SR: Range = Range::new(0x1000_0000_0000, 64 << 40);
 /// Text and constants: nobody stores here.
 pub const TX: Range = Range::new(0x5001_0000_0000, 1 << 32);
+/// What `.private` gives out.
+pub const PRIVATE_DATA: Range = Range::new(PR.base + 0x1_0000, (2 << 30) - 0x1_0000);
 /// The part of [`TX`] that instructions may occupy.
 pub const TEXT: Range = Range::new(TX.base, 1 << 30);
 /// The part of [`TX`] for constants.
@@ -85,7 +89,7 @@ pub const SYMBOLS: &[(&str, u64)] = &[
 ];
 
 /// Consecutive bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Range {
     /// The first address.
     pub base: u64,

@@ -4,6 +4,7 @@
 
 use crate::map::Range;
 use crate::trap::TrapKind;
+use serde::{Deserialize, Serialize};
 
 /// Whether bytes are to be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub trait Memory {
 }
 
 /// A runner to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawn {
     /// Its stack; `None`: one is to be allocated.
     pub stack: Option<Range>,
@@ -84,7 +85,7 @@ pub struct Spawn {
 }
 
 /// A runner that was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Born {
     /// Its number.
     pub id: u64,

@@ -2,7 +2,11 @@
 //!
 //! Owns the parts of it. Must not know how they are written down.
 
+use crate::decode;
 use crate::map::{self, Range};
+
+/// An address that is further behind a name than that is not called after it.
+const NEAR_BYTES: u64 = 1 << 32;
 
 /// Bytes and the address they lie at when the program starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +90,35 @@ impl Object {
         let line = after.checked_sub(1).and_then(|index| self.lines.get(index));
         line.filter(|_| offset < self.text.len() as u64)
             .map_or(("", 0), |line| (self.files.get(line.file as usize).map_or("", String::as_str), line.line))
+    }
+
+    /// The name before an address of the text that is no label inside of a function: those have a dot.
+    #[must_use]
+    pub fn function_of(&self, pc: u64) -> &str {
+        let is_function = |symbol: &&Symbol| symbol.is_address && map::TEXT.contains(symbol.value) && !symbol.name.contains('.');
+        let before = self.symbols.iter().filter(is_function).take_while(|symbol| symbol.value <= pc);
+        before.last().map_or("", |symbol| &symbol.name)
+    }
+
+    /// The instruction at an address, as the assembler writes it.
+    #[must_use]
+    pub fn instruction_text(&self, pc: u64) -> String {
+        let offset = usize::try_from(pc.wrapping_sub(map::TX.base)).unwrap_or(usize::MAX);
+        let rest = self.text.get(offset..).filter(|rest| !rest.is_empty());
+        let decoded = rest.and_then(|rest| decode::decode(rest, pc).ok());
+        decoded.map_or_else(|| "no instruction".into(), |(instruction, _)| instruction.to_string())
+    }
+
+    /// An address as the name before it and the bytes behind that; the number alone if there is no name near.
+    #[must_use]
+    pub fn place_of(&self, address: u64) -> String {
+        let mut addresses = self.symbols.iter().filter(|symbol| symbol.is_address && symbol.value <= address);
+        let symbol = addresses.next_back().filter(|symbol| address - symbol.value < NEAR_BYTES);
+        match symbol {
+            Some(symbol) if symbol.value == address => symbol.name.clone(),
+            Some(symbol) => format!("{}+0x{:x}", symbol.name, address - symbol.value),
+            None => format!("0x{address:x}"),
+        }
     }
 
     /// The value of a name.

@@ -2,10 +2,11 @@
 //!
 //! Owns the traps, their numbers and names. Must not know who finds them.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TrapKind {
     /// No instruction.
     Illegal,
@@ -99,7 +100,7 @@ impl fmt::Display for TrapKind {
 }
 
 /// A trap and the instruction that it hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trap {
     /// What went wrong.
     pub kind: TrapKind,

@@ -7,7 +7,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/disa.md");
-const TESTS: [&str; 2] = [concat!(env!("CARGO_MANIFEST_DIR"), "/tests"), concat!(env!("CARGO_MANIFEST_DIR"), "/../tests")];
+const TESTS: [&str; 3] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../runners/tests"),
+];
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

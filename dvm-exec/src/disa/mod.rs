@@ -2,10 +2,21 @@
 //!
 //! Owns the command line of it and its exit statuses. Must not know what a program means.
 
+mod compile;
+mod debug;
+mod engine;
 mod files;
+mod history;
+mod hosts;
+mod profile;
+mod progress;
 mod run;
+mod timeline;
 
-use clap::{Args, Parser, Subcommand};
+pub use hosts::serve;
+
+use crate::exit::Failure;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -27,13 +38,28 @@ struct CommandLine {
 enum Command {
     /// Assembles a source into a file to run.
     As(Assemble),
+    /// Compiles sources of dcc, and links them with others.
+    Cc(compile::Compile),
+    /// Links units and sources.
+    Link(compile::Link),
     /// Shows the instructions of a file or source.
     Objdump {
         /// ELF file or source.
         file: PathBuf,
     },
     /// Runs a file or source.
-    Run(run::Options),
+    Run(Box<run::Options>),
+    /// Be a runner process of a run over hosts.
+    #[command(name = hosts::runner::NAME, hide = true)]
+    RunnerProcess,
+    /// Runs one runner of a program or recording step by step: commands come from stdin, `help` lists them.
+    Dbg(debug::Options),
+    /// Runs a runner of a recording again, and compares what it changed with what was recorded.
+    Replay(history::Options),
+    /// Says who made and woke a runner of a recording, what it saw, and whom it lost to.
+    Why(history::Options),
+    /// Shows where the instructions of a program or recording go, by function and line.
+    Prof(profile::Options),
     /// Shows a source in the house's layout.
     Fmt {
         /// The source.
@@ -59,13 +85,19 @@ struct Assemble {
     listing: bool,
 }
 
+/// The definition of the command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}
+
 /// Runs the command line, which begins with `disa`, and gives its exit status.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
     match execute(CommandLine::parse_from(arguments).command) {
         Ok(status) => status,
         Err(error) => {
             eprintln!("{error:#}");
-            REFUSED
+            error.downcast_ref::<Failure>().map_or(REFUSED, Failure::code)
         }
     }
 }
@@ -80,11 +112,21 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
+        Command::Cc(options) => compile::compile(&options),
+        Command::Link(options) => compile::link(&options),
         Command::Objdump { file } => {
-            show(dvm_disa::listing::listing(&files::load(&file)?)?.as_bytes())?;
+            show(dvm_disa::listing::listing(&files::load(&file, &[])?)?.as_bytes())?;
             Ok(0)
         }
         Command::Run(options) => run::run(&options),
+        Command::RunnerProcess => {
+            hosts::runner::main()?;
+            Ok(0)
+        }
+        Command::Dbg(options) => debug::debug(&options),
+        Command::Replay(options) => history::replay(&options),
+        Command::Why(options) => history::why(&options),
+        Command::Prof(options) => profile::profile(&options),
         Command::Fmt { file, write, check } => {
             let source = files::text(&file)?;
             let laid_out = dvm_disa::format::format(&source);

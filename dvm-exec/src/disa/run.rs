@@ -1,12 +1,12 @@
-//! `dvm-exec disa run`: a program on the machine of one host.
+//! `dvm-exec disa run`: a program over hosts, or on the machine of one.
 //!
 //! Owns what of a run is shown where: output on stdout, log and ends on stderr. Must not know how the machine works.
 
-use super::{files, show};
-use anyhow::ensure;
+use super::{compile, engine, files, hosts, progress, show, timeline};
 use clap::{Args, ValueEnum};
-use dvm_disa::machine::{File, Machine, Report, Settings};
-use dvm_jit::Jit;
+use dvm_dcc::Define;
+use dvm_disa::machine::{Machine, Report, Settings};
+use dvm_disa::record;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -20,13 +20,19 @@ pub struct Options {
     /// On this host alone, one instruction after the other: the order of runners follows from the seed.
     #[arg(long)]
     local: bool,
+    /// Hosts by name, separated by commas [default: all of the cluster].
+    #[arg(long, value_delimiter = ',', conflicts_with = "local")]
+    hosts: Vec<String>,
+    /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
+    #[arg(long, conflicts_with = "local")]
+    socket: Option<PathBuf>,
     /// The order of runners follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// 0 interprets everything, 1 translates what is executed often. The result is the same.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=1))]
+    #[arg(long, default_value_t = Settings::default().tier, value_parser = clap::value_parser!(u8).range(..=1))]
     tier: u8,
-    /// Runners that run at a time.
+    /// Runners that run at a time, with --local; over hosts, each processor runs one.
     #[arg(long, default_value_t = 4)]
     slots: usize,
     /// Find conflicts by page or by word [default: as the program says].
@@ -56,6 +62,18 @@ pub struct Options {
     /// Show counts of runners, commits and conflicts on stderr.
     #[arg(long)]
     stat: bool,
+    /// Keep a recording, for `replay`, `why`, `dbg` and `prof`.
+    #[arg(long, value_name = "FILE", requires = "local")]
+    record: Option<PathBuf>,
+    /// Write when which runner ran, for chrome://tracing or Perfetto; the unit is an instruction.
+    #[arg(long, value_name = "FILE", requires = "local")]
+    timeline: Option<PathBuf>,
+    /// Show runners born, running, committed and retried a second on stderr, if that is a terminal.
+    #[arg(long, requires = "local")]
+    progress: bool,
+    /// Give a constant of a program in dcc another value.
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = compile::define)]
+    defines: Vec<Define>,
     /// ELF file or source.
     program: PathBuf,
     /// Arguments of the program.
@@ -71,36 +89,50 @@ enum Grain {
 
 /// Runs the program, and gives the exit status.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
-    ensure!(options.local, "a run over several hosts is not there yet: say --local");
-    let mut object = files::load(&options.program)?;
+    let mut object = files::load(&options.program, &options.defines)?;
     if let Some(grain) = options.grain {
         object.rules.is_page_grain = matches!(grain, Grain::Page);
     }
-    let translation = if options.tier > 0 { Some(Jit::new()?.load(&object.text)?) } else { None };
-    let mut machine = Machine::new(&object, settings(options)?)?;
-    if let Some(translation) = &translation {
-        machine = machine.with_engine(&**translation);
+    if !options.local {
+        let request =
+            hosts::Request { hosts: options.hosts.clone(), socket: options.socket.as_deref(), program: &options.program };
+        let (report, ends) = hosts::run(request, object, settings(options)?)?;
+        tell(&report, options.stat);
+        ends.iter().filter(|_| options.stat).for_each(|(host, count)| eprintln!("ended on {host} {count}"));
+        return Ok(report.exit_status());
     }
-    let report = machine.run();
+    let engine = engine::of(&object, options.tier)?;
+    let mut machine = Machine::new(&object, settings(options)?)?.with_engine(&*engine);
+    if options.record.is_some() || options.timeline.is_some() {
+        machine.record();
+    }
+    if options.progress {
+        progress::run(&mut machine);
+    }
+    let report = machine.run().clone();
     show(&report.output)?;
-    tell(report, options.stat);
+    if let (Some(path), Some(recording)) = (&options.record, machine.recording()) {
+        files::write(path, &record::write(recording))?;
+    }
+    if let (Some(path), Some(recording)) = (&options.timeline, machine.recording()) {
+        files::write(path, timeline::trace(recording).as_bytes())?;
+    }
+    tell(&report, options.stat);
     Ok(report.exit_status())
 }
 
 fn settings(options: &Options) -> anyhow::Result<Settings> {
-    let named = |path: &PathBuf| -> anyhow::Result<File> {
-        Ok(File { name: path.clone().into_os_string().into_vec(), bytes: files::bytes(path)? })
-    };
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let mut settings = Settings {
         seed: options.seed,
+        tier: options.tier,
         slots: options.slots,
         conflicts_max: options.retries,
         starts_max: options.starts,
         losses_percent: options.lose,
         arguments: options.arguments.iter().map(|argument| argument.clone().into_vec()).collect(),
         input: options.input.as_deref().map_or(Ok(Vec::new()), input)?,
-        files: options.files.iter().map(named).collect::<anyhow::Result<_>>()?,
+        files: hosts::contents(&options.files)?,
         time_ns: options.time.unwrap_or_else(now),
         ..Settings::default()
     };

@@ -2,6 +2,9 @@
 //!
 //! Owns the arithmetic of `--place auto`: how strongly threads pull at the same pages, and which moves are worth it. Must not
 //! know pages, hosts' names, time or how a thread is moved.
+//!
+//! A move is worth the waiting it ends, less what is then computed one after the other because a host has not processors enough.
+//! A thread that does not wait for pages may compute or sleep in a call: all are taken to compute the same part of that time.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ const THREADS_MAX: usize = 64;
 const DECAY: f64 = 0.5;
 
 /// A thread as the decision sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Place {
     /// Its number.
     pub tid: i32,
@@ -21,6 +24,19 @@ pub struct Place {
     pub host: usize,
     /// Whether it may be moved now.
     pub is_free: bool,
+    /// The part of its time in which it waits for pages, 0 to 1.
+    pub waits: f64,
+}
+
+/// What the hosts offer and the program takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Supply<'a> {
+    /// Processors of each host.
+    pub processors: &'a [u32],
+    /// Processors used on all hosts, on the average.
+    pub computing: f64,
+    /// Seconds for which one fault has a thread wait.
+    pub fault_s: f64,
 }
 
 /// One thread goes to another host.
@@ -77,22 +93,20 @@ impl Affinity {
         order
     }
 
-    /// The moves that save at least `least` faults a second each, with at most one thread more or less on a host than its
-    /// share of `processors`, or than it has. Nobody is moved twice.
+    /// The moves that are worth at least `least` seconds a second each, with at most one thread more or less on a host than its
+    /// share of the processors, or than it has. Nobody is moved twice.
     #[must_use]
-    pub fn decide(&self, places: &[Place], processors: &[u32], least: f64) -> Vec<Move> {
-        let mut balance = Balance::new(places, processors);
+    pub fn decide(&self, places: &[Place], supply: &Supply<'_>, least: f64) -> Vec<Move> {
+        let mut balance = Balance::new(places, supply);
         let mut now: BTreeMap<i32, Place> = places.iter().map(|place| (place.tid, *place)).collect();
         let strongest: Vec<i32> = self.strongest().into_iter().filter(|tid| now.contains_key(tid)).collect();
         let mut moves = Vec::new();
         while moves.len() + 2 <= MOVES_MAX {
-            let Some((gain, step)) = self.best(&strongest, &now, &balance) else { break };
-            if gain < least * step.len() as f64 {
-                break;
-            }
+            let Some((saved, step)) = self.best(&strongest, &now, &balance, least) else { break };
+            balance.relieve(saved, &step);
             for going in step {
                 let Some(place) = now.get_mut(&going.tid) else { continue };
-                balance.shift(place.host, going.host);
+                balance.shift(place, going.host);
                 (place.host, place.is_free) = (going.host, false);
                 moves.push(going);
             }
@@ -100,17 +114,19 @@ impl Affinity {
         moves
     }
 
-    fn best(&self, strongest: &[i32], now: &BTreeMap<i32, Place>, balance: &Balance) -> Option<(f64, Vec<Move>)> {
+    /// The step that is worth most a move, and the faults it saves.
+    fn best(&self, strongest: &[i32], now: &BTreeMap<i32, Place>, balance: &Balance, least: f64) -> Option<(f64, Vec<Move>)> {
         let pulled = |tid: i32, host: usize| -> f64 {
             let others = strongest.iter().filter(|other| **other != tid && now[*other].host == host);
             others.map(|other| self.pull(tid, *other)).sum()
         };
-        let mut best: Option<(f64, Vec<Move>)> = None;
-        let mut offer = |gain: f64, step: Vec<Move>| {
-            // Of equal savings the one with fewer moves.
-            let worth = gain / step.len() as f64;
-            if gain > 0.0 && best.as_ref().is_none_or(|(former, held)| worth > former / held.len() as f64) {
-                best = Some((gain, step));
+        let mut best = None;
+        let mut most = least;
+        let mut offer = |saved: f64, step: Vec<Move>| {
+            // Of equal worth the one with fewer moves.
+            let worth = balance.worth(saved, &step, now) / step.len() as f64;
+            if saved > 0.0 && worth >= most && (best.is_none() || worth > most) {
+                (most, best) = (worth, Some((saved, step)));
             }
         };
         let free: Vec<Place> = strongest.iter().map(|tid| now[tid]).filter(|place| place.is_free).collect();
@@ -141,26 +157,63 @@ impl Affinity {
 struct Balance {
     count: Vec<usize>,
     share: Vec<f64>,
+    processors: Vec<f64>,
+    /// Processors that the threads there would use, on the average.
+    demand: Vec<f64>,
+    /// The part of its time without waits that a thread computes.
+    activity: f64,
+    fault_s: f64,
 }
 
 impl Balance {
-    fn new(places: &[Place], processors: &[u32]) -> Self {
-        let all: u32 = processors.iter().sum();
-        let part = |own: &u32| places.len() as f64 * f64::from(*own) / f64::from(all.max(1));
-        let mut count = vec![0; processors.len()];
+    fn new(places: &[Place], supply: &Supply<'_>) -> Self {
+        let processors: Vec<f64> = supply.processors.iter().map(|own| f64::from(*own)).collect();
+        let all: f64 = processors.iter().sum::<f64>().max(1.0);
+        let awake: f64 = places.iter().map(|place| 1.0 - place.waits).sum();
+        let activity = if awake > supply.computing { supply.computing / awake } else { 1.0 };
+        let (mut count, mut demand) = (vec![0; processors.len()], vec![0.0; processors.len()]);
         for place in places.iter().filter(|place| place.host < processors.len()) {
             count[place.host] += 1;
+            demand[place.host] += activity * (1.0 - place.waits);
         }
-        Self { count, share: processors.iter().map(part).collect() }
+        let share = processors.iter().map(|own| places.len() as f64 * own / all).collect();
+        Self { count, share, processors, demand, activity, fault_s: supply.fault_s }
     }
 
     fn allows(&self, from: usize, to: usize) -> bool {
         (self.count[to] + 1) as f64 <= self.share[to] + 1.0 && self.count[from] as f64 - 1.0 >= self.share[from] - 1.0
     }
 
-    fn shift(&mut self, from: usize, to: usize) {
-        self.count[from] -= 1;
+    /// Seconds of computing that a second gains if these faults a second are saved by the step.
+    fn worth(&self, saved: f64, step: &[Move], now: &BTreeMap<i32, Place>) -> f64 {
+        let mut after = self.demand.clone();
+        for going in step {
+            let own = self.activity * (1.0 - now[&going.tid].waits);
+            after[now[&going.tid].host] -= own;
+            after[going.host] += own + self.relief(saved, step);
+        }
+        let excess =
+            |demand: &[f64]| -> f64 { demand.iter().zip(&self.processors).map(|(own, most)| (own - most).max(0.0)).sum() };
+        self.relief(saved, step) * step.len() as f64 - (excess(&after) - excess(&self.demand))
+    }
+
+    /// What each move of the step adds to what is computed.
+    fn relief(&self, saved: f64, step: &[Move]) -> f64 {
+        self.activity * saved * self.fault_s / step.len() as f64
+    }
+
+    /// The faults saved by the step are waited for no more.
+    fn relieve(&mut self, saved: f64, step: &[Move]) {
+        let relief = self.relief(saved, step);
+        step.iter().for_each(|going| self.demand[going.host] += relief);
+    }
+
+    fn shift(&mut self, place: &Place, to: usize) {
+        let own = self.activity * (1.0 - place.waits);
+        self.count[place.host] -= 1;
+        self.demand[place.host] -= own;
         self.count[to] += 1;
+        self.demand[to] += own;
     }
 }
 
@@ -180,15 +233,20 @@ mod tests {
     }
 
     fn in_turn(threads: i32, hosts: usize) -> Vec<Place> {
-        (0..threads).map(|tid| Place { tid, host: tid as usize % hosts, is_free: tid != 0 }).collect()
+        (0..threads).map(|tid| Place { tid, host: tid as usize % hosts, is_free: tid != 0, waits: 0.9 }).collect()
+    }
+
+    /// Of threads that wait nine tenths of their time, for 100 us at each fault.
+    fn supply(processors: &[u32]) -> Supply<'_> {
+        Supply { processors, computing: 0.4, fault_s: 1e-4 }
     }
 
     #[test]
     fn pairs_come_together() {
         for (threads, hosts) in [(5, 2), (5, 3), (7, 2), (7, 3), (9, 4)] {
             let places = in_turn(threads, hosts);
-            let pairs: Vec<(i32, i32, f64)> = (0..threads / 2).map(|pair| (2 * pair + 1, 2 * pair + 2, 1000.0)).collect();
-            let moves = affinity(&pairs).decide(&places, &vec![2; hosts], 50.0);
+            let pairs: Vec<(i32, i32, f64)> = (0..threads / 2).map(|pair| (2 * pair + 1, 2 * pair + 2, 9000.0)).collect();
+            let moves = affinity(&pairs).decide(&places, &supply(&vec![2; hosts]), 0.05);
             let hosts = after(&places, &moves);
             assert!(pairs.iter().all(|(one, two, _)| hosts[one] == hosts[two]), "{threads} {hosts:?} {moves:?}");
         }
@@ -198,10 +256,20 @@ mod tests {
     fn what_is_little_or_held_stays() {
         let places = in_turn(5, 2);
         let pulls = [(1, 2, 1000.0), (3, 4, 1000.0)];
-        assert!(affinity(&pulls).decide(&places, &[2, 2], 3000.0).is_empty());
+        assert!(affinity(&pulls).decide(&places, &supply(&[2, 2]), 0.2).is_empty());
         let held: Vec<Place> = places.iter().map(|place| Place { is_free: false, ..*place }).collect();
-        assert!(affinity(&pulls).decide(&held, &[2, 2], 50.0).is_empty());
-        assert!(Affinity::default().decide(&places, &[2, 2], 50.0).is_empty());
+        assert!(affinity(&pulls).decide(&held, &supply(&[2, 2]), 0.005).is_empty());
+        assert!(Affinity::default().decide(&places, &supply(&[2, 2]), 0.005).is_empty());
+    }
+
+    #[test]
+    fn threads_that_compute_and_share_with_all_stay_in_balance() {
+        // Each of four threads waits half its time for pages that all of them write; each host has one processor.
+        let pulls: Vec<(i32, i32, f64)> =
+            (1..5).flat_map(|one| (one + 1..5).map(move |two| (one, two, 1500.0 + 30.0 * f64::from(one * two)))).collect();
+        let places: Vec<Place> = in_turn(5, 2).iter().map(|place| Place { waits: 0.5, ..*place }).collect();
+        let supply = Supply { processors: &[1, 1], computing: 1.7, fault_s: 1e-4 };
+        assert_eq!(affinity(&pulls).decide(&places, &supply, 0.05), []);
     }
 
     #[test]
@@ -224,16 +292,17 @@ mod tests {
             pulls in proptest::collection::vec((0_i32..20, 0_i32..20, 0.0_f64..5000.0), 0..60),
         ) {
             let places: Vec<Place> = places.iter().enumerate()
-                .map(|(tid, (host, is_free))| Place { tid: tid as i32, host: host % hosts, is_free: *is_free })
+                .map(|(tid, (host, is_free))| Place { tid: tid as i32, host: host % hosts, is_free: *is_free, waits: 0.5 })
                 .collect();
             let pulls: Vec<_> = pulls.into_iter().filter(|(one, two, _)| one != two).collect();
             let (weights, processors) = (affinity(&pulls), vec![2; hosts]);
-            let moves = weights.decide(&places, &processors, 50.0);
+            let supply = supply(&processors);
+            let moves = weights.decide(&places, &supply, 0.005);
             prop_assert!(moves.len() <= MOVES_MAX);
             let moved: std::collections::BTreeSet<i32> = moves.iter().map(|going| going.tid).collect();
             prop_assert_eq!(moved.len(), moves.len());
             prop_assert!(places.iter().all(|place| place.is_free || !moved.contains(&place.tid)));
-            let (before, now) = (Balance::new(&places, &processors), after(&places, &moves));
+            let (before, now) = (Balance::new(&places, &supply), after(&places, &moves));
             let cut = |hosts: &BTreeMap<i32, usize>| -> f64 {
                 let known = |tid: &i32| hosts.get(tid);
                 weights.pulls.iter().filter(|((one, two), _)| known(one).is_some() && known(two).is_some() && known(one) != known(two)).map(|(_, pull)| pull).sum()

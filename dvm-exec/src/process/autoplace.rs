@@ -4,7 +4,7 @@
 //! [`super::gather`]), nor move anybody by itself: a thread moves when it comes out of a call, or out of its own code
 //! ([`super::moving`]).
 
-use super::affinity::{Affinity, Move, Place};
+use super::affinity::{Affinity, Move, Place, Supply};
 use super::agent::Agent;
 use super::gather::{Gather, Load, Order};
 use super::husk::Root;
@@ -29,8 +29,8 @@ const STAY: Duration = Duration::from_secs(1);
 const LEAVING_LATEST: Duration = Duration::from_secs(1);
 /// Remote faults a second below which nobody is moved.
 const FAULTS_LEAST: f64 = 200.0;
-/// Faults a second that a move must save.
-const SAVED_LEAST: f64 = 50.0;
+/// What a move must be worth, in seconds of computing a second: it costs the fetching of what the thread works on.
+const WORTH_LEAST: f64 = 0.05;
 /// Moves named at the end.
 const MOVES_SHOWN_MAX: usize = 16;
 
@@ -65,8 +65,14 @@ struct Watcher {
     looked: Instant,
 }
 
-/// Threads and their faults a second, page by page, and all faults a second.
-type Rates = (Vec<Vec<(i32, f64)>>, f64);
+/// Remote faults a second.
+#[derive(Default)]
+struct Rates {
+    /// Page by page, of the threads that had some.
+    pages: Vec<Vec<(i32, f64)>>,
+    threads: BTreeMap<i32, f64>,
+    all: f64,
+}
 
 impl AutoPlace {
     fn lock(&self) -> MutexGuard<'_, Told> {
@@ -144,8 +150,8 @@ impl Watcher {
         self.looked = Instant::now();
         let load = self.load(root, statistics, interval);
         let order = self.gather.observe(load);
-        let (rates, all) = self.rates(&sharing::join(root, statistics), &hosts, interval);
-        self.affinity.observe(rates.iter().map(Vec::as_slice), |tid| hosts.get(&tid).copied());
+        let Rates { pages, threads, all } = self.rates(&sharing::join(root, statistics), &hosts, interval);
+        self.affinity.observe(pages.iter().map(Vec::as_slice), |tid| hosts.get(&tid).copied());
         root.autoplace.lock().after = Some(all);
         self.moved.retain(|_, moved| moved.elapsed() < STAY);
         let is_gathered = root.autoplace.is_gathered();
@@ -156,14 +162,19 @@ impl Watcher {
         // Where the program itself wants a thread, it stays.
         let has_wish = |tid| root.tasks.find(tid).is_some_and(|task| wished_host(task.wish().as_ref(), &processors).is_some());
         let is_free = |tid: i32| tid != root.pid() && !self.moved.contains_key(&tid) && !has_wish(tid);
-        let places: Vec<Place> =
-            places.iter().map(|(tid, host)| Place { tid: *tid, host: *host, is_free: is_free(*tid) }).collect();
+        let fault_s = if all > 0.0 { load.stalled / all } else { 0.0 };
+        let waits = |tid: i32| threads.get(&tid).map_or(0.0, |faults| (faults * fault_s).min(1.0));
+        let places: Vec<Place> = places
+            .iter()
+            .map(|(tid, host)| Place { tid: *tid, host: *host, is_free: is_free(*tid), waits: waits(*tid) })
+            .collect();
+        let supply = Supply { processors: &processors, computing: load.computing, fault_s };
         let is_gathered = order.map_or(is_gathered, |order| order == Order::Gather);
         root.autoplace.is_gathered.store(is_gathered, Ordering::Relaxed);
         let moves = match order {
             Some(Order::Spread) => spread(&places, processors.len()),
             _ if is_gathered => gather(&places),
-            _ => self.affinity.decide(&places, &processors, SAVED_LEAST),
+            _ => self.affinity.decide(&places, &supply, WORTH_LEAST),
         };
         if order == Some(Order::Gather) {
             root.autoplace.lock().gatherings += 1;
@@ -194,7 +205,7 @@ impl Watcher {
     /// What each thread fetched since the last look, where it runs now.
     fn rates(&mut self, pages: &Pages, hosts: &BTreeMap<i32, usize>, interval: Duration) -> Rates {
         let seconds = interval.as_secs_f64();
-        let (mut rates, mut all, mut counted) = (Vec::new(), 0.0, BTreeMap::new());
+        let (mut rates, mut counted) = (Rates::default(), BTreeMap::new());
         for (page, users) in pages {
             let mut users_now: Vec<(i32, f64)> = Vec::new();
             for user in users {
@@ -203,17 +214,18 @@ impl Watcher {
                 let former = self.counted.get(&key).copied().unwrap_or(0);
                 // A count that was forgotten and began anew is smaller than it was.
                 let rate = (if count >= former { count - former } else { count }) as f64 / seconds;
-                all += rate;
+                rates.all += rate;
                 if rate > 0.0 && hosts.get(&user.tid) == Some(&user.host) {
                     users_now.push((user.tid, rate));
+                    *rates.threads.entry(user.tid).or_default() += rate;
                 }
             }
             if users_now.len() > 1 {
-                rates.push(users_now);
+                rates.pages.push(users_now);
             }
         }
         self.counted = counted;
-        (rates, all)
+        rates
     }
 }
 

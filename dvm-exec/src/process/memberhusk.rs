@@ -165,6 +165,11 @@ impl MemberHusk {
             match purpose {
                 Purpose::Thread => member::carry(self, connection),
                 Purpose::Service => self.serve(connection),
+                Purpose::Runners => {
+                    if let Err(failure) = crate::disa::serve(connection) {
+                        self.fail(&failure.to_string());
+                    }
+                }
             }
         };
         let former = replace_mask(u64::MAX);
@@ -207,6 +212,7 @@ impl MemberHusk {
                 Message::Move { tid } => self.ask_to_move(tid),
                 Message::Exit { .. } => self.report(),
                 Message::ClockOffset { .. } => {}
+                Message::Guest(bytes) => crate::kvm::member::handle(member(), &bytes),
                 other => self.fail(&format!("the root sent {other:?}, which is out of place")),
             }
         }
@@ -253,7 +259,16 @@ impl MemberHusk {
         receiver.recv().ok()
     }
 
-    fn tell(&self, message: &Message) {
+    /// Lets this process use a part of the space that is no program's.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn open(&self, range: &Range<u64>) -> Result<(), std::io::Error> {
+        self.view.protect(range, Protection::READ_WRITE.bits())
+    }
+
+    /// Tells the root.
+    pub fn tell(&self, message: &Message) {
         let mut service = self.service();
         let Some(sender) = service.as_mut() else { return };
         let sent = sender.send(message);

@@ -13,6 +13,7 @@ pub mod process;
 pub mod signal;
 pub mod startup;
 pub mod user;
+pub mod vm;
 
 /// First address that belongs to the husk; everything below belongs to the program.
 pub const LINE: u64 = 0x5000_0000_0000;

@@ -17,6 +17,9 @@ struct Arguments {
     /// Only cases whose name contains this; may be given several times.
     #[arg(long)]
     only: Vec<String>,
+    /// Only the case of this name; may be given several times.
+    #[arg(long, conflicts_with = "only")]
+    exactly: Vec<String>,
     /// No case whose name contains this; may be given several times.
     #[arg(long)]
     except: Vec<String>,
@@ -65,6 +68,7 @@ fn main() -> Result<ExitCode> {
     let beside = own.parent().context("this program has no directory")?.to_path_buf();
     let plan = runner::Plan {
         filters: arguments.only,
+        names: arguments.exactly,
         exceptions: arguments.except,
         repeat: arguments.repeat.max(1),
         effort: Effort {
@@ -81,6 +85,6 @@ fn main() -> Result<ExitCode> {
     if let Some(path) = arguments.totals {
         std::fs::write(&path, serde_json::to_string(&totals)?).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed.len(), totals.skipped.len());
+    println!("{} passed, {} failed, {} skipped", totals.passed.len(), totals.failed.len(), totals.skipped.len());
     Ok(if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,6 +5,7 @@
 use anyhow::{Result, bail};
 use clap::Parser;
 use dsm_proto::Counters;
+use dvm_tests::sim::runners::command;
 use dvm_tests::sim::verdicts::Verdicts;
 use dvm_tests::sim::{Failure, FastMode, Plan, Sabotage, run};
 use std::io::{IsTerminal, Write};
@@ -43,6 +44,9 @@ struct Flags {
     /// Measure how messages and directory grow with the cluster instead.
     #[arg(long)]
     scale: bool,
+    /// Simulate runners of DISA instead of the coherence protocol.
+    #[arg(long)]
+    runners: bool,
     /// Print what all nodes counted together, and what their kernel programs did.
     #[arg(long)]
     counters: bool,
@@ -80,11 +84,24 @@ fn main() -> Result<()> {
     if flags.scale {
         return scale();
     }
+    if flags.runners {
+        return runners(&flags);
+    }
     let sabotage = flags.plant.as_deref().map(sabotage).transpose()?;
     match (flags.seed, sabotage) {
         (Some(seed), sabotage) => replay(&flags, seed, sabotage),
         (None, None) => run_seeds(&flags),
         (None, Some(sabotage)) => hunt(&flags, sabotage),
+    }
+}
+
+fn runners(flags: &Flags) -> Result<()> {
+    let planted = flags.plant.as_deref().map(command::plant).transpose()?;
+    let seeds = flags.start..flags.start + flags.seeds;
+    match (flags.seed, planted) {
+        (Some(seed), planted) => command::replay(seed, flags.nodes, planted, flags.trail),
+        (None, None) => command::seeds(seeds, flags.nodes),
+        (None, Some(planted)) => command::hunt(seeds, flags.nodes, planted),
     }
 }
 

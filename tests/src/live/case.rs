@@ -50,6 +50,8 @@ pub enum Need {
     Program(&'static str),
     /// An installed header file.
     Header(&'static str),
+    /// A device that can be opened.
+    Device(&'static str),
 }
 
 impl fmt::Display for Lacking {
@@ -156,6 +158,7 @@ impl Need {
         match self {
             Self::Program(name) => find_program(name).is_some(),
             Self::Header(name) => Path::new("/usr/include").join(name).exists(),
+            Self::Device(path) => std::fs::File::options().read(true).write(true).open(path).is_ok(),
         }
     }
 }
@@ -164,6 +167,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Program(name) | Self::Header(name) => write!(f, "`{name}` is not installed"),
+            Self::Device(path) => write!(f, "{path} cannot be opened"),
         }
     }
 }

@@ -14,9 +14,11 @@ pub mod case;
 pub mod children;
 pub mod deploy;
 pub mod doctor;
+pub mod etcd;
 pub mod failures;
 pub mod fastpath;
 pub mod histories;
+pub mod kvm;
 pub mod linearize;
 pub mod links;
 pub mod litmus;
@@ -29,6 +31,7 @@ pub mod process;
 pub mod programs;
 pub mod refusals;
 pub mod runner;
+pub mod runners;
 pub mod signals;
 pub mod stages;
 pub mod trace;
@@ -55,13 +58,16 @@ pub fn cases() -> Vec<Case> {
         trace::cases(),
         doctor::cases(),
         deploy::cases(),
+        etcd::cases(),
         fastpath::cases(),
         memory_limit::cases(),
         links::cases(),
         place::cases(),
         view::cases(),
+        kvm::cases(),
         process::cases(),
         signals::cases(),
+        runners::cases(),
     ]
     .into_iter()
     .flatten()

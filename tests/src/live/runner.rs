@@ -30,6 +30,8 @@ const HOST_FAILURES_MAX: usize = 2;
 pub struct Plan {
     /// Only cases whose name contains one of these; all if empty.
     pub filters: Vec<String>,
+    /// Only the cases of these names; all if empty.
+    pub names: Vec<String>,
     /// No case whose name contains one of these.
     pub exceptions: Vec<String>,
     /// Times each case is run.
@@ -47,8 +49,8 @@ pub struct Plan {
 /// How all of it ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Cases that held.
-    pub passed: u64,
+    /// Names of those that held.
+    pub passed: Vec<String>,
     /// Name and reason of those that did not.
     pub failed: Vec<(String, String)>,
     /// Name and reason of those that could not run here.
@@ -61,7 +63,7 @@ pub struct Totals {
 /// The work directory cannot be made, or no case is chosen.
 pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
     let chosen: Vec<Case> = cases.into_iter().filter(|case| plan.chooses(&case.name)).collect();
-    ensure!(!chosen.is_empty(), "no case matches {:?}: see `live --list`", plan.filters);
+    ensure!(!chosen.is_empty(), "no case matches {:?}: see `live --list`", [&plan.filters[..], &plan.names].concat());
     let mut runner =
         Runner { plan, workshop: Workshop::new()?, hosts: None, made: None, host_failures: 0, totals: Totals::default() };
     let absent = plan.absent();
@@ -79,7 +81,9 @@ pub fn run(plan: &Plan, cases: Vec<Case>) -> Result<Totals> {
 impl Plan {
     fn chooses(&self, name: &str) -> bool {
         let is_named = |words: &[String]| words.iter().any(|word| name.contains(word.as_str()));
-        (self.filters.is_empty() || is_named(&self.filters)) && !is_named(&self.exceptions)
+        (self.filters.is_empty() || is_named(&self.filters))
+            && (self.names.is_empty() || self.names.iter().any(|own| own == name))
+            && !is_named(&self.exceptions)
     }
 
     /// Why no case at all can run here.
@@ -148,7 +152,7 @@ impl Runner<'_> {
             }
             group = held;
         }
-        self.totals.passed += group.len() as u64;
+        self.totals.passed.extend(group.into_iter().map(|case| case.name.clone()));
     }
 
     /// What each said; the hosts are clean afterwards.
@@ -192,7 +196,7 @@ impl Runner<'_> {
                 }
             }
         }
-        self.totals.passed += 1;
+        self.totals.passed.push(case.name.clone());
     }
 
     fn turn(&self, turn: u32) -> String {
@@ -264,7 +268,7 @@ impl Runner<'_> {
         match left {
             Ok(left) if left.is_empty() => {
                 println!("ok {NAME}");
-                self.totals.passed += 1;
+                self.totals.passed.push(NAME.to_owned());
             }
             Ok(left) => self.fail(NAME, left.join(", ")),
             Err(error) => self.fail(NAME, error.to_string()),

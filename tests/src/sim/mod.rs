@@ -13,6 +13,7 @@ pub mod pager;
 pub mod plan;
 mod program;
 pub mod rng;
+pub mod runners;
 mod seal;
 pub mod verdicts;
 pub mod world;

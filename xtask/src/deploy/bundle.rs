@@ -3,8 +3,9 @@
 //! Owns the temporary directory, and every call of sha256sum. Must not know hosts.
 
 use super::exit::{Exit, Failure};
-use super::layout::PROGRAMS;
+use super::layout::{PROGRAMS, documents, release};
 use super::{unit, wanted};
+use crate::manual;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
@@ -82,11 +83,24 @@ impl Programs {
             bytes += text.len() as u64;
             symlink(&from, &to).context("cannot link a program")?;
         }
+        bytes += documents_of(&directory)?;
         let digests = digests(&directory)?;
         let all: String = digests.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
         let id = digest(&all)?.get(..ID_DIGITS).context("sha256sum printed no digest")?.to_owned();
         Ok(Self { directory, digests, id, glibc, bytes })
     }
+}
+
+/// Has the programs of a directory write their manual pages and completions beside them; gives the bytes of these.
+fn documents_of(directory: &Path) -> Result<u64, Failure> {
+    let unfit = |error: anyhow::Error| Failure::new(Exit::Input, format!("{error:#}: build all programs from one release"));
+    manual::write(directory, directory).map_err(unfit)?;
+    let mut bytes = 0;
+    for (name, _) in documents() {
+        let found = fs::metadata(directory.join(&name)).with_context(|| format!("no program wrote {name}"));
+        bytes += found.map_err(unfit)?.len();
+    }
+    Ok(bytes)
 }
 
 /// What is copied to one host.
@@ -111,8 +125,8 @@ impl Bundle {
         let key = key.canonicalize().with_context(|| format!("cannot find {}", key.display()))?;
         symlink(key, directory.join("key")).context("cannot link the key")?;
         let mut digests = digests(directory)?;
-        for name in PROGRAMS {
-            symlink(programs.directory.join(name), directory.join(name)).context("cannot link a program")?;
+        for name in release() {
+            symlink(programs.directory.join(&name), directory.join(&name)).context("cannot link a program")?;
         }
         digests.extend(programs.digests.clone());
         Ok(Self { files: digests.keys().map(|name| directory.join(name)).collect(), digests })

@@ -25,6 +25,52 @@ pub const RUN: &str = "/run/dvm";
 pub const PROGRAMS: [&str; 4] = ["dvm-agent", "dvm-exec", "libdvm_alloc.so", "dvm-supervise"];
 /// Those that users call.
 pub const COMMANDS: [&str; 2] = ["dvm-agent", "dvm-exec"];
+/// Manual pages of those, as they write them.
+pub const PAGES: [&str; 22] = [
+    "dvm-agent",
+    "dvm-agent-doctor",
+    "dvm-agent-drain",
+    "dvm-agent-histograms",
+    "dvm-agent-run",
+    "dvm-agent-status",
+    "dvm-agent-top",
+    "dvm-agent-trace",
+    "dvm-exec",
+    "dvm-exec-disa",
+    "dvm-exec-disa-as",
+    "dvm-exec-disa-cc",
+    "dvm-exec-disa-dbg",
+    "dvm-exec-disa-fmt",
+    "dvm-exec-disa-link",
+    "dvm-exec-disa-objdump",
+    "dvm-exec-disa-prof",
+    "dvm-exec-disa-replay",
+    "dvm-exec-disa-run",
+    "dvm-exec-disa-why",
+    "dvm-exec-kvm",
+    "dvm-exec-kvm-run",
+];
+/// Their completions, and where shells look for them.
+pub const COMPLETIONS: [(&str, &str); 6] = [
+    ("dvm-agent.bash", "/usr/local/share/bash-completion/completions/dvm-agent"),
+    ("dvm-exec.bash", "/usr/local/share/bash-completion/completions/dvm-exec"),
+    ("_dvm-agent", "/usr/local/share/zsh/site-functions/_dvm-agent"),
+    ("_dvm-exec", "/usr/local/share/zsh/site-functions/_dvm-exec"),
+    ("dvm-agent.fish", "/usr/local/share/fish/vendor_completions.d/dvm-agent.fish"),
+    ("dvm-exec.fish", "/usr/local/share/fish/vendor_completions.d/dvm-exec.fish"),
+];
+/// Directories for links to them, from above.
+pub const SHARED: [&str; 9] = [
+    "/usr/local/share",
+    "/usr/local/share/man",
+    "/usr/local/share/man/man1",
+    "/usr/local/share/bash-completion",
+    "/usr/local/share/bash-completion/completions",
+    "/usr/local/share/zsh",
+    "/usr/local/share/zsh/site-functions",
+    "/usr/local/share/fish",
+    "/usr/local/share/fish/vendor_completions.d",
+];
 /// The configuration of a host, with modes.
 pub const CONFIGURATION: [(&str, u32); 3] = [("cluster.toml", 0o644), ("node.toml", 0o644), ("key", 0o600)];
 /// The unit.
@@ -34,4 +80,16 @@ pub const UNIT: &str = "dvm-agent.service";
 #[must_use]
 pub fn version(id: &str) -> String {
     format!("{LIBRARY}/{id}")
+}
+
+/// Manual pages and completions: their names in a version, and where they are looked for.
+pub fn documents() -> impl Iterator<Item = (String, String)> {
+    let pages = PAGES.iter().map(|page| (format!("{page}.1"), format!("/usr/local/share/man/man1/{page}.1")));
+    pages.chain(COMPLETIONS.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())))
+}
+
+/// All files of a version.
+#[must_use]
+pub fn release() -> Vec<String> {
+    PROGRAMS.iter().map(|name| (*name).to_owned()).chain(documents().map(|(name, _)| name)).collect()
 }

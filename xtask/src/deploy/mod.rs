@@ -21,6 +21,8 @@ mod steps;
 mod unit;
 mod wanted;
 
+pub use layout::documents;
+
 use exit::Failure;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! Owns the comparison. Pure: must not ask or change anything.
 
 use super::found::{Entry, Found, Init};
-use super::layout::{BIN, ETC, LIBRARY, RUN, UNITS};
+use super::layout::{BIN, ETC, LIBRARY, RUN, SHARED, UNITS};
 use super::wanted::Wanted;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -84,6 +84,7 @@ impl fmt::Display for Step {
 #[must_use]
 pub fn directories(init: Init) -> Vec<String> {
     let mut all: Vec<String> = ["/usr/local/lib", BIN, LIBRARY, ETC].map(str::to_owned).into();
+    all.extend(SHARED.map(str::to_owned));
     match init {
         Init::Systemd => all.extend([UNITS.to_owned(), format!("{UNITS}/multi-user.target.wants")]),
         Init::None => all.push(RUN.to_owned()),

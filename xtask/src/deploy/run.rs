@@ -11,7 +11,7 @@ use super::plan::{self, Plan};
 use super::remote::{Connection, Trouble};
 use super::wanted::{self, Wanted};
 use super::{Options, diagnosis, key, steps, unit};
-use crate::{cargo, ebpf};
+use crate::{cargo, ebpf, setup};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -100,6 +100,9 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 fn binaries(options: &Options) -> Result<PathBuf, Failure> {
     if let Some(directory) = &options.binaries {
         return Ok(directory.clone());
+    }
+    for lack in setup::prepare(setup::FOR_ETCD).unwrap_or_default() {
+        eprintln!("setup: {lack}; the agent is built without etcd");
     }
     let built = ebpf::provide().and_then(|_| cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"]));
     built.map_err(|error| Failure::new(Exit::Input, format!("{error:#}")))

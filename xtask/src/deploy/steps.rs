@@ -3,7 +3,7 @@
 //! Owns their text. Must not know how they get there, nor decide what is to be done.
 
 use super::found::Init;
-use super::layout::{BIN, COMPLETE, CONFIGURATION, LIBRARY, MANIFEST, PROGRAMS, RUN, STAGING, UNIT, UNITS, version};
+use super::layout::{BIN, COMPLETE, CONFIGURATION, LIBRARY, MANIFEST, RUN, STAGING, UNIT, UNITS, release, version};
 use super::plan::{Plan, Step, directories};
 use super::remote::quoted;
 use super::unit;
@@ -109,10 +109,10 @@ pub fn remove(manifest: &[String], init: Init, name: &str) -> String {
 
 fn place(wanted: &Wanted) -> String {
     let directory = version(&wanted.id);
-    let mut text = format!("cd {STAGING}\nmkdir programs\nmv {} programs/\n", PROGRAMS.join(" "));
+    let mut text = format!("cd {STAGING}\nmkdir programs\nmv {} programs/\n", release().join(" "));
     text += &format!("if [ -e {directory} ]; then rm -rf {LIBRARY}/.old; mv {directory} {LIBRARY}/.old; fi\n");
     text += &format!("mv programs {directory}\nrm -rf {LIBRARY}/.old\n");
-    let others = wanted.files.iter().filter(|file| !PROGRAMS.contains(&file.staged.as_str()));
+    let others = wanted.files.iter().filter(|file| !file.path.starts_with(LIBRARY));
     for WantedFile { path, staged, .. } in others {
         text += &format!("cp -p {staged} {path}.new\nmv -fT {path}.new {path}\n");
     }

@@ -4,7 +4,7 @@
 
 use super::found::Init;
 use super::hosts_file::{HostEntry, HostsFile};
-use super::layout::{BIN, COMMANDS, CONFIGURATION, CURRENT, ETC, PROGRAMS, UNIT, UNITS, version};
+use super::layout::{BIN, COMMANDS, CONFIGURATION, CURRENT, ETC, PROGRAMS, UNIT, UNITS, documents, release, version};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -51,9 +51,11 @@ impl Wanted {
             digest: digests.get(staged).expect("every copy has a digest").clone(),
         };
         let mut files: Vec<WantedFile> = PROGRAMS.iter().map(|program| file(&version(id), program, 0o755)).collect();
+        files.extend(documents().map(|(name, _)| file(&version(id), &name, 0o644)));
         files.extend(CONFIGURATION.iter().map(|(name, mode)| file(ETC, name, *mode)));
         let mut links = vec![(CURRENT.to_owned(), id.to_owned())];
         links.extend(COMMANDS.iter().map(|command| (format!("{BIN}/{command}"), format!("{CURRENT}/{command}"))));
+        links.extend(documents().map(|(name, path)| (path, format!("{CURRENT}/{name}"))));
         if init == Init::Systemd {
             files.push(file(UNITS, UNIT, 0o644));
             links.push((format!("{UNITS}/multi-user.target.wants/{UNIT}"), format!("{UNITS}/{UNIT}")));
@@ -72,8 +74,8 @@ impl Wanted {
 /// Every path that a host may have of ours, and the directories above them.
 #[must_use]
 pub fn paths(id: &str) -> Vec<String> {
-    let any = PROGRAMS.iter().chain(CONFIGURATION.iter().map(|(name, _)| name)).chain([&UNIT]);
-    let digests = any.map(|name| ((*name).to_owned(), String::new())).collect();
+    let others = CONFIGURATION.iter().map(|(name, _)| *name).chain([UNIT]).map(str::to_owned);
+    let digests = release().into_iter().chain(others).map(|name| (name, String::new())).collect();
     let wanted = Wanted::new(id, &digests, Init::Systemd, (0, 0));
     let mut paths: Vec<String> = wanted.files.into_iter().map(|file| file.path).collect();
     paths.extend(wanted.links.into_iter().map(|(path, _)| path));

@@ -204,6 +204,7 @@ mod tests {
     fn state(faults: u64, served: u64) -> Status {
         let text = format!(
             r#"{{"node":"a","number":0,"incarnation":"1","cluster":"lab","fingerprint":"0","uptime_s":1.0,"peers":[],
+            "membership":{{"source":"list","epoch":1,"trouble":null,"hosts":["a","b"],"draining":[],"spaces":{{}}}},
             "jobs":[{{"space":7,"program":"pigz","uid":0,"role":"root","root":"a","members":["a","b"],"uptime_s":2.0,
             "counters":{{"faults_read":{faults},"faults_remote":{faults}}}}}],
             "memory":{{"limit_bytes":100,"used_bytes":10}},

@@ -24,6 +24,11 @@ pub fn parse(name: &str, at: Position, cursor: &mut Cursor<'_>) -> Result<Statem
             cursor.mark(',', "`,`")?;
             Statement::Standalone(name, cursor.expression()?)
         }
+        ".private" => {
+            let name = symbol(cursor)?;
+            cursor.mark(',', "`,`")?;
+            Statement::Private(name, cursor.expression()?)
+        }
         ".byte" => integers(Type::B, cursor)?,
         ".word" => integers(Type::W, cursor)?,
         ".long" => integers(Type::L, cursor)?,
@@ -41,7 +46,11 @@ pub fn parse(name: &str, at: Position, cursor: &mut Cursor<'_>) -> Result<Statem
         ".extern" => Statement::Extern(cursor.name("a symbol")?.0),
         ".entry" => Statement::Entry(cursor.expression()?),
         ".file" => Statement::File(String::from_utf8_lossy(&cursor.text()?).into_owned()),
-        ".loc" => Statement::Loc(line(cursor)?),
+        ".loc" => {
+            let line = line(cursor)?;
+            let column = if cursor.take(',') { self::line(cursor)? } else { 1 };
+            Statement::Loc(Position { line, column })
+        }
         ".grain" => match cursor.name("page or word")?.0.as_str() {
             "page" => Statement::Grain(true),
             "word" => Statement::Grain(false),

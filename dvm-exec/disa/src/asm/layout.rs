@@ -10,7 +10,7 @@ use crate::encode::encode;
 use crate::instruction::{Instruction, Operand};
 use crate::isa::Op;
 use crate::limits::{DIAGNOSTICS_MAX, LAYOUT_ROUNDS_MAX};
-use crate::map;
+use crate::map::{self, Range};
 use crate::object::{Line, Object, Rules, Symbol};
 use crate::types::{Attribute, Type};
 use crate::verify::{self, VerifyError};
@@ -24,60 +24,106 @@ struct Value {
 
 type Names = BTreeMap<String, Value>;
 
-/// The object that statements describe.
+/// The object that the statements of one or more sources, with their names, describe.
 ///
 /// # Errors
 /// All that is wrong with them.
-pub fn layout(statements: &[Located], file: &str) -> Result<Object, Vec<Diagnostic>> {
+pub fn layout(units: &[(&str, Vec<Located>)]) -> Result<Object, Vec<(usize, Diagnostic)>> {
     let mut names = Names::new();
+    let shared: Vec<BTreeSet<&str>> = units.iter().map(|(_, statements)| shared(statements)).collect();
     for _ in 0..LAYOUT_ROUNDS_MAX {
-        let mut round = Round::new(names, file);
-        for located in statements {
-            round.statement(located);
+        let mut round = Round::new(names, &shared);
+        for (unit, (file, statements)) in units.iter().enumerate() {
+            round.begin(unit, file);
+            for located in statements {
+                round.statement(located);
+            }
         }
         if round.names == round.before {
             return round.finish();
         }
         names = round.names;
     }
-    Err(vec![Diagnostic { at: Position { line: 1, column: 1 }, reason: Reason::Unsettled }])
+    Err(vec![(0, Diagnostic { at: Position { line: 1, column: 1 }, reason: Reason::Unsettled })])
 }
 
-struct Round {
+/// The names that a source has in common with others.
+fn shared(statements: &[Located]) -> BTreeSet<&str> {
+    let names = statements.iter().filter_map(|located| match &located.statement {
+        Statement::Global(name) | Statement::Extern(name) => Some(name.as_str()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Between a name and the source it belongs to, where there are several.
+const OF_SOURCE: char = '\0';
+
+struct Round<'a> {
+    shared: &'a [BTreeSet<&'a str>],
+    unit: usize,
     before: Names,
     names: Names,
     sections: Sections,
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: Vec<(usize, Diagnostic)>,
     globals: BTreeSet<String>,
-    instructions: Vec<(u64, Position)>,
+    instructions: Vec<(u64, usize, Position)>,
     files: Vec<String>,
     lines: Vec<Line>,
-    loc: Option<u32>,
-    entry: Option<(u64, Position)>,
+    loc: Option<Position>,
+    private: u64,
+    entry: Option<(u64, usize, Position)>,
     rules: Rules,
 }
 
-impl Round {
-    fn new(before: Names, file: &str) -> Self {
+impl<'a> Round<'a> {
+    fn new(before: Names, shared: &'a [BTreeSet<&'a str>]) -> Self {
         Self {
+            shared,
+            unit: 0,
             before,
             names: Names::new(),
             sections: Sections::new(),
             diagnostics: Vec::new(),
             globals: BTreeSet::new(),
             instructions: Vec::new(),
-            files: vec![file.into()],
+            files: Vec::new(),
             lines: Vec::new(),
             loc: None,
+            private: map::PRIVATE_DATA.base,
             entry: None,
             rules: Rules::default(),
         }
     }
 
+    /// Goes on with the statements of a source.
+    fn begin(&mut self, unit: usize, file: &str) {
+        (self.unit, self.loc) = (unit, None);
+        self.sections.current = SectionName::Text;
+        self.begin_file(file);
+    }
+
+    fn begin_file(&mut self, file: &str) {
+        if self.files.last().is_none_or(|last| last != file) {
+            self.files.push(file.into());
+        }
+    }
+
+    /// A name, with its source if only that knows it.
+    fn key(&self, name: &str) -> String {
+        let is_shared = self.shared.len() == 1 || self.shared[self.unit].contains(name);
+        if is_shared { name.into() } else { format!("{name}{OF_SOURCE}{}", self.unit) }
+    }
+
     fn complain(&mut self, at: Position, reason: Reason) {
         if self.diagnostics.len() < DIAGNOSTICS_MAX {
-            self.diagnostics.push(Diagnostic { at, reason });
+            self.diagnostics.push((self.unit, Diagnostic { at, reason }));
         }
+    }
+
+    /// As [`Self::complain`], about a name: where the compiler found it, if one wrote this source.
+    fn complain_of_name(&mut self, at: Position, reason: Reason) {
+        self.complain(self.loc.unwrap_or(at), reason);
     }
 
     fn note(&mut self, at: Position, result: Result<(), Reason>) {
@@ -111,6 +157,7 @@ impl Round {
                 self.note(at, aligned);
             }
             Statement::Standalone(name, bytes) => self.standalone(name, bytes, at),
+            Statement::Private(name, bytes) => self.private(name, bytes, at),
             Statement::Space(bytes) => {
                 let bytes = self.number(bytes, Type::Q, at).unwrap_or(0);
                 let skipped = self.sections.skip(bytes, at);
@@ -134,8 +181,8 @@ impl Round {
                 self.note(at, aligned);
             }
             Statement::Global(_) | Statement::Extern(_) | Statement::Entry(_) => self.linkage(statement, at),
-            Statement::File(name) => self.files.push(name.clone()),
-            Statement::Loc(line) => self.loc = Some(*line),
+            Statement::File(name) => self.begin_file(name),
+            Statement::Loc(position) => self.loc = Some(*position),
             Statement::Grain(is_page) => self.rules.is_page_grain = *is_page,
             Statement::Serializable => self.rules.is_serializable = true,
         }
@@ -145,16 +192,16 @@ impl Round {
         match statement {
             Statement::Global(name) => {
                 if self.lookup(name).is_none() {
-                    self.complain(at, Reason::Undefined(name.clone()));
+                    self.complain_of_name(at, Reason::Undefined(name.clone()));
                 }
                 self.globals.insert(name.clone());
             }
             Statement::Extern(name) if self.lookup(name).is_none() => {
-                self.complain(at, Reason::Undefined(name.clone()));
+                self.complain_of_name(at, Reason::Undefined(name.clone()));
             }
             Statement::Entry(address) => {
                 if let Some(address) = self.number(address, Type::Q, at) {
-                    self.entry = Some((address, at));
+                    self.entry = Some((address, self.unit, at));
                 }
             }
             _ => {}
@@ -169,19 +216,31 @@ impl Round {
         }
     }
 
+    fn private(&mut self, name: &str, bytes: &Expression, at: Position) {
+        let bytes = self.number(bytes, Type::Q, at).unwrap_or(0);
+        let address = self.private;
+        if !map::PRIVATE_DATA.encloses(Range::new(address, bytes)) {
+            let place = "2 GiB of private memory";
+            return self.complain(at, Reason::BadAddress { address, bytes, place });
+        }
+        self.private = (address + bytes).next_multiple_of(map::WORD_BYTES);
+        self.define(name, Value { number: i128::from(address), is_address: false }, at);
+    }
+
     fn append(&mut self, bytes: &[u8], at: Position) {
         let appended = self.sections.append(bytes, at);
         self.note(at, appended);
     }
 
     fn define(&mut self, name: &str, value: Value, at: Position) {
-        if self.names.insert(name.into(), value).is_some() {
-            self.complain(at, Reason::Duplicate(name.into()));
+        if self.names.insert(self.key(name), value).is_some() {
+            self.complain_of_name(at, Reason::Duplicate(name.into()));
         }
     }
 
     fn lookup(&self, name: &str) -> Option<i128> {
-        let own = self.names.get(name).or_else(|| self.before.get(name)).map(|value| value.number);
+        let key = self.key(name);
+        let own = self.names.get(&key).or_else(|| self.before.get(&key)).map(|value| value.number);
         own.or_else(|| map::SYMBOLS.iter().find(|(symbol, _)| *symbol == name).map(|(_, value)| i128::from(*value)))
     }
 
@@ -190,7 +249,8 @@ impl Round {
             Expression::Number(value) => Some(*value),
             Expression::Symbol(name, place) => {
                 let value = self.lookup(name);
-                if value.is_none() {
+                // A name in common with others was complained of where it was said to be that.
+                if value.is_none() && !self.shared[self.unit].contains(name.as_str()) {
                     self.complain(*place, Reason::Undefined(name.clone()));
                 }
                 value
@@ -273,26 +333,26 @@ impl Round {
             return;
         };
         let offset = self.sections.text.len() as u64;
-        self.instructions.push((offset, at));
+        self.instructions.push((offset, self.unit, at));
         let file = self.files.len() as u32 - 1;
-        let line = Line { offset, file, line: self.loc.unwrap_or(at.line) };
+        let line = Line { offset, file, line: self.loc.unwrap_or(at).line };
         if self.lines.last().is_none_or(|last| (last.file, last.line) != (line.file, line.line)) {
             self.lines.push(line);
         }
         encode(&instruction, map::TX.base + offset, &mut self.sections.text);
     }
 
-    fn finish(mut self) -> Result<Object, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<Object, Vec<(usize, Diagnostic)>> {
         let (data, bss, overlaps) = self.sections.finish();
         for (at, reason) in overlaps {
             self.complain(at, reason);
         }
-        let entry = self.entry.map_or(map::TX.base, |(entry, _)| entry);
+        let entry = self.entry.map_or(map::TX.base, |(entry, ..)| entry);
         if self.diagnostics.is_empty() {
             self.verify(entry);
         }
         if !self.diagnostics.is_empty() {
-            self.diagnostics.sort_by_key(|diagnostic| diagnostic.at);
+            self.diagnostics.sort_by_key(|(unit, diagnostic)| (*unit, diagnostic.at));
             return Err(self.diagnostics);
         }
         let globals = self.globals;
@@ -301,7 +361,9 @@ impl Round {
             .into_iter()
             .filter_map(|(name, Value { number, is_address })| {
                 let value = literal::integer(number, Type::Q).ok()?;
-                Some(Symbol { value, is_global: globals.contains(&name), is_address, name })
+                let is_global = globals.contains(&name);
+                let name = name.split(OF_SOURCE).next().unwrap_or_default().to_owned();
+                Some(Symbol { value, is_global, is_address, name })
             })
             .collect();
         symbols.sort();
@@ -316,13 +378,14 @@ impl Round {
             Ok(_) => return,
             Err(error) => error,
         };
-        let at = match &error {
+        let (unit, at) = match &error {
             VerifyError::Refused { offset, .. } | VerifyError::Branch { offset, .. } => {
-                self.instructions.iter().find(|(place, _)| place == offset).map_or(start, |(_, at)| *at)
+                self.instructions.iter().find(|(place, ..)| place == offset).map_or((0, start), |(_, unit, at)| (*unit, *at))
             }
-            VerifyError::Entry(_) => self.entry.map_or(start, |(_, at)| at),
-            VerifyError::TooLong(_) => start,
+            VerifyError::Entry(_) => self.entry.map_or((0, start), |(_, unit, at)| (unit, at)),
+            VerifyError::TooLong(_) => (0, start),
         };
+        self.unit = unit;
         self.complain(at, Reason::Verify(error.to_string()));
     }
 }

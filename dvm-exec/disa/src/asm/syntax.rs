@@ -105,8 +105,10 @@ pub enum Statement {
     Entry(Expression),
     /// `.file "name"`
     File(String),
-    /// `.loc line`
-    Loc(u32),
+    /// `.private name,size`
+    Private(String, Expression),
+    /// `.loc line` or `.loc line,column`
+    Loc(Position),
     /// `.grain page`
     Grain(bool),
     /// `.serializable`

@@ -8,6 +8,7 @@
 //! `e_flags` holds the program's rules. `.data` and `.bss` occur once for each piece of shared memory.
 
 mod read;
+pub mod unit;
 mod write;
 
 pub use read::{LoadError, read};

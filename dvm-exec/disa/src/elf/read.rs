@@ -88,6 +88,9 @@ pub enum LoadError {
     /// Lines that are cut off, out of order or of no file.
     #[error(".disa.line: {0}")]
     Lines(&'static str),
+    /// A unit that is no text.
+    #[error("unit: section {0} is no UTF-8 text")]
+    Unit(&'static str),
     /// Instructions that the verifier refuses.
     #[error(".text: {0}")]
     Text(#[from] VerifyError),
@@ -98,7 +101,7 @@ pub enum LoadError {
 /// # Errors
 /// The file is not as [`super::write`] would make it, or its text does not pass the verifier.
 pub fn read(file: &[u8]) -> Result<Object, LoadError> {
-    let (entry, flags, sections) = headers(file)?;
+    let (entry, flags, sections) = headers(file, TYPE_EXECUTABLE)?;
     let mut object = Object { entry, rules: rules(flags)?, ..Object::default() };
     for section in &sections {
         place(section, file, &mut object)?;
@@ -116,6 +119,14 @@ pub fn read(file: &[u8]) -> Result<Object, LoadError> {
     let placed = verify::verify(&object.text)?;
     verify::find(&placed, entry).ok_or(VerifyError::Entry(entry))?;
     Ok(object)
+}
+
+/// The contents of a section of a file of this kind.
+///
+/// # Errors
+/// The file is of another kind, or there is no such section.
+pub(super) fn contents<'a>(file: &'a [u8], kind: u16, name: &'static str) -> Result<&'a [u8], LoadError> {
+    one(&headers(file, kind)?.2, name)?.ok_or(LoadError::Missing(name))?.bytes(file)
 }
 
 #[derive(Debug)]
@@ -148,7 +159,7 @@ fn number(bytes: &[u8], at: usize, width: usize) -> u64 {
     bytes.iter().skip(at).take(width).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-fn headers(file: &[u8]) -> Result<(u64, u32, Vec<Section>), LoadError> {
+fn headers(file: &[u8], kind: u16) -> Result<(u64, u32, Vec<Section>), LoadError> {
     if !file.starts_with(&MAGIC) {
         return Err(LoadError::NotElf);
     }
@@ -157,7 +168,7 @@ fn headers(file: &[u8]) -> Result<(u64, u32, Vec<Section>), LoadError> {
         ("EI_CLASS", 4, 1, u64::from(CLASS_64)),
         ("EI_DATA", 5, 1, u64::from(LITTLE_ENDIAN)),
         ("EI_VERSION", 6, 1, u64::from(VERSION)),
-        ("e_type", 16, 2, u64::from(TYPE_EXECUTABLE)),
+        ("e_type", 16, 2, u64::from(kind)),
         ("e_machine", 18, 2, u64::from(MACHINE)),
         ("e_version", 20, 4, u64::from(VERSION)),
         ("e_shentsize", 58, 2, SECTION_HEADER_BYTES as u64),

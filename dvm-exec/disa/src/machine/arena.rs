@@ -6,18 +6,38 @@ use crate::map::{self, PAGE_BYTES, Range};
 use std::collections::BTreeMap;
 
 /// The pages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Arena {
+    /// The part of memory that is given out here.
+    part: Range,
     /// Bytes ever given out.
     used: u64,
     free: BTreeMap<u64, u64>,
     live: BTreeMap<u64, u64>,
 }
 
+impl Default for Arena {
+    fn default() -> Self {
+        Self::of(map::ARENA)
+    }
+}
+
 impl Arena {
+    /// One that gives out this part.
+    #[must_use]
+    pub const fn of(part: Range) -> Self {
+        Self { part, used: 0, free: BTreeMap::new(), live: BTreeMap::new() }
+    }
+
+    /// Whether a range is of the part that is given out here.
+    #[must_use]
+    pub const fn owns(&self, range: Range) -> bool {
+        self.part.encloses(range)
+    }
+
     /// Reserves at least `bytes` bytes; `None`: there is no room.
     pub fn take(&mut self, bytes: u64) -> Option<Range> {
-        let bytes = bytes.checked_next_multiple_of(PAGE_BYTES).filter(|bytes| *bytes <= map::ARENA.bytes)?;
+        let bytes = bytes.checked_next_multiple_of(PAGE_BYTES).filter(|bytes| *bytes <= self.part.bytes)?;
         if let Some((base, room)) = self.free.iter().find(|(_, room)| **room >= bytes).map(|(base, room)| (*base, *room)) {
             self.free.remove(&base);
             if room > bytes {
@@ -25,8 +45,8 @@ impl Arena {
             }
             return Some(Range::new(base, bytes));
         }
-        let range = Range::new(map::ARENA.base + self.used, bytes);
-        let fits = map::ARENA.encloses(range);
+        let range = Range::new(self.part.base + self.used, bytes);
+        let fits = self.part.encloses(range);
         fits.then(|| {
             self.used += bytes;
             range

@@ -24,6 +24,18 @@ pub struct Kept {
     pub freed: Vec<u64>,
     /// The same, once the commit is prepared.
     pub retired: Vec<Range>,
+    /// What the machine answered, in order: of a runner made, its number and stack; of memory, where it is, or 0; of memory given
+    /// back, whether it could be.
+    pub answers: Vec<u64>,
+}
+
+/// The numbers that runners made here get: a number is never given out twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids {
+    /// The next.
+    pub next: u64,
+    /// From one to the one after it.
+    pub step: u64,
 }
 
 /// The effects of the runner `id`.
@@ -31,7 +43,7 @@ pub struct Kept {
 pub struct RunnerEffects<'a> {
     settings: &'a Settings,
     arena: &'a mut Arena,
-    next_id: &'a mut u64,
+    ids: &'a mut Ids,
     time_ns: u64,
     chance: Chance,
     /// All so far.
@@ -40,13 +52,26 @@ pub struct RunnerEffects<'a> {
 
 impl<'a> RunnerEffects<'a> {
     /// None so far.
-    pub fn new(settings: &'a Settings, arena: &'a mut Arena, next_id: &'a mut u64, id: u64, time_ns: u64) -> Self {
-        Self { settings, arena, next_id, time_ns, chance: Chance::new(id), kept: Kept::default() }
+    pub fn new(settings: &'a Settings, arena: &'a mut Arena, ids: &'a mut Ids, id: u64, time_ns: u64) -> Self {
+        Self { settings, arena, ids, time_ns, chance: Chance::new(id), kept: Kept::default() }
     }
 
     fn has_room(&self, bytes: &[u8]) -> Result<(), TrapKind> {
         let used = (self.kept.output.len() + self.kept.log.len() + bytes.len()) as u64;
         if used > self.settings.limits.output_bytes { Err(TrapKind::Mem) } else { Ok(()) }
+    }
+
+    fn give_back(&mut self, base: u64) -> bool {
+        if let Some(index) = self.kept.taken.iter().position(|range| range.base == base) {
+            let range = self.kept.taken.swap_remove(index);
+            self.arena.give_back(range);
+            return true;
+        }
+        let is_live = self.arena.has(base) && !self.kept.freed.contains(&base);
+        if is_live {
+            self.kept.freed.push(base);
+        }
+        is_live
     }
 }
 
@@ -55,14 +80,15 @@ impl Effects for RunnerEffects<'_> {
         if self.kept.children.len() as u64 >= self.settings.limits.children {
             return Err(TrapKind::Mem);
         }
-        let id = *self.next_id;
+        let id = self.ids.next;
         let [stack, exit_code] = [map::STACKS, map::EXIT_CODES].map(|place| page_of(place, id));
         if exit_code.is_none() || stack.is_none() {
             return Err(TrapKind::Mem);
         }
-        *self.next_id += 1;
+        self.ids.next += self.ids.step;
         let stack = spawn.stack.or(stack).unwrap_or(map::STACKS);
         let born = Born { id, stack };
+        self.kept.answers.extend([id, stack.base, stack.bytes]);
         self.kept.children.push((born, spawn));
         Ok(born)
     }
@@ -91,22 +117,16 @@ impl Effects for RunnerEffects<'_> {
     }
 
     fn allocate(&mut self, bytes: u64) -> Option<Range> {
-        let range = self.arena.take(bytes)?;
-        self.kept.taken.push(range);
-        Some(range)
+        let range = self.arena.take(bytes);
+        self.kept.answers.extend(range.map_or([0; 2], |range| [range.base, range.bytes]));
+        self.kept.taken.extend(range);
+        range
     }
 
     fn free(&mut self, base: u64) -> bool {
-        if let Some(index) = self.kept.taken.iter().position(|range| range.base == base) {
-            let range = self.kept.taken.swap_remove(index);
-            self.arena.give_back(range);
-            return true;
-        }
-        let is_live = self.arena.has(base) && !self.kept.freed.contains(&base);
-        if is_live {
-            self.kept.freed.push(base);
-        }
-        is_live
+        let is_free = self.give_back(base);
+        self.kept.answers.push(u64::from(is_free));
+        is_free
     }
 
     fn time(&mut self) -> u64 {

@@ -8,6 +8,7 @@ use super::store::{Store, Timestamp};
 use crate::map::{self, PAGE_BYTES, Range, WORD_BYTES};
 use crate::memory::{Access, Memory, Region};
 use crate::trap::TrapKind;
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,7 +36,7 @@ pub struct Used {
 }
 
 /// Most pages of each kind that a runner may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct PagesMax {
     /// Of private memory.
     pub private: u64,
@@ -43,13 +44,25 @@ pub struct PagesMax {
     pub shared: u64,
 }
 
-/// Memory of a runner with the snapshot `epoch`.
+/// Shared memory as one snapshot shows it.
+pub trait Snapshot {
+    /// A page of it.
+    fn page(&mut self, page: u64) -> Page;
+}
+
+/// Shared memory as a store shows it at a time.
+impl Snapshot for (&Store, Timestamp) {
+    fn page(&mut self, page: u64) -> Page {
+        self.0.at(page, self.1)
+    }
+}
+
+/// Memory of a runner with the snapshot `shared`.
 #[derive(Debug)]
-pub struct RunnerMemory<'a> {
-    store: &'a Store,
+pub struct RunnerMemory<'a, S> {
+    shared: S,
     text: &'a [u8],
     rodata: &'a [u8],
-    epoch: Timestamp,
     grants: Grants,
     frames: Vec<Frame>,
     index: BTreeMap<u64, usize>,
@@ -57,12 +70,12 @@ pub struct RunnerMemory<'a> {
     left: PagesMax,
 }
 
-impl<'a> RunnerMemory<'a> {
+impl<'a, S: Snapshot> RunnerMemory<'a, S> {
     /// Nothing accessed yet.
     #[must_use]
-    pub fn new(store: &'a Store, [text, rodata]: [&'a [u8]; 2], epoch: Timestamp, grants: Grants, left: PagesMax) -> Self {
+    pub fn new(shared: S, [text, rodata]: [&'a [u8]; 2], grants: Grants, left: PagesMax) -> Self {
         let (frames, index, last) = (Vec::new(), BTreeMap::new(), (u64::MAX, 0));
-        Self { store, text, rodata, epoch, grants, frames, index, last, left }
+        Self { shared, text, rodata, grants, frames, index, last, left }
     }
 
     /// What was changed and read.
@@ -109,7 +122,7 @@ impl<'a> RunnerMemory<'a> {
         let is_shared = map::SR.contains(page * PAGE_BYTES);
         let left = if is_shared { &mut self.left.shared } else { &mut self.left.private };
         *left = left.checked_sub(1).ok_or(TrapKind::Mem)?;
-        let twin = if is_shared { self.store.at(page, self.epoch) } else { Page::default() };
+        let twin = if is_shared { self.shared.page(page) } else { Page::default() };
         let slot = self.frames.len();
         let own = twin.bytes().map(Cell::new).into();
         self.frames.push(Frame { page, own, twin, is_stored: false });
@@ -145,7 +158,7 @@ fn changed_bytes(page: u64, word: usize, own: &Page, twin: &Page) -> impl Iterat
     (base..).zip(own).zip(twin).filter(|((_, own), twin)| own != twin).map(|((address, _), _)| address)
 }
 
-impl Memory for RunnerMemory<'_> {
+impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
     fn check(&mut self, range: Range, access: Access) -> Result<(), TrapKind> {
         if range.bytes == 0 || self.is_last(range) || map::PR.encloses(range) {
             return Ok(());

@@ -9,31 +9,37 @@
 //!              '-----------------'-- host lost ------------'      abort, trap, too many conflicts: only the exit code is seen
 //! ```
 
-mod arena;
-mod chance;
-mod effects;
-mod memory;
-mod page;
-mod ranges;
-mod report;
-mod runner;
+pub mod arena;
+pub mod chance;
+pub mod effects;
+pub mod memory;
+pub mod page;
+mod progress;
+pub mod ranges;
+mod recorder;
+mod replay;
+pub mod report;
+pub mod runner;
 mod settings;
-mod store;
-mod watch;
+pub mod store;
+pub mod watch;
 
 pub use memory::PagesMax;
+pub use progress::Progress;
+pub use recorder::{Commit, Recording, Run, RunEnd};
+pub use replay::{Answers, Recalled, Replay, changes};
 pub use report::{Cause, EndState, Failure, Report, Statistics};
 pub use settings::{File, Limits, Settings};
 
 use crate::code::Code;
 use crate::engine::{Engine, Interpreted};
-use crate::map::{self, Range};
+use crate::map::Range;
 use crate::object::Object;
 use crate::types::ExitMode;
 use crate::verify::VerifyError;
 use arena::Arena;
 use chance::Chance;
-use effects::Kept;
+use effects::{Ids, Kept};
 use memory::Used;
 use runner::{Ground, Ran, Runner};
 use store::{Conflict, Prepared, Store, Timestamp};
@@ -50,11 +56,12 @@ pub struct Machine<'a> {
     store: Store,
     arena: Arena,
     watchers: Watchers,
-    next_id: u64,
+    ids: Ids,
     ready: Vec<Runner>,
     ran: Vec<Ran>,
     prepared: Vec<(Ran, Prepared)>,
     report: Report,
+    recording: Option<Recording>,
 }
 
 /// What can happen next.
@@ -78,9 +85,6 @@ impl<'a> Machine<'a> {
         for (file, range) in settings.place_of_files() {
             store.place(range, &file.bytes);
         }
-        let stack = Range::new(map::STACKS.base, map::STACK_BYTES);
-        let heap = vec![map::SHARED_DATA];
-        let first = Runner { id: 0, parent: 0, first: object.entry, stack, heap, watched: Vec::new(), tries: 0 };
         Ok(Self {
             object,
             code: Code::verified(&object.text)?,
@@ -90,11 +94,12 @@ impl<'a> Machine<'a> {
             store,
             arena: Arena::default(),
             watchers: Watchers::default(),
-            next_id: 1,
-            ready: vec![first],
+            ids: Ids { next: 1, step: 1 },
+            ready: vec![Runner::main(object.entry)],
             ran: Vec::new(),
             prepared: Vec::new(),
             report: Report::default(),
+            recording: None,
         })
     }
 
@@ -106,16 +111,21 @@ impl<'a> Machine<'a> {
 
     /// Runs the program to its end.
     pub fn run(&mut self) -> &Report {
-        while let Some(event) = self.next_event() {
-            match event {
-                Event::Run => self.start(),
-                Event::Prepare => self.prepare(),
-                Event::Commit => self.commit(),
-            }
-        }
+        while self.step() {}
         self.report.is_cut = !self.ready.is_empty();
         self.report.armed = self.watchers.armed().collect();
         &self.report
+    }
+
+    /// Lets one thing happen; `false`: nothing can, and [`Self::run`] gives the report.
+    pub fn step(&mut self) -> bool {
+        match self.next_event() {
+            Some(Event::Run) => self.start(),
+            Some(Event::Prepare) => self.prepare(),
+            Some(Event::Commit) => self.commit(),
+            None => return false,
+        }
+        true
     }
 
     /// A quad of committed memory.
@@ -156,11 +166,13 @@ impl<'a> Machine<'a> {
             code: &self.code,
             settings: &self.settings,
             engine: self.engine,
-            store: &self.store,
+            epoch: self.store.newest(),
+            shared: (&self.store, self.store.newest()),
             arena: &mut self.arena,
-            next_id: &mut self.next_id,
+            ids: &mut self.ids,
         };
-        let ran = runner::run(runner, ground);
+        let mut ran = runner::run(runner, ground);
+        self.note_start(&mut ran);
         self.report.statistics.starts += 1;
         self.report.statistics.instructions += ran.fuel_used;
         self.ran.push(ran);
@@ -172,6 +184,7 @@ impl<'a> Machine<'a> {
         let mut ran = self.ran.swap_remove(chosen);
         if self.settings.losses_percent > 0 && self.chance.below(100) < self.settings.losses_percent as usize {
             self.report.statistics.lost += 1;
+            self.note_end(&ran, RunEnd::Lost);
             self.undo(ran.kept);
             ran.runner.tries -= 1;
             self.ready.push(ran.runner);
@@ -204,6 +217,7 @@ impl<'a> Machine<'a> {
 
     fn conflict(&mut self, ran: Ran, mode: ExitMode, conflict: Conflict) {
         self.report.statistics.conflicts += 1;
+        self.note_end(&ran, RunEnd::Conflict { address: conflict.address, winner: conflict.winner });
         if mode == ExitMode::CommitOnce || ran.runner.tries > u64::from(self.settings.conflicts_max) {
             self.fail(&ran, Cause::Conflict(conflict));
             self.end(ran, EndState::Failed);
@@ -231,6 +245,11 @@ impl<'a> Machine<'a> {
 
     /// Publishes how a runner ended without a commit of its own.
     fn end(&mut self, mut ran: Ran, state: EndState) {
+        match state {
+            EndState::Aborted => self.note_end(&ran, RunEnd::Aborted),
+            EndState::Trapped(kind) => self.note_end(&ran, RunEnd::Trapped(kind.code())),
+            EndState::Committed | EndState::Failed => {}
+        }
         self.undo(std::mem::take(&mut ran.kept));
         let nothing = self.store.prepare(ran.epoch, Used::default()).expect("nothing conflicts with nothing");
         self.publish(&ran, nothing, state);
@@ -244,6 +263,7 @@ impl<'a> Machine<'a> {
         let oldest = self.oldest(ran.epoch);
         let (at, changes) = self.store.commit(prepared, &words, ran.runner.id, oldest);
         self.report.statistics.count(state);
+        self.note_commit(at, ran.runner.id, &changes);
         let fired = self.watchers.notify(&changes);
         self.fired(fired);
         at
@@ -273,6 +293,7 @@ impl<'a> Machine<'a> {
         let (mut ran, prepared) = self.prepared.swap_remove(chosen);
         let kept = std::mem::take(&mut ran.kept);
         let at = self.publish(&ran, prepared, EndState::Committed);
+        self.note_end(&ran, RunEnd::Committed(at.0));
         self.report.output.extend(kept.output);
         self.report.log.extend(kept.log);
         kept.taken.into_iter().for_each(|range| self.arena.keep(range));

@@ -3,6 +3,7 @@
 //! Owns blocks and the comparison by words. Must not know addresses beyond one page.
 
 use crate::map::{PAGE_BYTES, WORD_BYTES};
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -98,7 +99,7 @@ impl Page {
 }
 
 /// Some of the words of a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Words([u64; WORDS / 64]);
 
 impl Words {

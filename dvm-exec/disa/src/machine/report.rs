@@ -34,7 +34,8 @@ impl EndState {
 }
 
 /// The words that an end writes: state, code, pc, line, tries. The code of a runner that commits is its own to write.
-pub(super) fn exit_code(id: u64, state: EndState, pc: u64, line: u32, tries: u64) -> Vec<(u64, u64)> {
+#[must_use]
+pub fn exit_code(id: u64, state: EndState, pc: u64, line: u32, tries: u64) -> Vec<(u64, u64)> {
     let Some(page) = page_of(map::EXIT_CODES, id) else { return Vec::new() };
     let code = match state {
         EndState::Committed => None,
@@ -117,7 +118,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    pub(super) const fn count(&mut self, state: EndState) {
+    /// Counts an end.
+    pub const fn count(&mut self, state: EndState) {
         match state {
             EndState::Committed => self.committed += 1,
             EndState::Aborted => self.aborted += 1,

@@ -3,11 +3,11 @@
 //! Owns the descriptor and what a run leaves. Must not know what becomes of it.
 
 use super::arena::Arena;
-use super::effects::{Kept, RunnerEffects, page_of};
-use super::memory::{RunnerMemory, Used};
+use super::effects::{Ids, Kept, RunnerEffects, page_of};
+use super::memory::{RunnerMemory, Snapshot, Used};
 use super::ranges::Grants;
 use super::settings::Settings;
-use super::store::{Store, Timestamp};
+use super::store::Timestamp;
 use crate::code::Code;
 use crate::engine::Engine;
 use crate::interpreter::{Interpreter, Outcome};
@@ -16,9 +16,10 @@ use crate::memory::Memory;
 use crate::object::Object;
 use crate::trap::Trap;
 use crate::types::ExitMode;
+use serde::{Deserialize, Serialize};
 
 /// What is known of a runner before it runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runner {
     /// Its number.
     pub id: u64,
@@ -37,7 +38,16 @@ pub struct Runner {
 }
 
 impl Runner {
-    fn grants(&self) -> Grants {
+    /// The first of a program.
+    #[must_use]
+    pub fn main(entry: u64) -> Self {
+        let stack = Range::new(map::STACKS.base, map::STACK_BYTES);
+        Self { id: 0, parent: 0, first: entry, stack, heap: vec![map::SHARED_DATA], watched: Vec::new(), tries: 0 }
+    }
+
+    /// What it may use of shared memory.
+    #[must_use]
+    pub fn grants(&self) -> Grants {
         let mut grants = Grants::default();
         let exit_code = page_of(map::EXIT_CODES, self.id);
         self.heap.iter().chain(&self.watched).chain([&self.stack]).chain(&exit_code).for_each(|range| grants.insert(*range));
@@ -64,11 +74,13 @@ pub struct Ran {
     pub kept: Kept,
     /// Instructions it took.
     pub fuel_used: u64,
+    /// Which run of the recording this is.
+    pub record: usize,
 }
 
 /// What every run of a machine needs.
 #[derive(Debug)]
-pub struct Ground<'a> {
+pub struct Ground<'a, S> {
     /// The program.
     pub object: &'a Object,
     /// Its text.
@@ -77,21 +89,22 @@ pub struct Ground<'a> {
     pub settings: &'a Settings,
     /// What runs it.
     pub engine: &'a dyn Engine,
-    /// Committed memory.
-    pub store: &'a Store,
+    /// Its snapshot.
+    pub epoch: Timestamp,
+    /// Shared memory as the snapshot shows it.
+    pub shared: S,
     /// Memory to be allocated.
     pub arena: &'a mut Arena,
-    /// The number of the next runner made.
-    pub next_id: &'a mut u64,
+    /// The numbers of runners made.
+    pub ids: &'a mut Ids,
 }
 
-/// Runs it to its end on the newest snapshot.
-pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
-    let Ground { object, code, settings, engine, store, arena, next_id } = ground;
-    let epoch = store.newest();
+/// Runs it to its end.
+pub fn run<S: Snapshot>(runner: Runner, ground: Ground<'_, S>) -> Ran {
+    let Ground { object, code, settings, engine, epoch, shared, arena, ids } = ground;
     let time_ns = settings.time_ns.wrapping_add(epoch.0);
-    let memory = RunnerMemory::new(store, [&object.text, &object.rodata], epoch, runner.grants(), settings.limits.pages);
-    let effects = RunnerEffects::new(settings, arena, next_id, runner.id, time_ns);
+    let memory = RunnerMemory::new(shared, [&object.text, &object.rodata], runner.grants(), settings.limits.pages);
+    let effects = RunnerEffects::new(settings, arena, ids, runner.id, time_ns);
     let mut interpreter = Interpreter::new(code, runner.first, settings.limits.fuel, memory, effects);
     let outcome = match describe(&runner, &mut interpreter.memory) {
         Ok(()) => engine.run(&mut interpreter),
@@ -106,11 +119,14 @@ pub fn run(runner: Runner, ground: Ground<'_>) -> Ran {
         },
         Outcome::Trap(trap) => (Err(trap), Used::default()),
     };
-    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used }
+    Ran { runner, epoch, end, pc, last, used, kept: interpreter.effects.kept, fuel_used, record: 0 }
 }
 
 /// Fills the system page.
-fn describe(runner: &Runner, memory: &mut RunnerMemory<'_>) -> Result<(), crate::trap::TrapKind> {
+///
+/// # Errors
+/// MEM: not even that page is allowed.
+pub fn describe(runner: &Runner, memory: &mut impl Memory) -> Result<(), crate::trap::TrapKind> {
     let Range { base, bytes } = runner.stack;
     for (cell, value) in [
         (cell::STACK, base),

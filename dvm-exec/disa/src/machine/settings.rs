@@ -4,9 +4,10 @@
 
 use super::memory::PagesMax;
 use crate::map::{self, PAGE_BYTES, Range};
+use serde::{Deserialize, Serialize};
 
 /// Most that one runner may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Instructions; bulk ones count by the length of their work.
     pub fuel: u64,
@@ -26,7 +27,7 @@ impl Default for Limits {
 }
 
 /// A file that `sys 4` finds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct File {
     /// Its name for the program.
     pub name: Vec<u8>,
@@ -35,10 +36,12 @@ pub struct File {
 }
 
 /// All of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// The order of events follows from it.
     pub seed: u64,
+    /// Whether an [`Engine`](crate::engine::Engine) that translates is to be used (1) or none (0): what comes of it is the same.
+    pub tier: u8,
     /// Runners that run at a time.
     pub slots: usize,
     /// Most times that a runner starts again after a conflict.
@@ -63,6 +66,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             seed: 1,
+            tier: 1,
             slots: 4,
             conflicts_max: 64,
             losses_percent: 0,

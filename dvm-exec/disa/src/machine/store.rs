@@ -10,10 +10,11 @@ use super::memory::{Used, parts};
 use super::page::{Page, Words};
 use crate::map::{PAGE_BYTES, Range, WORD_BYTES};
 use crate::object::Rules;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
 
 /// The place of a commit in the order of all; 0 is the program's own data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 /// A page as a commit left it.
@@ -33,7 +34,7 @@ struct Locks {
 }
 
 /// Why a commit is refused: the page and word that another one changed first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// The address of the word, or of the page if pages are compared.
     pub address: u64,
@@ -48,6 +49,7 @@ pub type Changes = BTreeMap<u64, Words>;
 #[derive(Debug)]
 pub struct Prepared {
     used: Used,
+    is_locked: bool,
 }
 
 /// All committed memory.
@@ -57,6 +59,8 @@ pub struct Store {
     pages: BTreeMap<u64, Vec<Version>>,
     locks: BTreeMap<u64, Locks>,
     newest: Timestamp,
+    /// Versions that make an older one of their page useless once no snapshot is older than they are.
+    superseding: VecDeque<(Timestamp, u64)>,
 }
 
 impl Store {
@@ -76,6 +80,12 @@ impl Store {
             }
             versions[0].page.write(offset, &bytes[part]);
         }
+    }
+
+    /// A whole page as if it had always been there.
+    pub fn place_page(&mut self, page: u64, contents: Page) {
+        let first = Version { at: Timestamp(0), author: u64::MAX, words: Words::default(), page: contents };
+        self.pages.insert(page, vec![first]);
     }
 
     /// The newest timestamp; all of it and before is applied.
@@ -117,7 +127,7 @@ impl Store {
                 self.locks.entry(*page).or_default().readers += 1;
             }
         }
-        Ok(Prepared { used })
+        Ok(Prepared { used, is_locked: true })
     }
 
     fn validate(&self, page: u64, epoch: Timestamp, words: &Words) -> Result<(), Conflict> {
@@ -137,9 +147,25 @@ impl Store {
         Ok(())
     }
 
+    /// A commit that was validated, and is locked, elsewhere.
+    #[must_use]
+    pub const fn unvalidated(&self, used: Used) -> Prepared {
+        Prepared { used, is_locked: false }
+    }
+
+    /// Gives the locks of a commit back before its end: only checkers of checkers want that.
+    #[must_use]
+    pub fn unlock(&mut self, prepared: Prepared) -> Prepared {
+        let used = self.release(prepared);
+        self.unvalidated(used)
+    }
+
     /// Gives the locks of a commit back.
-    fn release(&mut self, prepared: Prepared) -> Used {
-        let Prepared { used } = prepared;
+    pub fn release(&mut self, prepared: Prepared) -> Used {
+        let Prepared { used, is_locked } = prepared;
+        if !is_locked {
+            return used;
+        }
         for (page, (words, _)) in &used.changed {
             // Words of two prepared commits are disjoint, so what this one locked nobody else holds.
             let lock = self.locks.entry(*page).or_default();
@@ -162,8 +188,16 @@ impl Store {
     /// Applies a prepared commit and words of the system's own, all at the next timestamp. Versions that no snapshot from
     /// `oldest` on can ask for are forgotten.
     pub fn commit(&mut self, prepared: Prepared, own: &[(u64, u64)], author: u64, oldest: Timestamp) -> (Timestamp, Changes) {
-        let used = self.release(prepared);
         let at = Timestamp(self.newest.0 + 1);
+        let changes = self.apply(at, prepared, own, author);
+        self.forget(oldest);
+        (at, changes)
+    }
+
+    /// The same at a timestamp that was given out elsewhere, later than all before; nothing is forgotten.
+    pub fn apply(&mut self, at: Timestamp, prepared: Prepared, own: &[(u64, u64)], author: u64) -> Changes {
+        assert!(at > self.newest, "commits are applied in their order");
+        let used = self.release(prepared);
         let mut next: BTreeMap<u64, Page> = BTreeMap::new();
         for (page, (words, left)) in &used.changed {
             let to = next.entry(*page).or_insert_with(|| self.at(*page, self.newest));
@@ -183,13 +217,21 @@ impl Store {
                 continue;
             }
             changes.insert(page, words);
-            let versions = self.pages.entry(page).or_default();
-            versions.push(Version { at, author, words, page: left });
-            let needed = versions.iter().rposition(|version| version.at <= oldest).unwrap_or(0);
-            versions.drain(..needed);
+            self.pages.entry(page).or_default().push(Version { at, author, words, page: left });
+            self.superseding.push_back((at, page));
         }
         self.newest = at;
-        (at, changes)
+        changes
+    }
+
+    /// Versions that no snapshot from `oldest` on can ask for are forgotten.
+    pub fn forget(&mut self, oldest: Timestamp) {
+        while let Some((_, page)) = self.superseding.pop_front_if(|(at, _)| *at <= oldest) {
+            if let Some(versions) = self.pages.get_mut(&page) {
+                let needed = versions.iter().rposition(|version| version.at <= oldest).unwrap_or(0);
+                versions.drain(..needed);
+            }
+        }
     }
 
     /// Whether somebody but `author` changed a word of the ranges after `baseline`, not counting the commit at `except`.

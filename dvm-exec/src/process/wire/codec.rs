@@ -7,8 +7,8 @@ use super::super::moving::Luggage;
 use super::super::sigframe::{Action, AltStack, FXSAVE_BYTES, Fxsave, Registers, SIGINFO_BYTES, SignalInfo, ThreadState};
 use super::super::vma::{Found, Protection};
 use super::{
-    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Question, Return, Room,
-    SignalOrder, TOLD_BYTES_MAX, TRACE_BYTES_MAX, ThreadStart, WireError,
+    BUFFERS_MAX, Buffer, Call, FIGURES_CALLS_MAX, FLOATING_BYTES_MAX, INLINE_BYTES_MAX, Message, Question, RUNNERS_BYTES_MAX,
+    Return, Room, SignalOrder, TOLD_BYTES_MAX, TRACE_BYTES_MAX, ThreadStart, WireError,
 };
 use crate::sys::cpu::Scheduling;
 
@@ -42,6 +42,8 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Carrier { tid, carrier } => writer.kind(40).u32(*tid as u32).u32(*carrier as u32),
         Message::Ask { tag, question } => writer.kind(32).u64(*tag).question(*question),
         Message::Told { tag, answer } => writer.kind(33).u64(*tag).u32(answer.len() as u32).bytes(answer),
+        Message::Guest(bytes) => writer.kind(50).u32(bytes.len() as u32).bytes(bytes),
+        Message::Runners { bytes, is_last } => writer.kind(48).kind(u8::from(*is_last)).u32(bytes.len() as u32).bytes(bytes),
         Message::Traced { line } => writer.kind(34).u32(line.len() as u32).bytes(line),
     };
 }
@@ -78,6 +80,11 @@ fn read(reader: &mut Reader<'_>) -> Result<Message, WireError> {
         16 => Message::Barrier { tag: reader.u64()? },
         32 => Message::Ask { tag: reader.u64()?, question: reader.question()? },
         33 => Message::Told { tag: reader.u64()?, answer: reader.list(TOLD_BYTES_MAX)? },
+        50 => Message::Guest(reader.list(TOLD_BYTES_MAX)?),
+        48 => {
+            let is_last = reader.flag()?;
+            Message::Runners { bytes: reader.list(RUNNERS_BYTES_MAX)?, is_last }
+        }
         34 => Message::Traced { line: reader.list(TRACE_BYTES_MAX)? },
         _ => return Err(WireError::Malformed("unknown kind")),
     })

@@ -40,6 +40,8 @@ pub const FLOATING_BYTES_MAX: usize = 16 * 1024;
 pub const TRACE_BYTES_MAX: usize = 1024;
 /// Longest answer to a question about a host.
 pub const TOLD_BYTES_MAX: usize = INLINE_BYTES_MAX;
+/// Most bytes of a part of what runners' hosts say to each other.
+pub const RUNNERS_BYTES_MAX: usize = INLINE_BYTES_MAX;
 /// Kinds of calls in a member's figures.
 pub const FIGURES_CALLS_MAX: usize = 400;
 
@@ -241,6 +243,8 @@ pub enum Message {
         /// Kernel thread there.
         carrier: i32,
     },
+    /// Either, service: what the parts of a guest say to each other; its first makes the member a part of one.
+    Guest(Vec<u8>),
     /// Root, service: make the program's threads there pass a memory barrier. Answered by ProtectDone.
     Barrier {
         /// Comes back.
@@ -264,6 +268,13 @@ pub enum Message {
     Traced {
         /// At most [`TRACE_BYTES_MAX`] bytes.
         line: Vec<u8>,
+    },
+    /// Both ways: a part of what the hosts of a DISA program say to each other.
+    Runners {
+        /// At most [`RUNNERS_BYTES_MAX`] bytes.
+        bytes: Vec<u8>,
+        /// Whether nothing of it follows.
+        is_last: bool,
     },
     /// Member, service: figures of this husk at the end.
     Figures {

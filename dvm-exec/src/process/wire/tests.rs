@@ -220,6 +220,7 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), question()).prop_map(|(tag, question)| Message::Ask { tag, question }),
         (any::<u64>(), vec(any::<u8>(), 0..40)).prop_map(|(tag, answer)| Message::Told { tag, answer }),
         vec(any::<u8>(), 0..40).prop_map(|line| Message::Traced { line }),
+        (vec(any::<u8>(), 0..40), any::<bool>()).prop_map(|(bytes, is_last)| Message::Runners { bytes, is_last }),
     ]
 }
 

@@ -89,6 +89,9 @@ fn life(bed: &mut Bed<'_>) -> Result<String> {
         .demand(0, &["3 hosts run version", "h2: the agent answers; there is no systemd"])?;
     let took = started.elapsed();
     one_key(&operator)?;
+    let page = operator.demand(1, "cat /usr/local/share/man/man1/dvm-agent-drain.1")?;
+    ensure!(page.contains("take no new jobs"), "no manual page: {}", shortened(&page));
+    operator.demand(2, "grep -q page-allocator /usr/local/share/bash-completion/completions/dvm-exec")?;
     job(&operator, &sample)?;
     let (installed, agents) = (operator.files()?, agents(&operator)?);
     deploy(&operator, &hosts, &binaries, &[])?.demand(0, &["nothing to change"])?;

@@ -4,14 +4,15 @@
 
 use super::*;
 use crate::deploy::found::{JobSeen, StatusSeen};
-use crate::deploy::layout::{CONFIGURATION, PROGRAMS, UNIT};
+use crate::deploy::layout::{CONFIGURATION, UNIT, release};
 
 const ID: &str = "aaaa";
 const DIGEST: &str = "d1";
 
 fn wanted(init: Init) -> Wanted {
-    let names = PROGRAMS.iter().chain(CONFIGURATION.iter().map(|(name, _)| name)).chain([&UNIT]);
-    Wanted::new(ID, &names.map(|name| ((*name).to_owned(), format!("sum of {name}"))).collect(), init, (2, 34))
+    let others = CONFIGURATION.iter().map(|(name, _)| *name).chain([UNIT]).map(str::to_owned);
+    let digest = |name: String| (name.clone(), format!("sum of {name}"));
+    Wanted::new(ID, &release().into_iter().chain(others).map(digest).collect(), init, (2, 34))
 }
 
 fn empty(init: Init) -> Found {

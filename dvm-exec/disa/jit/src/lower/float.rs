@@ -39,10 +39,10 @@ impl Lower<'_, '_> {
 
     fn number(&mut self, instruction: &Instruction, index: usize, pc: u64) -> Value {
         let bits = self.value(instruction.operand(index), instruction.ty(), pc);
-        self.from_bits(bits, instruction.ty())
+        self.bits_as(bits, instruction.ty())
     }
 
-    fn from_bits(&mut self, bits: Value, ty: Type) -> Value {
+    fn bits_as(&mut self, bits: Value, ty: Type) -> Value {
         if ty == Type::F {
             let bits = self.builder.ins().ireduce(types::I32, bits);
             self.builder.ins().bitcast(types::F32, MemFlagsData::new(), bits)
@@ -65,7 +65,7 @@ impl Lower<'_, '_> {
 
     /// With a NaN only `ne` and `nz` hold.
     pub fn compare_floats(&mut self, condition: Condition, ty: Type, left: Value, right: Value) -> Value {
-        let [left, right] = [left, right].map(|bits| self.from_bits(bits, ty));
+        let [left, right] = [left, right].map(|bits| self.bits_as(bits, ty));
         let code = match condition {
             Condition::Zero | Condition::Equal | Condition::Always => FloatCC::Equal,
             Condition::NotZero | Condition::NotEqual => FloatCC::NotEqual,
@@ -93,7 +93,7 @@ impl Lower<'_, '_> {
                 self.bits(number, to)
             }
             (true, true) => {
-                let number = self.from_bits(value, from);
+                let number = self.bits_as(value, from);
                 let number = match (from, to) {
                     (Type::F, Type::D) => self.builder.ins().fpromote(types::F64, number),
                     (Type::D, Type::F) => self.builder.ins().fdemote(types::F32, number),
@@ -102,14 +102,14 @@ impl Lower<'_, '_> {
                 self.bits(number, to)
             }
             (true, false) => {
-                let number = self.from_bits(value, from);
-                self.to_integer(number, to, is_signed)
+                let number = self.bits_as(value, from);
+                self.convert_to_integer(number, to, is_signed)
             }
         }
     }
 
     /// Towards zero; what does not fit becomes the nearest that does, NaN becomes 0.
-    fn to_integer(&mut self, number: Value, to: Type, is_signed: bool) -> Value {
+    fn convert_to_integer(&mut self, number: Value, to: Type, is_signed: bool) -> Value {
         if !is_signed {
             let value = self.builder.ins().fcvt_to_uint_sat(types::I64, number);
             return if to == Type::Q { value } else { self.limit(value, to.mask(), IntCC::UnsignedGreaterThan) };

@@ -1,0 +1,145 @@
+//! A home: versions of its pages, and locks of commits that are prepared here.
+//!
+//! Owns the store of one host. Must not know why a commit comes to be or not.
+//!
+//! ```text
+//!   prepare -> locked -- apply (timestamps in order) --> version
+//!                     '- release ----------------------> as before
+//! ```
+
+use crate::delta::Delta;
+use crate::message::{Commit, Host, Txn};
+use crate::plant::{Plant, is};
+use dvm_disa::machine::memory::Used;
+use dvm_disa::machine::page::Page;
+use dvm_disa::machine::store::{Changes, Conflict, Prepared, Store, Timestamp};
+use dvm_disa::map::{self, PAGE_BYTES};
+use std::collections::BTreeMap;
+
+/// A commit that is prepared here.
+#[derive(Debug)]
+struct Locked {
+    author: u64,
+    prepared: Prepared,
+}
+
+/// The versions kept at one host.
+#[derive(Debug)]
+pub struct Home {
+    store: Store,
+    locked: BTreeMap<Txn, Locked>,
+}
+
+/// A commit to be validated.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// Its number.
+    pub txn: Txn,
+    /// The snapshot.
+    pub epoch: Timestamp,
+    /// The runner.
+    pub author: u64,
+    /// Words changed.
+    pub changes: &'a [Delta],
+    /// Pages read.
+    pub reads: &'a [u64],
+}
+
+impl Home {
+    /// One with these first versions.
+    #[must_use]
+    pub const fn new(store: Store) -> Self {
+        Self { store, locked: BTreeMap::new() }
+    }
+
+    /// All versions here.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Validates and locks.
+    ///
+    /// # Errors
+    /// Somebody was first.
+    pub fn prepare(&mut self, asked: &Asked<'_>) -> Result<(), Conflict> {
+        let epoch = if is(Plant::ValuesCompared) && self.is_back(asked) { self.store.newest() } else { asked.epoch };
+        let mut prepared = self.store.prepare(epoch, used(asked.changes, asked.reads))?;
+        if is(Plant::NotLocked) {
+            prepared = self.store.unlock(prepared);
+        }
+        self.locked.insert(asked.txn, Locked { author: asked.author, prepared });
+        Ok(())
+    }
+
+    /// Whether every word has the value again that the snapshot shows.
+    fn is_back(&self, asked: &Asked<'_>) -> bool {
+        asked.changes.iter().all(|delta| {
+            let (then, now) = (self.store.at(delta.page, asked.epoch), self.store.at(delta.page, self.store.newest()));
+            delta.words.iter().all(|word| then.word(word) == now.word(word))
+        })
+    }
+
+    /// A prepared commit is not to be. One that was refused is none.
+    pub fn release(&mut self, txn: Txn) {
+        if let Some(Locked { prepared, .. }) = self.locked.remove(&txn) {
+            self.store.release(prepared);
+        }
+    }
+
+    /// A prepared commit is, at this timestamp.
+    pub fn apply(&mut self, txn: Txn, at: Timestamp) {
+        if let Some(Locked { author, prepared }) = self.locked.remove(&txn) {
+            self.store.apply(at, prepared, &[], author);
+        }
+    }
+
+    /// Whether words and pages of exit codes are still as the snapshot has them. The system writes there without a lock, so they
+    /// are validated once more, when the commit gets its timestamp.
+    ///
+    /// # Errors
+    /// Somebody was first.
+    pub fn check_exit_codes(&mut self, commit: &Commit) -> Result<(), Conflict> {
+        let is_exit_code = |page: &u64| map::EXIT_CODES.contains(page * PAGE_BYTES);
+        let changes: Vec<Delta> = commit.changes.iter().filter(|delta| is_exit_code(&delta.page)).cloned().collect();
+        let reads: Vec<u64> = commit.reads.iter().copied().filter(is_exit_code).collect();
+        if changes.is_empty() && reads.is_empty() {
+            return Ok(());
+        }
+        self.release(commit.txn);
+        let prepared = self.store.prepare(commit.finished.epoch, used(&changes, &reads))?;
+        self.store.release(prepared);
+        Ok(())
+    }
+
+    /// A commit is, at this timestamp, with words of the system's own: the log has all of it, whoever prepared it.
+    pub fn log(&mut self, txn: Option<Txn>, at: Timestamp, changes: &[Delta], own: &[(u64, u64)], author: u64) -> Changes {
+        if let Some(txn) = txn {
+            self.release(txn);
+        }
+        let prepared = self.store.unvalidated(used(changes, &[]));
+        self.store.apply(at, prepared, own, author)
+    }
+
+    /// A host is lost: what it had prepared is not to be.
+    pub fn lose(&mut self, host: Host) {
+        let lost: Vec<Txn> = self.locked.keys().filter(|txn| txn.host == host).copied().collect();
+        lost.into_iter().for_each(|txn| self.release(txn));
+    }
+
+    /// A page as a snapshot shows it.
+    #[must_use]
+    pub fn at(&self, page: u64, epoch: Timestamp) -> Page {
+        self.store.at(page, epoch)
+    }
+
+    /// Nobody has a snapshot older than `oldest`.
+    pub fn forget(&mut self, oldest: Timestamp) {
+        self.store.forget(oldest);
+    }
+}
+
+fn used(changes: &[Delta], reads: &[u64]) -> Used {
+    let changed = changes.iter().map(|delta| (delta.page, (delta.words, delta.to_page()))).collect();
+    Used { changed, read: reads.to_vec() }
+}

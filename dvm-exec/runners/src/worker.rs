@@ -1,0 +1,334 @@
+//! A host: runs runners on snapshots, and takes what they changed through both phases of a commit.
+//!
+//! Owns slots, snapshots in use, and commits that this host asks for. Must not know who is ready elsewhere.
+//!
+//! ```text
+//!   queued -> running (a slot, a snapshot) -> Prepare to homes -> all Prepared -> Commit to the root -> Settled
+//!                  |                              '- Refused, or a home lost -> Release, Ended
+//!                  '- abort, trap ------------------------------------------------------> Ended
+//! ```
+
+use crate::delta::Delta;
+use crate::index::Index;
+use crate::limits::{FETCHED_AT_ONCE_MAX, OLDEST_TOLD_EVERY, PREFETCHED_PAGES_MAX};
+use crate::message::{Commit, End, Finished, Host, Message, ROOT, Summary, Txn};
+use crate::node::Out;
+use crate::place::Homes;
+use crate::plant::{Plant, is};
+use crate::program::Program;
+use dvm_disa::machine::arena::Arena;
+use dvm_disa::machine::page::Page;
+use dvm_disa::machine::runner::{Ran, Runner};
+use dvm_disa::machine::store::{Conflict, Timestamp};
+use dvm_disa::map::{self, PAGE_BYTES, Range};
+use dvm_disa::types::ExitMode;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// A run's name on its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunKey(pub u64);
+
+/// A runner to be run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its name here.
+    pub key: RunKey,
+    /// The slot it has: no other run has it now.
+    pub slot: usize,
+    /// The runner.
+    pub runner: Runner,
+    /// Its snapshot.
+    pub epoch: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    slot: usize,
+    epoch: Timestamp,
+}
+
+/// A commit that this host asks for.
+#[derive(Debug)]
+struct Asking {
+    commit: Commit,
+    /// Homes that have not answered; the root has been asked when there are none.
+    waiting: BTreeSet<Host>,
+}
+
+/// One host's part.
+#[derive(Debug)]
+pub struct Worker {
+    me: Host,
+    program: Arc<Program>,
+    index: Index,
+    /// Memory that runners here may allocate.
+    pub arena: Arena,
+    queue: VecDeque<Runner>,
+    free: BTreeSet<usize>,
+    runs: BTreeMap<RunKey, Running>,
+    asking: BTreeMap<u64, Asking>,
+    /// Pages asked for: by home, and who waits for them.
+    fetching: BTreeMap<(u64, Timestamp), (Host, Vec<RunKey>)>,
+    arrived: VecDeque<RunKey>,
+    keys: u64,
+    txns: u64,
+    watermark: Timestamp,
+    told: Timestamp,
+}
+
+impl Worker {
+    /// One with nothing to do.
+    #[must_use]
+    pub fn new(me: Host, slots: usize, hosts: u16, program: Arc<Program>) -> Self {
+        let part = map::ARENA.bytes / u64::from(hosts) / PAGE_BYTES * PAGE_BYTES;
+        Self {
+            me,
+            program,
+            index: Index::default(),
+            arena: Arena::of(Range::new(map::ARENA.base + part * u64::from(me.0), part)),
+            queue: VecDeque::new(),
+            free: (0..slots).collect(),
+            runs: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            arrived: VecDeque::new(),
+            keys: 0,
+            txns: 0,
+            watermark: Timestamp(0),
+            told: Timestamp(0),
+        }
+    }
+
+    /// The next run, if a slot is free.
+    pub fn poll_run(&mut self) -> Option<Run> {
+        if self.free.is_empty() || self.queue.is_empty() {
+            return None;
+        }
+        let (runner, slot) = (self.queue.pop_front()?, self.free.pop_first()?);
+        self.keys += 1;
+        let key = RunKey(self.keys);
+        self.runs.insert(key, Running { slot, epoch: self.watermark });
+        Some(Run { key, slot, runner, epoch: self.watermark })
+    }
+
+    /// A run whose page has come.
+    pub fn poll_arrived(&mut self) -> Option<RunKey> {
+        self.arrived.pop_front()
+    }
+
+    /// Runners to run, some time.
+    pub fn start(&mut self, runners: Vec<Runner>, homes: &Homes, out: &mut Out) {
+        let mut wanted = BTreeSet::new();
+        for runner in &runners {
+            let declared = runner.heap.iter().chain(&runner.watched).chain([&runner.stack]);
+            let ranges = declared.map(|range| range.base / PAGE_BYTES..(range.base + range.bytes).div_ceil(PAGE_BYTES));
+            let changed = ranges.flat_map(|pages| self.index.changed(pages, self.watermark));
+            wanted.extend(changed.take(PREFETCHED_PAGES_MAX));
+        }
+        // The root has all pages, and needs none ahead.
+        if self.me != ROOT {
+            self.fetch(wanted.into_iter().take(PREFETCHED_PAGES_MAX), None, homes, out);
+        }
+        self.queue.extend(runners);
+    }
+
+    /// Gives runners back that have not started, the last first.
+    pub fn recall(&mut self, count: u64, out: &mut Out) {
+        let keep = self.queue.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        let ids = self.queue.split_off(keep).into_iter().map(|runner| runner.id).collect();
+        out.send(ROOT, Message::Returned(ids));
+    }
+
+    /// Snapshots may include more.
+    pub fn advance(&mut self, watermark: Timestamp, oldest: Timestamp, commits: &[Summary], homes: &Homes) {
+        for Summary { at, changes, taken, freed } in commits {
+            for told in changes {
+                let page = match told {
+                    crate::message::Told::Page(page) => *page,
+                    crate::message::Told::Words(delta) => delta.page,
+                };
+                let keeps = self.me != ROOT && homes.of(page) != self.me;
+                self.index.change(&self.program, *at, told, keeps);
+            }
+            taken.iter().for_each(|range| self.arena.keep(*range));
+            for base in freed {
+                if let Some(range) = self.arena.retire(*base)
+                    && self.arena.owns(range)
+                {
+                    self.arena.give_back(range);
+                }
+            }
+        }
+        self.watermark = self.watermark.max(watermark);
+        self.index.forget(oldest);
+    }
+
+    /// Tells the root what snapshots are in use here, if that has changed enough.
+    pub fn tell_oldest(&mut self, out: &mut Out) {
+        let in_use =
+            self.runs.values().map(|run| run.epoch).chain(self.asking.values().map(|asking| asking.commit.finished.epoch));
+        let oldest = in_use.min().unwrap_or(self.watermark);
+        let oldest = if is(Plant::ForgottenEarly) { self.watermark } else { oldest };
+        let is_idle = self.runs.is_empty() && self.queue.is_empty();
+        if oldest > self.told && (is_idle || oldest.0 - self.told.0 >= OLDEST_TOLD_EVERY) {
+            self.told = oldest;
+            out.send(ROOT, Message::Oldest(oldest));
+        }
+    }
+
+    /// The snapshot of a run.
+    #[must_use]
+    pub fn epoch(&self, key: RunKey) -> Option<Timestamp> {
+        self.runs.get(&key).map(|run| run.epoch)
+    }
+
+    /// The version of a page that a snapshot shows.
+    #[must_use]
+    pub fn version(&self, page: u64, epoch: Timestamp) -> Timestamp {
+        self.index.version(page, epoch)
+    }
+
+    /// A page for a run; `None`: it is asked for, and the run will be told.
+    pub fn page(&mut self, key: RunKey, page: u64, homes: &Homes, out: &mut Out) -> Option<Page> {
+        let at = self.index.version(page, self.epoch(key)?);
+        let copy = self.index.copy(&self.program, page, at);
+        if copy.is_none() {
+            self.fetch([(page, at)], Some(key), homes, out);
+        }
+        copy
+    }
+
+    fn fetch(&mut self, wanted: impl IntoIterator<Item = (u64, Timestamp)>, who: Option<RunKey>, homes: &Homes, out: &mut Out) {
+        let mut asked: BTreeMap<Host, Vec<(u64, Timestamp)>> = BTreeMap::new();
+        for (page, at) in wanted {
+            let home = homes.of(page);
+            if home == self.me || who.is_none() && self.index.copy(&self.program, page, at).is_some() {
+                continue;
+            }
+            let (_, waiting) = self.fetching.entry((page, at)).or_insert_with(|| {
+                asked.entry(home).or_default().push((page, at));
+                (home, Vec::new())
+            });
+            waiting.extend(who);
+        }
+        for (home, pages) in asked {
+            pages.chunks(FETCHED_AT_ONCE_MAX).for_each(|some| out.send(home, Message::Fetch(some.to_vec())));
+        }
+    }
+
+    /// Pages have come.
+    pub fn pages(&mut self, from: Host, pages: Vec<(Timestamp, Delta)>) {
+        for (at, delta) in pages {
+            let key = (delta.page, at);
+            // From a home that was lost meanwhile: another one was asked.
+            if self.fetching.get(&key).is_none_or(|(home, _)| *home != from) {
+                continue;
+            }
+            let (_, waiting) = self.fetching.remove(&key).unwrap_or_default();
+            self.index.insert(delta.page, at, delta.to_page());
+            self.arrived.extend(waiting);
+        }
+    }
+
+    /// A run is over.
+    pub fn ran(&mut self, key: RunKey, ran: Ran, homes: &Homes, out: &mut Out) {
+        let Some(Running { slot, .. }) = self.runs.remove(&key) else { return };
+        self.free.insert(slot);
+        let Ran { runner, epoch, end, pc, last, used, kept, fuel_used, record: _ } = ran;
+        let finished = Finished { id: runner.id, epoch, pc, last, fuel_used };
+        let mode = match end {
+            Ok(mode) if mode.commits() => mode,
+            Ok(mode) => return self.end(finished, End::Aborted(mode), kept.taken, out),
+            Err(trap) => return self.end(finished, End::Trapped(trap.kind), kept.taken, out),
+        };
+        self.txns += 1;
+        let txn = Txn { host: self.me, number: self.txns };
+        let changes: Vec<Delta> = used.changed.iter().map(|(page, (words, left))| Delta::of(*page, *words, left)).collect();
+        let reads = if self.program.object.rules.is_serializable { used.read } else { Vec::new() };
+        let mut asked: BTreeMap<Host, (Vec<Delta>, Vec<u64>)> = BTreeMap::new();
+        for delta in &changes {
+            asked.entry(homes.of(delta.page)).or_default().0.push(delta.clone());
+        }
+        for page in &reads {
+            asked.entry(homes.of(*page)).or_default().1.push(*page);
+        }
+        let commit = Commit {
+            txn,
+            mode,
+            homes: asked.keys().copied().collect(),
+            changes,
+            reads,
+            children: kept.children,
+            output: kept.output,
+            log: kept.log,
+            taken: kept.taken,
+            freed: kept.freed,
+            finished,
+        };
+        let (author, waiting) = (commit.finished.id, asked.keys().copied().collect());
+        self.asking.insert(txn.number, Asking { commit, waiting });
+        for (home, (changes, reads)) in asked {
+            out.send(home, Message::Prepare { txn, epoch, author, changes, reads });
+        }
+        self.ask_root(txn, out);
+    }
+
+    fn end(&mut self, finished: Finished, end: End, taken: Vec<Range>, out: &mut Out) {
+        taken.into_iter().for_each(|range| self.arena.give_back(range));
+        out.send(ROOT, Message::Ended(finished, end));
+    }
+
+    fn ask_root(&mut self, txn: Txn, out: &mut Out) {
+        if let Some(asking) = self.asking.get(&txn.number).filter(|asking| asking.waiting.is_empty()) {
+            out.send(ROOT, Message::Commit(Box::new(asking.commit.clone())));
+        }
+    }
+
+    /// A home has locked.
+    pub fn prepared(&mut self, from: Host, txn: Txn, out: &mut Out) {
+        let is_new = self.asking.get_mut(&txn.number).is_some_and(|asking| asking.waiting.remove(&from));
+        if is_new {
+            self.ask_root(txn, out);
+        }
+    }
+
+    /// A home refuses: somebody was first.
+    pub fn refused(&mut self, from: Host, txn: Txn, conflict: Conflict, out: &mut Out) {
+        let is_waiting = self.asking.get(&txn.number).is_some_and(|asking| asking.waiting.contains(&from));
+        if is_waiting {
+            self.give_up(txn.number, |mode| End::Conflict(mode, conflict), out);
+        }
+    }
+
+    fn give_up(&mut self, number: u64, end: impl FnOnce(ExitMode) -> End, out: &mut Out) {
+        let Some(Asking { commit, .. }) = self.asking.remove(&number) else { return };
+        commit.homes.iter().for_each(|home| out.send(*home, Message::Release(commit.txn)));
+        self.end(commit.finished, end(commit.mode), commit.taken, out);
+    }
+
+    /// The root has decided.
+    pub fn settled(&mut self, txn: Txn, is_committed: bool, out: &mut Out) {
+        let Some(Asking { commit, .. }) = self.asking.remove(&txn.number) else { return };
+        if !is_committed {
+            commit.homes.iter().for_each(|home| out.send(*home, Message::Release(commit.txn)));
+            commit.taken.into_iter().for_each(|range| self.arena.give_back(range));
+        }
+    }
+
+    /// A host is lost: what was asked of it is asked of the new home, or given up.
+    pub fn lose(&mut self, host: Host, homes: &Homes, out: &mut Out) {
+        let hopeless: Vec<u64> =
+            self.asking.iter().filter(|(_, asking)| asking.waiting.contains(&host)).map(|(number, _)| *number).collect();
+        hopeless.into_iter().for_each(|number| self.give_up(number, |_| End::Undone, out));
+        let lost = self.fetching.iter_mut().filter(|(_, (home, _))| *home == host);
+        let mut again: Vec<(u64, Timestamp)> = Vec::new();
+        for ((page, at), (home, _)) in lost {
+            *home = homes.of(*page);
+            again.push((*page, *at));
+        }
+        for some in again.chunks(FETCHED_AT_ONCE_MAX) {
+            out.send(ROOT, Message::Fetch(some.to_vec()));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Why a guest, or its machine, ends other than by the guest's own word, and with which status.
+//!
+//! Owns the reasons and their statuses, which docs/kvm.md tables. Must not print.
+
+use crate::exit;
+use std::io;
+use thiserror::Error;
+
+/// A reason.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The image cannot be run.
+    #[error("{name}: {reason}")]
+    Image {
+        /// Its file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This host cannot.
+    #[error("{what}: {source}: {fix}")]
+    Host {
+        /// What it cannot do.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// The command line asks for what no machine has.
+    #[error("{0}")]
+    Settings(String),
+    /// A processor gave up: an exception while it reported another.
+    #[error("triple fault of processor {cpu}: {state}")]
+    TripleFault {
+        /// Its number.
+        cpu: usize,
+        /// Registers, and what was refused before.
+        state: String,
+    },
+    /// The guest touched an address where nothing is.
+    #[error("processor {cpu} touched {address:#x}, where there is neither memory nor a device: {state}")]
+    Nowhere {
+        /// Its number.
+        cpu: usize,
+        /// The address.
+        address: u64,
+        /// Registers.
+        state: String,
+    },
+    /// KVM cannot go on with the guest.
+    #[error("processor {cpu}: KVM ends with {reason}: {state}")]
+    Kvm {
+        /// Its number.
+        cpu: usize,
+        /// The exit.
+        reason: String,
+        /// Registers.
+        state: String,
+    },
+    /// A host of the guest was lost.
+    #[error("host {host} lost: {reason}")]
+    HostLost {
+        /// Its name.
+        host: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A host of the guest cannot go on.
+    #[error("host {host}: {reason}")]
+    Elsewhere {
+        /// Its name.
+        host: String,
+        /// The status of that.
+        status: u8,
+        /// Why.
+        reason: String,
+    },
+    /// The job could not be had, or not be kept.
+    #[error("{0}")]
+    Job(#[from] exit::Failure),
+}
+
+impl Failure {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Settings(_) => 2,
+            Self::Image { .. } => 60,
+            Self::Host { .. } => 61,
+            Self::TripleFault { .. } => 62,
+            Self::Nowhere { .. } => 63,
+            Self::Kvm { .. } => 64,
+            Self::HostLost { .. } => 87,
+            Self::Elsewhere { status, .. } => *status,
+            Self::Job(failure) => failure.code(),
+        }
+    }
+}

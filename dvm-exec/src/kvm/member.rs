@@ -1,0 +1,186 @@
+//! A member's part of a guest, in a husk that would otherwise host threads of a program.
+//!
+//! Owns what is under way to the root. Must not know devices: they are at the root.
+
+use super::boot::{self, Shape};
+use super::failure::Failure;
+use super::layout;
+use super::machine::{Elsewhere, Machine};
+use super::message::{Access, Message};
+use super::part::{self, Part, VIEW};
+use super::setup::{self, Board};
+use crate::process::memberhusk::MemberHusk;
+use crate::process::wire::Message as Envelope;
+use crate::sys::vm::{self, timestamp};
+use dvm_apic::{Identity, Signal};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// How often the root is asked for the time; the quickest answer counts.
+const CLOCK_ASKED: usize = 16;
+/// Counters nearer to each other than this are taken to be one: a machine's own are, and a shift would only add an error.
+const SKEW_US: u64 = 50;
+/// Rates of counters that are further apart than this many parts of a million are two.
+const RATES_PPM: u64 = 250;
+/// Longest wait for an answer of the root: a root that is gone ends this husk sooner.
+const ANSWER_LATEST: Duration = Duration::from_secs(30);
+
+static MACHINE: OnceLock<Arc<Machine>> = OnceLock::new();
+static ROOT: Root = Root { waiting: Mutex::new(Waiting { tag: 0, answers: BTreeMap::new() }), husk: OnceLock::new() };
+
+struct Root {
+    waiting: Mutex<Waiting>,
+    husk: OnceLock<&'static MemberHusk>,
+}
+
+struct Waiting {
+    tag: u64,
+    answers: BTreeMap<u64, mpsc::Sender<Message>>,
+}
+
+/// What the root says, on the thread that listens to it: nothing here may wait for the root.
+pub fn handle(husk: &'static MemberHusk, bytes: &[u8]) {
+    ROOT.husk.get_or_init(|| husk);
+    match Message::decode(bytes) {
+        Ok(message) => obey(husk, message),
+        Err(error) => husk.fail(&error.to_string()),
+    }
+}
+
+fn obey(husk: &'static MemberHusk, message: Message) {
+    if let Message::Renamed(tag) | Message::Answer(tag, ..) | Message::Clock(tag, _) = message {
+        return ROOT.answer(tag, message);
+    }
+    match (message, MACHINE.get()) {
+        (Message::Setup(shape), None) => {
+            let body = move || {
+                let ended = take_part(husk, shape);
+                ROOT.tell(&Message::Failed(ended.status(), ended.to_string()));
+            };
+            if let Err(failure) = part::spawn("guest".to_owned(), body) {
+                husk.fail(&failure.to_string());
+            }
+        }
+        (Message::Run, Some(machine)) => drop(machine.life.run()),
+        (Message::Signal(cpu, signal), Some(machine)) => machine.arrive(cpu as usize, signal),
+        (Message::Rename(tag, cpu, identity), Some(machine)) => {
+            machine.set_identity(cpu as usize, identity);
+            ROOT.tell(&Message::Renamed(tag));
+        }
+        (Message::Over, Some(machine)) => ROOT.tell(&Message::Figures(part::figures(machine))),
+        (other, _) => husk.fail(&format!("the root sent {other:?}, which is out of place")),
+    }
+}
+
+/// Makes this host's part and waits for what ends it here.
+fn take_part(husk: &'static MemberHusk, mut shape: Shape) -> Failure {
+    match make(husk, &mut shape) {
+        Ok(machine) => {
+            MACHINE.get_or_init(|| Arc::clone(&machine));
+            ROOT.tell(&Message::Ready);
+            match machine.life.wait_for_end() {
+                Err(failure) => failure,
+                Ok(status) => Failure::Settings(format!("the guest ended with {status} where it has no devices")),
+            }
+        }
+        Err(failure) => failure,
+    }
+}
+
+fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Failure> {
+    for (first, bytes) in layout::pieces(shape.bytes) {
+        let opened = husk.open(&(VIEW + first..VIEW + first + bytes));
+        opened.map_err(|source| Failure::Host { what: "use the space", source, fix: "report it" })?;
+    }
+    let memory = part::memory(shape.bytes, true)?;
+    let board = Board::new(memory, false)?;
+    let part = Part::make(&board, shape)?;
+    boot::prepare_private(memory, shape).map_err(Failure::Settings)?;
+    let machine = Arc::new(Machine::new(shape, None, Some(Box::new(&ROOT))));
+    if let Ok(first) = part.first() {
+        let own = setup::tsc_khz(first)?;
+        if own.abs_diff(shape.tsc_khz) * 1_000_000 > RATES_PPM * shape.tsc_khz {
+            return Err(Failure::Settings(format!(
+                "the time-stamp counter runs at {own} kHz here and at {} kHz at the root: choose hosts that are alike",
+                shape.tsc_khz
+            )));
+        }
+        let offset = shift(vm::tsc_offset(first), shape.tsc_khz);
+        if let Some(offset) = offset {
+            part.set_tsc_offset(offset)?;
+        }
+        machine.set_tsc_offset(offset.unwrap_or_else(|| vm::tsc_offset(first)));
+    }
+    part.start(&machine, None, false)?;
+    Ok(machine)
+}
+
+/// What is to be added to this host's counter to have the root's; none if they are one already.
+fn shift(offset: u64, tsc_khz: u64) -> Option<u64> {
+    let ask = || {
+        let before = timestamp();
+        let answer = ROOT.ask(Message::AskClock);
+        let after = timestamp();
+        match answer {
+            Some(Message::Clock(_, there)) => Some((after - before, there.wrapping_sub(before + (after - before) / 2))),
+            _ => None,
+        }
+    };
+    let (_, wanted) = (0..CLOCK_ASKED).filter_map(|_| ask()).min_by_key(|(round, _)| *round)?;
+    let skew = (wanted.wrapping_sub(offset) as i64).unsigned_abs();
+    (skew > SKEW_US * tsc_khz / 1000).then_some(wanted)
+}
+
+impl Root {
+    fn tell(&self, message: &Message) {
+        if let Some(husk) = self.husk.get() {
+            husk.tell(&Envelope::Guest(message.encode()));
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, question: impl FnOnce(u64) -> Message) -> Option<Message> {
+        let (sender, receiver) = channel();
+        let mut waiting = self.waiting();
+        waiting.tag += 1;
+        let tag = waiting.tag;
+        waiting.answers.insert(tag, sender);
+        drop(waiting);
+        self.tell(&question(tag));
+        receiver.recv_timeout(ANSWER_LATEST).ok()
+    }
+
+    fn answer(&self, tag: u64, message: Message) {
+        let waiter = self.waiting().answers.remove(&tag);
+        if let Some(waiter) = waiter {
+            // One who no longer waits needs no answer.
+            waiter.send(message).unwrap_or(());
+        }
+    }
+}
+
+impl Elsewhere for &'static Root {
+    fn deliver(&self, cpu: usize, _host: u16, signal: Signal) {
+        self.tell(&Message::Signal(cpu as u32, signal));
+    }
+
+    fn rename(&self, cpu: usize, identity: Identity) {
+        self.ask(|tag| Message::Rename(tag, cpu as u32, identity));
+    }
+
+    fn end_of_interrupt(&self, vector: u8) {
+        self.tell(&Message::EndOfInterrupt(vector));
+    }
+
+    fn access(&self, access: Access) -> (bool, Vec<u8>) {
+        match self.ask(|tag| Message::Access(tag, access)) {
+            Some(Message::Answer(_, is_there, data)) => (is_there, data),
+            _ => (false, Vec::new()),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What every host of a guest does alike: memory, processors and their threads, the clock.
+//!
+//! Owns the making of this host's part. Must not know whether there are others.
+
+use super::boot::Shape;
+use super::failure::Failure;
+use super::layout::{self, PRIVATE, PRIVATE_BYTES};
+use super::machine::Machine;
+use super::processor::Carrier;
+use super::setup::{self, Board, Start};
+use crate::sys::vm::{self, Memory};
+use kvm_ioctls::VcpuFd;
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
+
+/// Where the guest's memory lies in a space: its address there is its own behind this.
+pub const VIEW: u64 = 0x1000_0000_0000;
+
+/// The processors of this host, before they run.
+pub struct Part {
+    vcpus: Vec<(usize, VcpuFd)>,
+}
+
+impl Part {
+    /// Makes them. At the root, the shape learns the rate of the time-stamp counter.
+    ///
+    /// # Errors
+    /// What this host cannot.
+    pub fn make(board: &Board, shape: &mut Shape) -> Result<Self, Failure> {
+        vm::install_kick().map_err(|source| Failure::Host { what: "catch a signal", source, fix: "report it" })?;
+        let local = (0..shape.hosts.len()).filter(|cpu| shape.hosts[*cpu] == shape.here);
+        let vcpus = local.map(|cpu| Ok((cpu, board.processor(cpu)?))).collect::<Result<Vec<_>, Failure>>()?;
+        if let (0, Some((_, vcpu))) = (shape.tsc_khz, vcpus.first()) {
+            shape.tsc_khz = setup::tsc_khz(vcpu)?;
+        }
+        Ok(Self { vcpus })
+    }
+
+    /// The first of them.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn first(&self) -> Result<&VcpuFd, Failure> {
+        self.vcpus.first().map(|(_, vcpu)| vcpu).ok_or_else(|| Failure::Settings("a host without a processor".to_owned()))
+    }
+
+    /// Has all of them add `offset` to this host's time-stamp counter.
+    ///
+    /// # Errors
+    /// KVM's error.
+    pub fn set_tsc_offset(&self, offset: u64) -> Result<(), Failure> {
+        let mut set = self.vcpus.iter().map(|(_, vcpu)| vm::set_tsc_offset(vcpu, offset));
+        set.try_for_each(|set| set).map_err(|source| Failure::Host {
+            what: "shift the time-stamp counter",
+            source,
+            fix: "linux 5.16 or newer is needed",
+        })
+    }
+
+    /// Starts their threads, which wait until the guest runs, and the clock; the bootstrap processor has registers to start with.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(self, machine: &Arc<Machine>, mut start: Option<Start>, has_kernel_apic: bool) -> Result<(), Failure> {
+        for (cpu, vcpu) in self.vcpus {
+            let (machine, start) = (Arc::clone(machine), start.take());
+            spawn(format!("cpu {cpu}"), move || carry(&machine, cpu, vcpu, start, has_kernel_apic))?;
+        }
+        let clock = Arc::clone(machine);
+        spawn("clock".to_owned(), move || clock.keep_time())
+    }
+}
+
+/// The thread of one processor.
+fn carry(machine: &Machine, cpu: usize, vcpu: VcpuFd, start: Option<Start>, has_kernel_apic: bool) {
+    match Carrier::new(machine, cpu, vcpu, start) {
+        Ok(carrier) => carrier.run(has_kernel_apic),
+        Err(error) => machine.fail(Failure::Kvm { cpu, reason: format!("an error at start: {error}"), state: String::new() }),
+    }
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    match thread::Builder::new().name(name).spawn(body) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Failure::Host { what: "start a thread", source, fix: "raise the limit of processes" }),
+    }
+}
+
+/// The memory of a guest: its own, of this process or of the view, and what each host has of its own. For ever.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn memory(bytes: u64, is_view: bool) -> Result<&'static Memory, Failure> {
+    let refused = |source| Failure::Host { what: "map the guest's memory", source, fix: "ask for less" };
+    let own = |first, bytes: u64| -> Result<GuestRegionMmap<()>, io::Error> {
+        let mapping = MmapRegion::new(bytes as usize).map_err(|error| io::Error::other(error.to_string()))?;
+        GuestRegionMmap::new(mapping, GuestAddress(first)).ok_or_else(|| io::Error::other("the region has no end"))
+    };
+    let shared = |(first, bytes)| if is_view { vm::region(VIEW + first, bytes, first) } else { own(first, bytes) };
+    let mut regions = layout::pieces(bytes).into_iter().map(shared).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    regions.insert(1, own(PRIVATE, PRIVATE_BYTES).map_err(refused)?);
+    let memory = Memory::from_regions(regions).map_err(|error| refused(io::Error::other(error.to_string())))?;
+    Ok(Box::leak(Box::new(memory)))
+}
+
+/// What each processor of this host has done, a line for each.
+pub fn figures(machine: &Machine) -> String {
+    let mut text = String::new();
+    for (cpu, processor) in machine.local() {
+        let figures = &processor.figures;
+        let named = [
+            ("exits", &figures.exits),
+            ("ports", &figures.ports),
+            ("addresses", &figures.addresses),
+            ("registers", &figures.registers),
+            ("halts", &figures.halts),
+            ("interrupts", &figures.interrupts),
+            ("sent", &figures.sent),
+        ];
+        let words: Vec<_> = named.iter().map(|(name, figure)| format!("{name} {}", figure.load(Ordering::Relaxed))).collect();
+        // Text takes everything.
+        writeln!(text, "cpu {cpu} {}", words.join(" ")).unwrap_or(());
+    }
+    text
+}

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const AGENT: &str = "dvm-agent";
 
@@ -55,6 +56,23 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Whether the unit tests were built with clippy: then what else is built like them needs no second compilation.
+static IS_LINTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`build_tool`] uses what [`with_clippy`] has built.
+pub fn note_linted() {
+    IS_LINTED.store(true, Ordering::Relaxed);
+}
+
+/// Has cargo compile the workspace's own packages with clippy, which then lints what it builds; its warnings are errors.
+#[must_use]
+pub fn with_clippy(mut cargo: Command) -> Command {
+    let driver = Path::new(cargo.get_program()).with_file_name("clippy-driver");
+    // How `cargo clippy` hands options on.
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", driver).env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    cargo
+}
+
 /// Reads the workspace's metadata.
 ///
 /// # Errors
@@ -82,7 +100,8 @@ pub fn build(packages: &[&str]) -> Result<PathBuf> {
     build_as("release", packages)
 }
 
-/// Builds a tool of the build itself as unit tests are built, which need most of its libraries anyway; gives its directory.
+/// Builds what tests something, or helps to build, as unit tests are built, which need most of its libraries anyway; gives its
+/// directory.
 ///
 /// # Errors
 /// It does not build.
@@ -92,6 +111,9 @@ pub fn build_tool(package: &str) -> Result<PathBuf> {
 
 fn build_as(profile: &str, packages: &[&str]) -> Result<PathBuf> {
     let mut cargo = command(&["build", "--profile", profile]);
+    if profile == "dev" && IS_LINTED.load(Ordering::Relaxed) {
+        cargo = with_clippy(cargo);
+    }
     for package in packages {
         cargo.args(["--package", package]);
     }

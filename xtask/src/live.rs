@@ -1,4 +1,4 @@
-//! The live cases, run by their own program in release mode.
+//! The live cases, run by their own program.
 //!
 //! Owns building and starting it, and reading its totals. Must not know the cases.
 
@@ -6,8 +6,9 @@ use crate::tally::Tally;
 use crate::{cargo, ebpf, guests, setup};
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// The totals file of the harness: names, and reasons.
@@ -21,8 +22,9 @@ pub struct Totals {
     pub skipped: Vec<(String, String)>,
 }
 
-/// Builds the harness and what it runs, each as it is shipped: in one call, cargo would give the agent the harness' planted bugs.
-fn build() -> Result<PathBuf> {
+/// Builds the harness, and what it runs as that is shipped; gives the command. In one call, cargo would give the agent the harness'
+/// planted bugs.
+fn harness() -> Result<Command> {
     ebpf::provide()?;
     if let Err(reason) = guests::provide()? {
         eprintln!("guests: no images: {reason}");
@@ -30,9 +32,11 @@ fn build() -> Result<PathBuf> {
     for lack in setup::prepare(setup::FOR_ETCD)? {
         eprintln!("setup: {lack}; the agent is built without etcd");
     }
-    cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
-    cargo::build(&["xtask"])?;
-    cargo::build(&["dvm-tests"])
+    let binaries = cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
+    let mut command = Command::new(cargo::build_tool("dvm-tests")?.join("live"));
+    // It deploys with this very program.
+    command.env("DVM_XTASK", env::current_exe().context("cannot find this program")?).arg("--binaries").arg(binaries);
+    Ok(command)
 }
 
 /// Runs the harness with these arguments and our terminal.
@@ -40,7 +44,7 @@ fn build() -> Result<PathBuf> {
 /// # Errors
 /// It does not build or start.
 pub fn forward(arguments: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build()?.join("live"));
+    let mut command = harness()?;
     command.args(arguments);
     cargo::hand_over(command)
 }
@@ -66,10 +70,10 @@ pub fn add(tally: &mut Tally, arguments: &[String]) -> Result<()> {
 /// # Errors
 /// It does not build or start.
 pub fn run(arguments: &[String]) -> Result<Totals> {
-    let directory = build()?;
-    let path = directory.join("live-totals.json");
+    let mut command = harness()?;
+    let path = Path::new(command.get_program()).with_file_name("live-totals.json");
     drop(fs::remove_file(&path));
-    let status = Command::new(directory.join("live")).args(arguments).arg("--totals").arg(&path).status();
+    let status = command.args(arguments).arg("--totals").arg(&path).status();
     let status = status.context("cannot start the live harness")?;
     let Ok(text) = fs::read_to_string(&path) else {
         let reason = format!("the harness ended ({status}) without totals");
@@ -83,6 +87,6 @@ pub fn run(arguments: &[String]) -> Result<Totals> {
 /// # Errors
 /// The harness does not build or start.
 pub fn names() -> Result<Vec<String>> {
-    let output = Command::new(build()?.join("live")).arg("--list").output()?;
+    let output = harness()?.arg("--list").output()?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }

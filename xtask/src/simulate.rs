@@ -1,4 +1,4 @@
-//! The protocol simulator, run by its own program in release mode.
+//! The protocol simulator, run by its own program, with all assertions.
 //!
 //! Owns building and starting it. Must not know what it checks.
 
@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 /// # Errors
 /// It does not build or start.
 pub fn forward(arguments: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(cargo::build(&["dvm-tests"])?.join("sim"));
+    let mut command = Command::new(cargo::build_tool("dvm-tests")?.join("sim"));
     command.args(arguments);
     cargo::hand_over(command)
 }
@@ -22,7 +22,7 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
 /// # Errors
 /// It does not build or start.
 pub fn add(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<bool> {
-    let program = cargo::build(&["dvm-tests"])?.join("sim");
+    let program = cargo::build_tool("dvm-tests")?.join("sim");
     let status = Command::new(program).args(arguments).status().context("cannot start the simulator")?;
     if status.success() {
         println!("ok {name}");

@@ -302,8 +302,8 @@ mod tests {
         let mut record = Record::default();
         let ahead = all.last().expect("programs").clone();
         record.add(&ahead, Step::Kept);
-        let (turn, done) = record.next_turn(&all[13..].iter().collect::<Vec<_>>()).expect("open");
-        assert_eq!((turn, done), (vec![&all[13]], 0));
+        let (turn, done) = record.next_turn(&all[14..].iter().collect::<Vec<_>>()).expect("open");
+        assert_eq!((turn, done), (vec![&all[14]], 0));
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);
         record.done.insert("sim".into(), 1500);

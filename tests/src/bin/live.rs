@@ -45,7 +45,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     fast_path: Vec<String>,
     /// Directory of dvm-agent and dvm-exec; that of this program if left out.
-    #[arg(long)]
+    #[arg(long, overrides_with = "binaries")]
     binaries: Option<PathBuf>,
     /// Also write the totals to this file, as JSON.
     #[arg(long)]

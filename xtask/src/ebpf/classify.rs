@@ -59,12 +59,12 @@ pub fn prepare() -> Result<Result<Classify, NotBuilt>> {
     };
     let target = cargo::metadata()?.target_directory;
     let built = cargo_does(&["build"], &[], &target);
-    Ok(built.map(|()| Classify { program: target.join("release").join(PROGRAM), target, object }))
+    Ok(built.map(|()| Classify { program: target.join("debug").join(PROGRAM), target, object }))
 }
 
 fn cargo_does(arguments: &[&str], more: &[&str], target: &Path) -> Result<(), NotBuilt> {
     let mut command = cargo::command(arguments);
-    command.args(["--quiet", "--release", "--locked", "--manifest-path", MANIFEST, "--target-dir"]).arg(target).args(more);
+    command.args(["--quiet", "--locked", "--manifest-path", MANIFEST, "--target-dir"]).arg(target).args(more);
     let status = command.status().map_err(|error| NotBuilt::Broken(format!("cannot start cargo: {error}")))?;
     let told = || NotBuilt::Broken(format!("cargo {} of {PROGRAM} ended with {status}", arguments.join(" ")));
     if status.success() { Ok(()) } else { Err(told()) }

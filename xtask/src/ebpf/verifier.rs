@@ -26,7 +26,7 @@ pub fn check(tally: &mut Tally, bless: bool) -> Result<()> {
         tally.skip(NAME, "loading programs into the kernel needs root");
         return Ok(());
     }
-    let loader = match cargo::build(&["dsm-bpf"]) {
+    let loader = match cargo::build_tool("dsm-bpf") {
         Ok(directory) => directory.join(LOADER),
         Err(error) => {
             tally.fail(NAME, &format!("{error:#}"));

@@ -13,6 +13,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const START_LATEST: Duration = Duration::from_secs(10);
+/// Where the environment names the program that started this one.
+const XTASK: &str = "DVM_XTASK";
 const COMMAND_LATEST: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -191,12 +193,11 @@ impl<'a> Operator<'a> {
     /// The command that deploys, from the network of the first host.
     ///
     /// # Errors
-    /// It is not built.
+    /// Nobody said where it is.
     pub fn deploy_command(&self, hosts: &Path, binaries: &Path, words: &[&str]) -> Result<Command> {
-        let own = std::env::current_exe().context("cannot find this program")?;
-        let program = own.with_file_name("xtask");
-        ensure!(program.exists(), "{} is not built: `cargo xtask live` does it", program.display());
-        let mut command = self.hosts.hosts.command(0, User::Root, &program)?;
+        let program =
+            std::env::var_os(XTASK).with_context(|| format!("{XTASK} does not name xtask: `cargo xtask live` does it"))?;
+        let mut command = self.hosts.hosts.command(0, User::Root, Path::new(&program))?;
         command.args(["deploy", "--hosts"]).arg(hosts).arg("--binaries").arg(binaries).args(words);
         Ok(command)
     }

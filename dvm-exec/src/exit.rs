@@ -63,3 +63,37 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in the operator's guide is the golden copy: a code never changes its meaning unnoticed.
+    #[test]
+    fn every_code_stands_in_the_guide() {
+        let text = String::new;
+        let expected = [
+            (Failure::NotElf(text()), "| 71 | neither ELF nor script |"),
+            (Failure::ThirtyTwoBit(text()), "| 72 | a 32-bit program |"),
+            (Failure::NoAgent(text()), "| 73 | no agent answers |"),
+            (Failure::Unsupported(text()), "| 74 | this host or kernel cannot do it |"),
+            (Failure::Internal(text()), "| 75 | something that should not happen |"),
+            (
+                Failure::Refused { code: crate::process::features::CODE, reason: text() },
+                "| 82 | a host of the job lacks processor features that cannot be hidden from the program |",
+            ),
+            (
+                Failure::NotRunnable(text()),
+                "| 126 | the file cannot be executed; or the program lives by forked children, as below |",
+            ),
+            (Failure::NotFound(text()), "| 127 | there is no such program |"),
+        ];
+        let guide = include_str!("../../docs/operating.md");
+        let ours = guide.split("\n### dvm-exec itself\n").nth(1).and_then(|text| text.split("\n### ").next()).unwrap();
+        let rows: Vec<&str> = ours.lines().filter(|row| row.starts_with("| ") && row.as_bytes()[2].is_ascii_digit()).collect();
+        assert_eq!(rows, expected.each_ref().map(|(_, row)| *row));
+        for (failure, row) in expected {
+            assert!(row.starts_with(&format!("| {} |", failure.code())), "{failure:?} does not end with the code of {row}");
+        }
+    }
+}

@@ -97,3 +97,29 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in the document is the golden copy: a status never changes its meaning unnoticed.
+    #[test]
+    fn every_status_stands_in_the_document() {
+        let text = String::new;
+        let (cpu, what, fix) = (0, "", "");
+        let statuses = [
+            Failure::Settings(text()),
+            Failure::Image { name: text(), reason: text() },
+            Failure::Host { what, source: io::ErrorKind::NotFound.into(), fix },
+            Failure::TripleFault { cpu, state: text() },
+            Failure::Nowhere { cpu, address: 0, state: text() },
+            Failure::Kvm { cpu, reason: text(), state: text() },
+            Failure::HostLost { host: text(), reason: text() },
+        ]
+        .map(|failure| failure.status());
+        let document = include_str!("../../../docs/kvm.md");
+        let ours = document.split("\n## Exit status\n").nth(1).and_then(|text| text.split("\n## ").next()).unwrap();
+        let rows = ours.lines().filter_map(|row| row.strip_prefix("| ")?.split(' ').next()?.parse().ok());
+        assert_eq!(rows.collect::<Vec<u8>>(), statuses);
+    }
+}

@@ -13,7 +13,7 @@ use dvm_api::local::Member;
 use std::sync::OnceLock;
 
 /// Exit code of a job whose hosts' processors are too unequal.
-const CODE: u8 = 82;
+pub const CODE: u8 = 82;
 /// The CPUID instruction.
 const CPUID: [u8; 2] = [0x0f, 0xa2];
 /// Features without which a program only runs slower: their instructions run, or do nothing, everywhere.

@@ -28,6 +28,7 @@ pub mod machine;
 pub mod map;
 pub mod memory;
 pub mod object;
+pub mod pages;
 pub mod record;
 pub mod trap;
 pub mod types;

@@ -16,8 +16,5 @@ pub const CODE_BYTES_MAX: usize = 256 << 20;
 pub const SURRENDERS_MAX: u64 = 64;
 /// and after fewer instructions than this on average, is interpreted to its end.
 pub const FUEL_PER_SURRENDER_MIN: u64 = 100;
-/// Regions that a runner's units share, by page.
-pub const REGIONS: usize = 256;
-const _: () = assert!(REGIONS.is_power_of_two());
 /// Most texts that are kept translated.
 pub const TEXTS_MAX: usize = 256;

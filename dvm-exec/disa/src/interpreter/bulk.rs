@@ -12,6 +12,8 @@ use crate::memory::{Access, Effects, Memory};
 use crate::trap::TrapKind;
 use crate::types::Type;
 
+/// Words and lines: what is as short needs no buffer that takes longer to clear than to use.
+const SHORT_BYTES: usize = 64;
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x100_0000_01b3;
 
@@ -60,11 +62,17 @@ impl<M: Memory, E: Effects> Interpreter<'_, M, E> {
         self.pay(to.bytes)?;
         self.admit(Range::new(from, to.bytes), Access::Load)?;
         self.admit(to, Access::Store)?;
+        if to.bytes <= SHORT_BYTES as u64 {
+            return self.copy_by(from, to, &mut [0; SHORT_BYTES]);
+        }
+        self.copy_by(from, to, &mut [0; BULK_CHUNK_BYTES])
+    }
+
+    fn copy_by(&mut self, from: u64, to: Range, buffer: &mut [u8]) -> Result<(), TrapKind> {
         let is_backwards = to.base > from;
-        let mut buffer = [0; BULK_CHUNK_BYTES];
         let mut done = 0;
         while done < to.bytes {
-            let count = (to.bytes - done).min(BULK_CHUNK_BYTES as u64);
+            let count = (to.bytes - done).min(buffer.len() as u64);
             let offset = if is_backwards { to.bytes - done - count } else { done };
             let chunk = &mut buffer[..count as usize];
             self.memory.read(from + offset, chunk)?;
@@ -109,10 +117,16 @@ impl<M: Memory, E: Effects> Interpreter<'_, M, E> {
         self.pay(right.bytes)?;
         self.admit(Range::new(left, right.bytes), Access::Load)?;
         self.admit(right, Access::Load)?;
+        if right.bytes <= SHORT_BYTES as u64 {
+            return self.compare_by(left, right, [&mut [0; SHORT_BYTES], &mut [0; SHORT_BYTES]]);
+        }
+        self.compare_by(left, right, [&mut [0; BULK_CHUNK_BYTES], &mut [0; BULK_CHUNK_BYTES]])
+    }
+
+    fn compare_by(&mut self, left: u64, right: Range, [a, b]: [&mut [u8]; 2]) -> Result<u64, TrapKind> {
         let mut done = 0;
-        let (mut a, mut b) = ([0; BULK_CHUNK_BYTES], [0; BULK_CHUNK_BYTES]);
         while done < right.bytes {
-            let count = (right.bytes - done).min(BULK_CHUNK_BYTES as u64) as usize;
+            let count = (right.bytes - done).min(a.len() as u64) as usize;
             self.memory.read(left + done, &mut a[..count])?;
             self.memory.read(right.base + done, &mut b[..count])?;
             if let Some(index) = a[..count].iter().zip(&b[..count]).position(|(a, b)| a != b) {
@@ -123,11 +137,22 @@ impl<M: Memory, E: Effects> Interpreter<'_, M, E> {
         Ok(right.bytes)
     }
 
-    fn scan(&mut self, range: Range, mut look: impl FnMut(&[u8]) -> Option<usize>) -> Result<Option<u64>, TrapKind> {
-        let mut buffer = [0; BULK_CHUNK_BYTES];
+    fn scan(&mut self, range: Range, look: impl FnMut(&[u8]) -> Option<usize>) -> Result<Option<u64>, TrapKind> {
+        if range.bytes <= SHORT_BYTES as u64 {
+            return self.scan_by(range, look, &mut [0; SHORT_BYTES]);
+        }
+        self.scan_by(range, look, &mut [0; BULK_CHUNK_BYTES])
+    }
+
+    fn scan_by(
+        &mut self,
+        range: Range,
+        mut look: impl FnMut(&[u8]) -> Option<usize>,
+        buffer: &mut [u8],
+    ) -> Result<Option<u64>, TrapKind> {
         let mut done = 0;
         while done < range.bytes {
-            let count = (range.bytes - done).min(BULK_CHUNK_BYTES as u64);
+            let count = (range.bytes - done).min(buffer.len() as u64);
             let chunk = &mut buffer[..count as usize];
             self.memory.read(range.base + done, chunk)?;
             if let Some(index) = look(chunk) {

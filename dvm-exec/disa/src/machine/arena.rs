@@ -5,6 +5,32 @@
 use crate::map::{self, PAGE_BYTES, Range};
 use std::collections::BTreeMap;
 
+/// Memory that a runner may allocate, wherever its pages are counted.
+pub trait Pool {
+    /// Reserves at least `bytes` bytes; `None`: there is no room.
+    fn take(&mut self, bytes: u64) -> Option<Range>;
+
+    /// Makes a range that was taken free again.
+    fn give_back(&mut self, range: Range);
+
+    /// Whether committed memory begins there.
+    fn has(&self, base: u64) -> bool;
+}
+
+impl Pool for &mut Arena {
+    fn take(&mut self, bytes: u64) -> Option<Range> {
+        Arena::take(self, bytes)
+    }
+
+    fn give_back(&mut self, range: Range) {
+        Arena::give_back(self, range);
+    }
+
+    fn has(&self, base: u64) -> bool {
+        Arena::has(self, base)
+    }
+}
+
 /// The pages.
 #[derive(Debug)]
 pub struct Arena {

@@ -2,7 +2,7 @@
 //!
 //! Owns the buffers and their limits. Must not show them to anybody.
 
-use super::arena::Arena;
+use super::arena::Pool;
 use super::chance::Chance;
 use super::settings::Settings;
 use crate::map::{self, Range};
@@ -40,9 +40,9 @@ pub struct Ids {
 
 /// The effects of the runner `id`.
 #[derive(Debug)]
-pub struct RunnerEffects<'a> {
+pub struct RunnerEffects<'a, P> {
     settings: &'a Settings,
-    arena: &'a mut Arena,
+    arena: P,
     ids: &'a mut Ids,
     time_ns: u64,
     chance: Chance,
@@ -50,9 +50,9 @@ pub struct RunnerEffects<'a> {
     pub kept: Kept,
 }
 
-impl<'a> RunnerEffects<'a> {
+impl<'a, P: Pool> RunnerEffects<'a, P> {
     /// None so far.
-    pub fn new(settings: &'a Settings, arena: &'a mut Arena, ids: &'a mut Ids, id: u64, time_ns: u64) -> Self {
+    pub fn new(settings: &'a Settings, arena: P, ids: &'a mut Ids, id: u64, time_ns: u64) -> Self {
         Self { settings, arena, ids, time_ns, chance: Chance::new(id), kept: Kept::default() }
     }
 
@@ -75,7 +75,7 @@ impl<'a> RunnerEffects<'a> {
     }
 }
 
-impl Effects for RunnerEffects<'_> {
+impl<P: Pool> Effects for RunnerEffects<'_, P> {
     fn spawn(&mut self, spawn: Spawn) -> Result<Born, TrapKind> {
         if self.kept.children.len() as u64 >= self.settings.limits.children {
             return Err(TrapKind::Mem);

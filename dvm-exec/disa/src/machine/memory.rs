@@ -7,6 +7,7 @@ use super::ranges::Grants;
 use super::store::{Store, Timestamp};
 use crate::map::{self, PAGE_BYTES, Range, WORD_BYTES};
 use crate::memory::{Access, Memory, Region};
+use crate::pages::PageMap;
 use crate::trap::TrapKind;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -65,7 +66,7 @@ pub struct RunnerMemory<'a, S> {
     rodata: &'a [u8],
     grants: Grants,
     frames: Vec<Frame>,
-    index: BTreeMap<u64, usize>,
+    index: PageMap<usize>,
     last: (u64, usize),
     left: PagesMax,
 }
@@ -74,7 +75,7 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
     /// Nothing accessed yet.
     #[must_use]
     pub fn new(shared: S, [text, rodata]: [&'a [u8]; 2], grants: Grants, left: PagesMax) -> Self {
-        let (frames, index, last) = (Vec::new(), BTreeMap::new(), (u64::MAX, 0));
+        let (frames, index, last) = (Vec::new(), PageMap::default(), (u64::MAX, 0));
         Self { shared, text, rodata, grants, frames, index, last, left }
     }
 
@@ -98,9 +99,11 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
             if words.is_empty() {
                 continue;
             }
-            let changed = words.iter().flat_map(|word| changed_bytes(page, word, &own, &twin));
-            let first = changed.filter(|address| !self.grants.has_byte(*address)).min();
-            outside = [outside, first].into_iter().flatten().min();
+            if !self.grants.has_all_of_page(page) {
+                let changed = words.iter().flat_map(|word| changed_bytes(page, word, &own, &twin));
+                let first = changed.filter(|address| !self.grants.has_byte(*address)).min();
+                outside = [outside, first].into_iter().flatten().min();
+            }
             used.changed.insert(page, (words, own));
         }
         used.read.sort_unstable();
@@ -124,7 +127,7 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
         *left = left.checked_sub(1).ok_or(TrapKind::Mem)?;
         let twin = if is_shared { self.shared.page(page) } else { Page::default() };
         let slot = self.frames.len();
-        let own = twin.bytes().map(Cell::new).into();
+        let own = twin.cells();
         self.frames.push(Frame { page, own, twin, is_stored: false });
         self.index.insert(page, slot);
         Ok(slot)

@@ -5,6 +5,7 @@
 use crate::map::{PAGE_BYTES, WORD_BYTES};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Bytes of the unit that copies share.
@@ -56,6 +57,19 @@ impl Page {
         bytes
     }
 
+    /// A copy of all bytes that can be changed in place.
+    #[must_use]
+    pub fn cells(&self) -> Rc<[Cell<u8>]> {
+        let mut bytes = Vec::with_capacity(PAGE_BYTES as usize);
+        for block in &self.blocks {
+            match block {
+                Some(block) => bytes.extend(block.iter().copied().map(Cell::new)),
+                None => bytes.extend([const { Cell::new(0) }; BLOCK_BYTES]),
+            }
+        }
+        bytes.into()
+    }
+
     /// A page of these bytes, which shares what is the same with this one.
     #[must_use]
     pub fn with(&self, bytes: &[Cell<u8>]) -> Self {
@@ -83,16 +97,19 @@ impl Page {
     pub fn changed(&self, other: &Self) -> Words {
         let mut words = Words::default();
         for block in 0..BLOCKS {
-            let is_same = match (&self.blocks[block], &other.blocks[block]) {
+            let is_shared = match (&self.blocks[block], &other.blocks[block]) {
                 (Some(one), Some(two)) => Arc::ptr_eq(one, two),
                 (None, None) => true,
                 _ => false,
             };
-            if !is_same {
-                let first = block * BLOCK_BYTES / WORD;
-                let all = first..first + BLOCK_BYTES / WORD;
-                all.filter(|word| self.word(*word) != other.word(*word)).for_each(|word| words.insert(word));
+            if is_shared {
+                continue;
             }
+            let [one, two] =
+                [self, other].map(|page| page.blocks[block].as_deref().unwrap_or(&[0; BLOCK_BYTES]).as_chunks::<WORD>().0);
+            let first = block * BLOCK_BYTES / WORD;
+            let differing = (first..).zip(one.iter().zip(two)).filter(|(_, (one, two))| one != two);
+            differing.for_each(|(word, _)| words.insert(word));
         }
         words
     }

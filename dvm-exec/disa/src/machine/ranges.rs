@@ -25,7 +25,12 @@ impl Set {
     }
 
     fn contains(&self, at: u64) -> bool {
-        self.0.range(..=at).next_back().is_some_and(|(_, end)| at < *end)
+        self.encloses(at, at)
+    }
+
+    /// From `first` to `last`, both included.
+    fn encloses(&self, first: u64, last: u64) -> bool {
+        self.0.range(..=first).next_back().is_some_and(|(_, end)| last < *end)
     }
 }
 
@@ -48,6 +53,12 @@ impl Grants {
     #[must_use]
     pub fn has_page(&self, page: u64) -> bool {
         self.pages.contains(page)
+    }
+
+    /// Whether every byte of a page may be changed.
+    #[must_use]
+    pub fn has_all_of_page(&self, page: u64) -> bool {
+        self.bytes.encloses(page * PAGE_BYTES, page * PAGE_BYTES + (PAGE_BYTES - 1))
     }
 
     /// Whether a byte may be changed.

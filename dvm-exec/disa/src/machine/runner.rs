@@ -2,7 +2,7 @@
 //!
 //! Owns the descriptor and what a run leaves. Must not know what becomes of it.
 
-use super::arena::Arena;
+use super::arena::Pool;
 use super::effects::{Ids, Kept, RunnerEffects, page_of};
 use super::memory::{RunnerMemory, Snapshot, Used};
 use super::ranges::Grants;
@@ -80,7 +80,7 @@ pub struct Ran {
 
 /// What every run of a machine needs.
 #[derive(Debug)]
-pub struct Ground<'a, S> {
+pub struct Ground<'a, S, P> {
     /// The program.
     pub object: &'a Object,
     /// Its text.
@@ -94,13 +94,13 @@ pub struct Ground<'a, S> {
     /// Shared memory as the snapshot shows it.
     pub shared: S,
     /// Memory to be allocated.
-    pub arena: &'a mut Arena,
+    pub arena: P,
     /// The numbers of runners made.
     pub ids: &'a mut Ids,
 }
 
 /// Runs it to its end.
-pub fn run<S: Snapshot>(runner: Runner, ground: Ground<'_, S>) -> Ran {
+pub fn run<S: Snapshot, P: Pool>(runner: Runner, ground: Ground<'_, S, P>) -> Ran {
     let Ground { object, code, settings, engine, epoch, shared, arena, ids } = ground;
     let time_ns = settings.time_ns.wrapping_add(epoch.0);
     let memory = RunnerMemory::new(shared, [&object.text, &object.rodata], runner.grants(), settings.limits.pages);

@@ -9,12 +9,12 @@ mod executable;
 pub use executable::Executable;
 
 use crate::frame::{Frame, SiteState, status};
-use crate::limits::REGIONS;
 use crate::lower::Site;
 use dvm_disa::engine::{Position, Processor};
 use dvm_disa::interpreter::Outcome;
 use dvm_disa::map::{PAGE_BYTES, Range};
 use dvm_disa::memory::{Access, Region};
+use dvm_disa::pages::PageMap;
 use dvm_disa::trap::Trap;
 use std::mem::{size_of, transmute};
 
@@ -39,27 +39,21 @@ impl State {
 }
 
 /// Regions that were asked for in one run, by page.
-#[derive(Debug)]
-pub struct Regions([Option<(Access, Region)>; REGIONS]);
-
-impl Default for Regions {
-    fn default() -> Self {
-        Self([None; REGIONS])
-    }
-}
+#[derive(Debug, Default)]
+pub struct Regions(PageMap<(Access, Region)>);
 
 impl Regions {
     fn find(&mut self, range: Range, access: Access, processor: &mut dyn Processor) -> Option<Region> {
         range.end()?;
-        let kept = &mut self.0[(range.base / PAGE_BYTES) as usize % REGIONS];
-        if let Some((for_access, region)) = kept
+        let page = range.base / PAGE_BYTES;
+        if let Some((for_access, region)) = self.0.get(&page)
             && (*for_access == Access::Store || access == Access::Load)
             && region.range.encloses(range)
         {
             return Some(*region);
         }
         let region = processor.region(range, access).filter(|region| region.range.encloses(range))?;
-        *kept = Some((access, region));
+        self.0.insert(page, (access, region));
         Some(region)
     }
 }

@@ -142,7 +142,13 @@ struct Root {
 fn root(path: &Path, hosts: &[String]) -> Result<()> {
     let control = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     connect(control.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let job = JobRequest { hosts: hosts.to_vec(), program: "fake".to_owned(), has_stages: false, has_sketch: false };
+    let job = JobRequest {
+        hosts: hosts.to_vec(),
+        program: "fake".to_owned(),
+        has_stages: false,
+        has_sketch: false,
+        outlives_members: false,
+    };
     let (job, view) = attach(&control, &ToAgent::OpenJob { version: API_VERSION, job })?;
     let hosts: Vec<String> = job.members.iter().map(|member| format!("{}={}", member.node, member.name)).collect();
     println!("opened {} {}", job.space, hosts.join(" "));

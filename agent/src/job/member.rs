@@ -129,6 +129,7 @@ fn prepare(
         program: spec.program.chars().take(PROGRAM_BYTES_MAX).collect(),
         has_stages: spec.has_stages,
         has_sketch: spec.has_sketch,
+        outlives_members: spec.outlives_members,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -270,6 +271,8 @@ impl MemberJob {
                 // The control connection may be alive: the root must end the job all the same.
                 Err((me, format!("the data path to the root is lost: {reason}")))
             }
+            // The root will see it too, or else both go on.
+            News::Lost(node, _) if self.job.outlives_members && node != me => Ok(()),
             News::Lost(node, reason) => Err((node, reason)),
         }
     }

@@ -8,7 +8,9 @@
 //! ```
 //! A job is one task with one inbox of [`JobNote`]s. Whatever ends it, the same `close` takes everything down.
 
+mod figures;
 pub mod member;
+mod offset;
 pub mod part;
 pub mod root;
 
@@ -78,6 +80,8 @@ pub struct Job {
     pub has_stages: bool,
     /// Whether the pages its threads fetch are counted by thread.
     pub has_sketch: bool,
+    /// Whether it goes on without a member that is lost.
+    pub outlives_members: bool,
     /// When it began here.
     pub started: Instant,
     /// Its task's inbox.

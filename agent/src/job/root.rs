@@ -2,28 +2,28 @@
 //!
 //! Owns the root's side of a job. Must not know how members do their part.
 
+use super::figures::{Asked, gather};
+use super::offset::clock_offset_ns;
 use super::part::{News, Part};
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
 use crate::exit::Refusal;
-use crate::limits::{
-    CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STATISTICS_DEADLINE, STEP_DEADLINE, STOP_CHECK,
-};
+use crate::limits::{CONNECTS_PENDING_MAX, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_GRACE, STEP_DEADLINE, STOP_CHECK};
 use crate::local::channel::{Caller, Channel};
 use crate::log::say;
 use crate::net::link::Link;
 use crate::standstill::Standstill;
-use crate::{clock, sys};
+use crate::sys;
 use dsm_wire::NodeId;
 use dvm_api::features::CpuFeatures;
-use dvm_api::local::{API_VERSION, HostStatistics, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::io::Interest;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -112,6 +112,7 @@ fn prepare(
         program: request.program.chars().take(PROGRAM_BYTES_MAX).collect(),
         has_stages: request.has_stages,
         has_sketch: request.has_sketch,
+        outlives_members: request.outlives_members,
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -231,6 +232,7 @@ impl RootJob {
             job_key: self.key,
             has_stages: self.job.has_stages,
             has_sketch: self.job.has_sketch,
+            outlives_members: self.job.outlives_members,
         };
         let mut opening = JoinSet::new();
         for link in self.links.iter().map(Rc::clone) {
@@ -422,7 +424,12 @@ impl RootJob {
                 News::Lost(node, reason) => {
                     let (own, name) = (self.agent.name(), self.agent.members.name_of(node));
                     let (host, reason) = standstill.explain(Instant::now(), own, &name, reason);
-                    return End::Lost(host, reason);
+                    if !self.job.outlives_members || host != name || node == self.agent.me {
+                        return End::Lost(host, reason);
+                    }
+                    if let Err(reason) = self.go_on_without(node, host, reason).await {
+                        return End::Husk(reason);
+                    }
                 }
             }
         }
@@ -491,19 +498,17 @@ impl RootJob {
     /// Collects all hosts' figures beside the job's other work.
     fn gather(&mut self, tag: u32) {
         let own = self.part.ask_figures();
-        let (agent, channel, links) = (Rc::clone(&self.agent), Rc::clone(&self.channel), self.links.clone());
-        let (space, order) = (self.job.space.0, self.job.members.clone());
-        self.tasks.run(async move {
-            let mut asking = JoinSet::new();
-            asking.spawn_local(own_figures(Rc::clone(&agent), own));
-            for link in links {
-                asking.spawn_local(peer_figures(Rc::clone(&agent), link, space));
-            }
-            let mut hosts = asking.join_all().await;
-            let place = |name: &str| order.iter().position(|node| agent.members.name_of(*node) == name);
-            hosts.sort_by_key(|host| place(&host.host));
-            send_figures(&channel, tag, hosts).await;
-        });
+        let asked = Asked { agent: Rc::clone(&self.agent), job: Rc::clone(&self.job), own, links: self.links.clone() };
+        self.tasks.run(gather(asked, Rc::clone(&self.channel), tag));
+    }
+
+    /// Tells the husk, once, that a member is lost, and that member, if it can be reached, that it is.
+    async fn go_on_without(&mut self, node: NodeId, host: String, reason: String) -> Result<(), String> {
+        let Some(place) = self.links.iter().position(|link| link.peer == node) else { return Ok(()) };
+        let (space, link) = (self.job.space, self.links.swap_remove(place));
+        say(&self.agent.counters, format_args!("space {space}: goes on without host {host}: {reason}"));
+        link.send(ToPeer::CloseSpace { space: space.0, reason: format!("host {host} is lost: {reason}") });
+        self.channel.send(&ToHusk::HostLost { host, reason }, &[]).await.map_err(|error| error.to_string())
     }
 
     /// Tells the husk that a host is lost, gives it time to say so, then ends it.
@@ -553,27 +558,6 @@ fn is_stopped(pid: i32) -> Option<bool> {
     Some(*state == b'T')
 }
 
-/// The peer's clock less ours, by the exchange that was on its way for the shortest time.
-async fn clock_offset_ns(link: &Link) -> Result<i64, String> {
-    let began_ns = clock::monotonic_ns();
-    let mut best: Option<clock::Exchange> = None;
-    for _ in 0..clock::EXCHANGES_MAX {
-        let sent_ns = clock::monotonic_ns();
-        let answer = link.ask(STEP_DEADLINE, |tag| ToPeer::AskClock { tag }).await.map_err(|error| error.to_string())?;
-        let back_ns = clock::monotonic_ns();
-        let ToPeer::Clock { received_ns, monotonic_ns, .. } = answer else {
-            return Err("its answer makes no sense".to_owned());
-        };
-        let exchange = clock::Exchange::new([sent_ns, received_ns, monotonic_ns, back_ns]);
-        let shorter = best.filter(|best| best.way_ns <= exchange.way_ns).unwrap_or(exchange);
-        best = Some(shorter);
-        if shorter.way_ns <= clock::WAY_NS_GOOD || back_ns - began_ns > clock::MEASURING_NS_MAX {
-            break;
-        }
-    }
-    Ok(best.map_or(0, |best| best.offset_ns))
-}
-
 fn describe(agent: &Agent, node: NodeId, cpus: u16, cpu: CpuFeatures, monotonic_offset_ns: i64) -> Member {
     Member { node: node.0, name: agent.members.name_of(node), cpus, monotonic_offset_ns, cpu }
 }
@@ -606,41 +590,4 @@ pub async fn connect(agent: Rc<Agent>, job: Rc<Job>, tag: u32, node: NodeId, pur
     }
     // Without a receiver the job has already ended.
     drop(job.notes.send(JobNote::ConnectDone).await);
-}
-
-async fn own_figures(agent: Rc<Agent>, own: oneshot::Receiver<HostStatistics>) -> HostStatistics {
-    let figures = timeout(STATISTICS_DEADLINE, own).await.ok().and_then(Result::ok);
-    figures.unwrap_or_else(|| unanswered(agent.name()))
-}
-
-async fn peer_figures(agent: Rc<Agent>, link: Rc<Link>, space: u32) -> HostStatistics {
-    match link.ask(STATISTICS_DEADLINE, |tag| ToPeer::AskStatistics { tag, space }).await {
-        Ok(ToPeer::Statistics { host, .. }) => host,
-        Ok(_) | Err(_) => unanswered(&agent.members.name_of(link.peer)),
-    }
-}
-
-/// What stands for a host that gave no figures.
-fn unanswered(host: &str) -> HostStatistics {
-    HostStatistics {
-        host: host.to_owned(),
-        counters: vec![("unanswered".to_owned(), 1)],
-        histograms: Vec::new(),
-        pages: Vec::new(),
-        sources: Vec::new(),
-    }
-}
-
-async fn send_figures(channel: &Channel, tag: u32, mut hosts: Vec<HostStatistics>) {
-    let packet = ToHusk::JobStatistics { tag, hosts: hosts.clone() };
-    if channel.send(&packet, &[]).await.is_ok() {
-        return;
-    }
-    // Too long with many hosts: the counters alone always fit.
-    for host in &mut hosts {
-        host.histograms.clear();
-        host.pages.clear();
-    }
-    // If the husk is gone, its own note ends the job.
-    drop(channel.send(&ToHusk::JobStatistics { tag, hosts }, &[]).await);
 }

@@ -7,7 +7,7 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 6;
+pub const API_VERSION: u32 = 7;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -128,7 +128,7 @@ pub enum ToHusk {
         /// One entry per host.
         hosts: Vec<HostStatistics>,
     },
-    /// A host of the job is lost; the job cannot go on.
+    /// A host of the job is lost; the job cannot go on, unless it said that it can ([`JobRequest::outlives_members`]).
     HostLost {
         /// Name of the host.
         host: String,
@@ -159,6 +159,9 @@ pub struct JobRequest {
     pub has_stages: bool,
     /// Whether the pages that threads fetch from other hosts are counted by thread.
     pub has_sketch: bool,
+    /// Whether the job goes on without a host that is lost, as long as it is not the root: only for husks that hold nothing in the
+    /// pages of their space.
+    pub outlives_members: bool,
 }
 
 /// A job as its husk sees it.

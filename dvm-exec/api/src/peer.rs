@@ -181,6 +181,8 @@ pub struct SpaceSpec {
     pub has_stages: bool,
     /// Whether the pages that threads fetch from other hosts are counted by thread.
     pub has_sketch: bool,
+    /// Whether the job goes on without a host that is lost.
+    pub outlives_members: bool,
 }
 
 /// Where a member of a space listens for frames.

@@ -117,6 +117,12 @@ impl Head {
         Some(std::mem::take(&mut self.report))
     }
 
+    /// Whether no output is to be released.
+    #[must_use]
+    pub const fn has_no_output(&self) -> bool {
+        self.report.output.is_empty()
+    }
+
     /// Output released since the last time.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.report.output)

@@ -125,6 +125,12 @@ impl Node {
         self.out.others.pop_front()
     }
 
+    /// Whether there is nothing to send and no output to release.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.out.others.is_empty() && self.head.as_ref().is_none_or(Head::has_no_output)
+    }
+
     /// The next runner to run.
     pub fn poll_run(&mut self) -> Option<Run> {
         self.worker.poll_run()

@@ -210,7 +210,7 @@ fn programs_print_what_one_host_prints() {
 
 #[test]
 fn a_lost_host_changes_nothing() {
-    // rule: H3
+    // rule: H3, H7
     for after in [3, 20, 60, 150] {
         let reports = check("bank", &[], Some((Host(1), after)));
         assert!(reports.iter().any(|report| report.statistics.lost > 0) || after > 100, "a run was lost with its host");

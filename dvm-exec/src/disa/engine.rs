@@ -11,7 +11,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// No code is generated for this machine, or the text does not pass the verifier.
-pub fn of(object: &Object, tier: u8) -> anyhow::Result<Arc<dyn Engine>> {
+pub fn of(object: &Object, tier: u8) -> anyhow::Result<Arc<dyn Engine + Send + Sync>> {
     if tier == 0 {
         return Ok(Arc::new(Interpreted));
     }

@@ -49,9 +49,6 @@ enum Command {
     },
     /// Runs a file or source.
     Run(Box<run::Options>),
-    /// Be a runner process of a run over hosts.
-    #[command(name = hosts::runner::NAME, hide = true)]
-    RunnerProcess,
     /// Runs one runner of a program or recording step by step: commands come from stdin, `help` lists them.
     Dbg(debug::Options),
     /// Runs a runner of a recording again, and compares what it changed with what was recorded.
@@ -119,10 +116,6 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Run(options) => run::run(&options),
-        Command::RunnerProcess => {
-            hosts::runner::main()?;
-            Ok(0)
-        }
         Command::Dbg(options) => debug::debug(&options),
         Command::Replay(options) => history::replay(&options),
         Command::Why(options) => history::why(&options),

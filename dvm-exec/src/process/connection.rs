@@ -89,6 +89,12 @@ impl Connection {
         })
     }
 
+    /// What ends it from elsewhere.
+    #[must_use]
+    pub fn cutter(&self) -> Cutter {
+        Cutter(Arc::clone(&self.sender.socket))
+    }
+
     /// Sends `message` and waits for the answer.
     ///
     /// # Errors
@@ -114,6 +120,19 @@ impl Sender {
         self.bytes.clear();
         self.sealer.seal(message, &mut self.bytes)?;
         send_all(&self.socket, &self.bytes)
+    }
+}
+
+/// Ends a connection from any thread, whatever its halves wait for.
+#[derive(Clone, Debug)]
+pub struct Cutter(Arc<OwnedFd>);
+
+impl Cutter {
+    /// Both halves see the end.
+    pub fn cut(&self) {
+        // A connection that is gone already needs no cutting.
+        let descriptor = self.0.as_raw_fd() as u64;
+        drop(call::checked(libc::SYS_shutdown, &[descriptor, libc::SHUT_RDWR as u64, 0, 0, 0, 0]));
     }
 }
 

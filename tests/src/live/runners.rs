@@ -4,14 +4,21 @@
 
 use super::bed::{Bed, shortened};
 use super::case::Case;
+use super::failures::{HOST_LOST, husks};
 use anyhow::{Context, Result, ensure};
-use dvm_hosts::User;
+use dvm_hosts::{User, kill_process};
 use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// A run that takes longer hangs.
 const RUN_SECONDS: &str = "90";
+/// Exit code when a host of a job cannot do its part from the start, as `docs/operating.md` has it.
+const MEMBER_REFUSED: i32 = 83;
+/// The host that is lost.
+const VICTIM: usize = 1;
+const STARTS_LATEST: Duration = Duration::from_secs(20);
 
 const PROGRAMS: [(&str, &str); 6] = [
     ("treesum", include_str!("../../../dvm-exec/disa/programs/treesum.disa")),
@@ -21,6 +28,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("primes", include_str!("../../../dvm-exec/disa/programs/primes.disa")),
     ("write-skew", include_str!("../../../dvm-exec/disa/programs/write-skew.disa")),
 ];
+
+/// A program of some seconds, of which every host has pages.
+const LONG: &str = include_str!("../../../dvm-exec/disa/programs/kmeans.dc");
 
 /// The cases.
 #[must_use]
@@ -34,7 +44,59 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.push(Case::new("disa-traps-2", 2, traps));
+    for (name, blow) in [("husk", Blow::Husk), ("agent", Blow::Agent)] {
+        let mut case = Case::new(format!("disa-lost-{name}-3"), 3, move |bed| lose(bed, blow));
+        case.deadline = Duration::from_secs(300);
+        cases.push(if blow == Blow::Agent { case.harmful() } else { case });
+    }
     cases
+}
+
+/// What dies on a host of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    /// The husk.
+    Husk,
+    /// The agent, and with it the husk.
+    Agent,
+}
+
+/// A member is lost at several moments of a run: what comes out is what would have come out.
+fn lose(bed: &mut Bed<'_>, blow: Blow) -> Result<String> {
+    let path = written(bed, "kmeans.dc", LONG)?;
+    let expected = run(bed, &["--local"], &path)?;
+    let mut told = 0;
+    // An agent can be killed once: the hosts are made anew afterwards.
+    let blows: &[u64] = if blow == Blow::Agent { &[900] } else { &[0, 400, 1500] };
+    for after_ms in blows {
+        let running = over_hosts_command(bed, &path)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let latest = Instant::now() + STARTS_LATEST;
+        let husk = loop {
+            match husks(bed, VICTIM)?.first() {
+                Some(husk) => break *husk,
+                None => ensure!(Instant::now() < latest, "no husk on host {VICTIM} after {} s", STARTS_LATEST.as_secs()),
+            }
+        };
+        sleep(Duration::from_millis(*after_ms));
+        match blow {
+            Blow::Husk => kill_process(husk),
+            Blow::Agent => kill_process(bed.hosts.agent(VICTIM)?.context("no agent to kill")?.pid),
+        }
+        let found = running.wait_with_output()?;
+        let said = String::from_utf8_lossy(&found.stderr);
+        // Before the run has begun, who asked for the host is told.
+        let is_refused = matches!(found.status.code(), Some(MEMBER_REFUSED | HOST_LOST)) && said.contains("host h1");
+        ensure!(
+            is_refused && *after_ms == 0 || (found.status.code(), &found.stdout) == (expected.status.code(), &expected.stdout),
+            "after {after_ms} ms: {:?} with {:?}; stderr: {}",
+            found.status.code(),
+            String::from_utf8_lossy(&found.stdout),
+            shortened(&said)
+        );
+        told += usize::from(said.contains("its runners run again on others"));
+    }
+    ensure!(told > 0, "no run was still under way when its host was lost");
+    Ok(format!("{told} of {} runs went on without a host", blows.len()))
 }
 
 /// What differs from the shipped program: sizes that an interpreter does in seconds, and a rule that leaves one result.
@@ -51,24 +113,32 @@ fn source_of(name: &str, source: &str) -> Result<String> {
 fn written(bed: &Bed<'_>, name: &str, source: &str) -> Result<PathBuf> {
     let directory = bed.workshop.job_directory();
     std::fs::create_dir_all(&directory)?;
-    let path = directory.join(format!("{name}.disa"));
+    let path = directory.join(name);
     std::fs::write(&path, source).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 
 fn run(bed: &Bed<'_>, options: &[&str], path: &Path) -> Result<Output> {
+    command(bed, options, path)?.output().context("cannot start dvm-exec")
+}
+
+fn command(bed: &Bed<'_>, options: &[&str], path: &Path) -> Result<Command> {
     let mut command = bed.hosts.command(0, User::Root, Path::new("timeout"))?;
     command.arg(RUN_SECONDS).arg(&bed.hosts.binaries().exec).args(["disa", "run", "--stat"]).args(options).arg(path);
-    command.output().context("cannot start dvm-exec")
+    Ok(command)
 }
 
 fn over_hosts(bed: &Bed<'_>, path: &Path) -> Result<Output> {
+    over_hosts_command(bed, path)?.output().context("cannot start dvm-exec")
+}
+
+fn over_hosts_command(bed: &Bed<'_>, path: &Path) -> Result<Command> {
     let socket = bed.hosts.host(0)?.socket.display().to_string();
-    run(bed, &["--socket", &socket], path)
+    command(bed, &["--socket", &socket], path)
 }
 
 fn same_as_local(bed: &mut Bed<'_>, name: &str, source: &str) -> Result<String> {
-    let path = written(bed, name, &source_of(name, source)?)?;
+    let path = written(bed, &format!("{name}.disa"), &source_of(name, source)?)?;
     let expected = run(bed, &["--local"], &path)?;
     let found = over_hosts(bed, &path)?;
     let told = String::from_utf8_lossy(&found.stderr);
@@ -92,7 +162,7 @@ fn same_as_local(bed: &mut Bed<'_>, name: &str, source: &str) -> Result<String> 
 fn traps(bed: &mut Bed<'_>) -> Result<String> {
     let source = "main: newr $d, $n, $n, $f\nnewr $d, $n, $n, $g\nnewr $d, $n, $n, $h\nexit:c\nbad: div w0, w1, w2\nexit:c\n\
                   far: mov $1, SR\nexit:c\ngood: sys $1, $7\nexit:c\n.entry main\n.rodata\nd: .quad 0, 0\nn: .quad 0\nf: .quad bad\ng: .quad far\nh: .quad good\n";
-    let path = written(bed, "traps", source)?;
+    let path = written(bed, "traps.disa", source)?;
     let found = over_hosts(bed, &path)?;
     let told = String::from_utf8_lossy(&found.stderr);
     ensure!(

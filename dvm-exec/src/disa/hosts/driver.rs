@@ -1,22 +1,22 @@
-//! The driver of one host's node: the only place that knows node, connections and runner processes.
+//! The driver of one host's node: the only place that knows node, connections and slots.
 //!
 //! Owns the loop. Must not decide anything.
 
+use super::super::engine;
 use super::peers::Peers;
-use super::runner::{Done, FromRunner, ToRunner};
-use super::slot;
+use super::shared::{Outcome, Shared};
+use super::slot::{self, Slots};
 use super::wire::{Packet, Setup};
 use crate::exit::Failure;
-use dvm_disa::machine::effects::Kept;
-use dvm_disa::machine::memory::Used;
+use dvm_disa::code::Code;
+use dvm_disa::machine::effects::Ids;
 use dvm_disa::machine::report::Report;
-use dvm_disa::machine::runner::Ran;
 use dvm_runners::limits::TOLD_WORDS_MAX;
-use dvm_runners::{Config, Delta, Event, Host, Message, Nanos, Node, Program, Run, RunKey};
-use std::collections::BTreeMap;
+use dvm_runners::{Config, Host, Message, Node, Program};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 /// Longest wait for anything: then the node is asked whether something is due.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -28,173 +28,105 @@ const BATCH_MAX: usize = 1024;
 pub enum Input {
     /// A message of another host.
     Message(Host, Message),
-    /// A runner process asks, or is done.
-    Runner(usize, FromRunner),
+    /// A slot has used the node, and there is something to send or to show.
+    Work,
     /// The root has ended the run.
     Ended,
+    /// A host is gone, for this reason: the run goes on without it. Only at the root.
+    Lost(Host, String),
     /// The run cannot go on.
     Failed(Failure),
 }
 
-/// One slot.
-#[derive(Debug)]
-struct Slot {
-    process: Sender<ToRunner>,
-    run: Option<Run>,
-    ids: [u64; 2],
-    /// A page that was asked for and is on its way.
-    wanted: Option<u64>,
+/// Where a run is seen.
+pub trait Show {
+    /// Output of runners that have committed.
+    fn output(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+
+    /// A host is of the run no more.
+    fn lost(&mut self, host: Host, reason: &str);
 }
 
 /// The driver.
 #[derive(Debug)]
 pub struct Driver {
     me: Host,
-    node: Node,
-    program: Arc<Program>,
+    shared: Arc<Shared>,
     peers: Peers,
-    slots: Vec<Slot>,
-    begun: Instant,
-    /// Runners ended, by host; only the root knows.
-    ends: BTreeMap<Host, u64>,
-    /// Keeps the channel open while no thread has an end of it.
-    _inputs: Sender<Input>,
+    /// Hosts that are gone.
+    lost: BTreeSet<Host>,
 }
 
 impl Driver {
-    /// Starts the runner processes.
+    /// Starts the slots.
     pub fn new(setup: &Setup, program: Arc<Program>, peers: Peers, inputs: Sender<Input>) -> Result<Self, Failure> {
-        let Setup { me, slots, object, settings } = setup;
+        let Setup { me, slots, .. } = setup;
+        let refused = |reason: String| Failure::Internal(format!("the program of the run: {reason}"));
         let place = usize::from(me.0);
         let own = *slots.get(place).ok_or_else(|| Failure::Internal(format!("host {place} is not among {}", slots.len())))?;
-        let lanes = slots.iter().sum::<usize>() as u64;
-        let first = slots[..place].iter().sum::<usize>() as u64;
-        let start = |index: usize| -> Result<Slot, Failure> {
-            let process = slot::start(index, object, settings, &inputs)?;
-            Ok(Slot { process, run: None, ids: [1 + first + index as u64, lanes], wanted: None })
-        };
-        let running = (0..own).map(start).collect::<Result<_, _>>()?;
+        let step = slots.iter().sum::<usize>() as u64;
+        let first = 1 + slots[..place].iter().sum::<usize>() as u64;
         let config = Config { me: *me, slots: slots.clone(), program: Arc::clone(&program), told_words_max: TOLD_WORDS_MAX };
-        let node = Node::new(config);
-        Ok(Self { me: *me, node, program, peers, slots: running, begun: Instant::now(), ends: BTreeMap::new(), _inputs: inputs })
+        let code = Arc::new(Code::verified(&program.object.text).map_err(|error| refused(error.to_string()))?);
+        let engine = engine::of(&program.object, program.settings.tier).map_err(|error| refused(error.to_string()))?;
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..own).map(|_| channel()).unzip();
+        let shared = Arc::new(Shared::new(Node::new(config), program, senders, inputs.clone()));
+        for (next, receiver) in (first..).zip(receivers) {
+            let slots = Slots { shared: Arc::clone(&shared), code: Arc::clone(&code), engine: Arc::clone(&engine) };
+            slot::start(slots, Ids { next, step }, receiver, inputs.clone())?;
+        }
+        Ok(Self { me: *me, shared, peers, lost: BTreeSet::new() })
     }
 
     /// Runs to the end of the program; at a member, until the root has ended the run.
-    pub fn run(
-        mut self,
-        inputs: &Receiver<Input>,
-        mut show: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(Report, BTreeMap<Host, u64>), Failure> {
-        self.node.handle_start(self.now());
+    pub fn run(mut self, inputs: &Receiver<Input>, show: &mut impl Show) -> Result<(Report, BTreeMap<Host, u64>), Failure> {
+        let mut outcome = self.shared.drive(|node, now| node.handle_start(now));
         loop {
-            if let Some(mut report) = self.perform()? {
-                show(&std::mem::take(&mut report.output))?;
-                return Ok((report, self.ends));
-            }
-            let output = self.node.take_output();
+            let Outcome { messages, output, over, due } = outcome;
             if !output.is_empty() {
-                show(&output)?;
+                show.output(&output)?;
             }
-            let due = self.node.poll_timeout().map(|due| Duration::from_nanos(due.0.saturating_sub(self.now().0)));
-            let first = match inputs.recv_timeout(due.unwrap_or(WAIT_MAX).min(WAIT_MAX)) {
+            if let Some((mut report, ends)) = over {
+                show.output(&std::mem::take(&mut report.output))?;
+                return Ok((report, ends));
+            }
+            self.send(messages)?;
+            let wait = due.map_or(WAIT_MAX, |due| Duration::from_nanos(due.0.saturating_sub(self.shared.now().0)));
+            let first = match inputs.recv_timeout(wait.min(WAIT_MAX)) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Failure::Internal("all threads of the run are gone".to_owned()));
                 }
             };
-            let mut messages = Vec::new();
+            let (mut messages, mut lost) = (Vec::new(), Vec::new());
             for input in first.into_iter().chain(inputs.try_iter().take(BATCH_MAX)) {
                 match input {
                     Input::Message(from, message) => messages.push((from, message)),
-                    Input::Runner(slot, answer) => self.on_runner(slot, answer)?,
-                    Input::Ended => return Ok((Report::default(), self.ends)),
+                    Input::Work => {}
+                    // Its connection and its agent both tell.
+                    Input::Lost(host, reason) => {
+                        if self.lost.insert(host) {
+                            show.lost(host, &reason);
+                            lost.push(host);
+                        }
+                    }
+                    Input::Ended => return Ok((Report::default(), BTreeMap::new())),
                     Input::Failed(failure) => return Err(failure),
                 }
             }
-            self.node.handle_messages(self.now(), messages);
+            outcome = self.shared.drive(|node, now| {
+                node.handle_messages(now, messages);
+                lost.into_iter().for_each(|host| node.handle_lost(now, host));
+            });
         }
     }
 
-    fn now(&self) -> Nanos {
-        Nanos(self.begun.elapsed().as_nanos() as u64)
-    }
-
-    /// Does all that the node wants done; what came of the program if it is over.
-    fn perform(&mut self) -> Result<Option<Report>, Failure> {
-        while let Some(run) = self.node.poll_run() {
-            let slot = &mut self.slots[run.slot];
-            tell(slot, ToRunner::Run(run.runner.clone(), run.epoch, slot.ids))?;
-            slot.run = Some(run);
-        }
-        let mut over = None;
-        while let Some(event) = self.node.poll_event() {
-            match event {
-                Event::PageReady(key) => self.give_page(key)?,
-                Event::Happened(end) => *self.ends.entry(end.host).or_default() += 1,
-                Event::Over(report) => over = Some(*report),
-            }
-        }
+    fn send(&self, messages: Vec<(Host, Message)>) -> Result<(), Failure> {
         let mut packets: BTreeMap<Host, Vec<Packet>> = BTreeMap::new();
-        while let Some((to, message)) = self.node.poll_transmit() {
+        for (to, message) in messages {
             packets.entry(self.peers.way(to)).or_default().push(Packet::Message { from: self.me, to, message });
         }
-        if over.is_none() {
-            packets.into_iter().try_for_each(|(way, packets)| self.peers.send(way, &packets))?;
-        }
-        Ok(over)
+        packets.into_iter().try_for_each(|(way, packets)| self.peers.send(way, &packets))
     }
-
-    fn give_page(&mut self, key: RunKey) -> Result<(), Failure> {
-        let has_it = |slot: &&mut Slot| slot.run.as_ref().is_some_and(|run| run.key == key);
-        let Some(slot) = self.slots.iter_mut().find(has_it) else { return Ok(()) };
-        let Some(page) = slot.wanted else { return Ok(()) };
-        if let Some(contents) = self.node.page(key, page) {
-            slot.wanted = None;
-            tell(slot, ToRunner::Page(Delta::whole(page, &contents)))?;
-        }
-        Ok(())
-    }
-
-    fn on_runner(&mut self, index: usize, answer: FromRunner) -> Result<(), Failure> {
-        let now = self.now();
-        let Some(slot) = self.slots.get_mut(index) else { return Ok(()) };
-        let reply = match answer {
-            FromRunner::Page(page) => {
-                slot.wanted = Some(page);
-                let key = slot.run.as_ref().map(|run| run.key);
-                return key.map_or(Ok(()), |key| self.give_page(key));
-            }
-            FromRunner::Allocate(bytes) => ToRunner::Range(self.node.arena().take(bytes)),
-            FromRunner::IsAllocated(base) => ToRunner::Freed(self.node.arena().has(base)),
-            FromRunner::GiveBack(range) => {
-                self.node.arena().give_back(range);
-                ToRunner::Freed(true)
-            }
-            FromRunner::Open(name) => {
-                let found = self.program.settings.place_of_files().find(|(file, _)| file.name == name);
-                ToRunner::Range(found.map(|(_, range)| range))
-            }
-            FromRunner::Done(done) => {
-                slot.ids[0] = done.next_id;
-                if let Some(run) = slot.run.take() {
-                    let key = run.key;
-                    self.node.handle_ran(now, key, ran(run, *done));
-                }
-                return Ok(());
-            }
-        };
-        tell(slot, reply)
-    }
-}
-
-fn tell(slot: &Slot, message: ToRunner) -> Result<(), Failure> {
-    slot.process.send(message).map_err(|_| Failure::Internal("a runner process is gone".to_owned()))
-}
-
-fn ran(run: Run, done: Done) -> Ran {
-    let Done { end, pc, last, fuel_used, changed, read, children, output, log, taken, freed, .. } = done;
-    let changed = changed.into_iter().map(|delta| (delta.page, (delta.words, delta.to_page()))).collect();
-    let kept = Kept { children, output, log, taken, freed, retired: Vec::new(), answers: Vec::new() };
-    Ran { runner: run.runner, epoch: run.epoch, end, pc, last, used: Used { changed, read }, kept, fuel_used, record: 0 }
 }

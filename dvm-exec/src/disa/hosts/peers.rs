@@ -22,6 +22,8 @@ type Senders = Arc<BTreeMap<Host, Mutex<Sender>>>;
 #[derive(Debug)]
 pub struct Peers {
     senders: Senders,
+    /// Who is told of hosts that cannot be reached. Without one no host can be done without.
+    losses: Option<mpsc::Sender<Input>>,
 }
 
 impl Peers {
@@ -41,15 +43,16 @@ impl Peers {
                         inputs.send(Input::Message(from, message)).map_err(|_| ConnectionError::Closed)
                     }
                     Packet::Message { from, to, message } if from == host => {
-                        pass(&senders, to, &[Packet::Message { from, to, message }])
+                        let passed = pass(&senders, to, &[Packet::Message { from, to, message }]);
+                        passed.or_else(|error| lose(&inputs, to, &error))
                     }
                     Packet::Message { .. } | Packet::Setup(_) => Ok(()),
                 });
-                let reason = format!("host {} of the run: {error}", host.0);
-                inputs.send(Input::Failed(Failure::Internal(reason))).unwrap_or(());
+                // A driver that is gone has ended the run already.
+                lose(&inputs, host, &error).unwrap_or(());
             })?;
         }
-        Ok(Self { senders })
+        Ok(Self { senders, losses: Some(inputs.clone()) })
     }
 
     /// A member's, with what the root says first.
@@ -77,18 +80,27 @@ impl Peers {
             inputs.send(input).unwrap_or(());
         })?;
         let senders = Arc::new(BTreeMap::from([(Host(0), Mutex::new(sender))]));
-        Ok((Self { senders }, setup))
+        Ok((Self { senders, losses: None }, setup))
     }
 
-    /// Sends packets to a host, or to the root, which passes them on.
+    /// Sends packets to a host, or to the root, which passes them on. The root goes on without a host that cannot be reached.
     pub fn send(&self, to: Host, packets: &[Packet]) -> Result<(), Failure> {
-        pass(&self.senders, to, packets).map_err(|error| Failure::Internal(format!("host {} of the run: {error}", to.0)))
+        let passed = match (pass(&self.senders, to, packets), &self.losses) {
+            (Err(error), Some(inputs)) => lose(inputs, to, &error),
+            (passed, _) => passed,
+        };
+        passed.map_err(|error| Failure::Internal(format!("host {} of the run: {error}", to.0)))
     }
 
     /// The next host on the way to `to`.
     pub fn way(&self, to: Host) -> Host {
         if self.senders.contains_key(&to) { to } else { Host(0) }
     }
+}
+
+/// Tells the driver that a host is gone.
+fn lose(inputs: &mpsc::Sender<Input>, host: Host, error: &ConnectionError) -> Result<(), ConnectionError> {
+    inputs.send(Input::Lost(host, error.to_string())).map_err(|_| ConnectionError::Closed)
 }
 
 fn pass(senders: &Senders, to: Host, packets: &[Packet]) -> Result<(), ConnectionError> {

@@ -1,0 +1,121 @@
+//! What the driver and the slots of a host share: its node, under a lock.
+//!
+//! Owns who has to be told after the node was used. Must not decide anything.
+
+use super::driver::Input;
+use dvm_disa::machine::report::Report;
+use dvm_runners::{Event, Host, Message, Nanos, Node, Program, Run};
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// To a slot.
+#[derive(Debug)]
+pub enum ToSlot {
+    /// Run this one.
+    Run(Run),
+    /// The page asked for has come.
+    PageReady,
+}
+
+/// What changes.
+#[derive(Debug)]
+struct State {
+    node: Node,
+    /// The run of each slot that has one, by its key.
+    slots: BTreeMap<dvm_runners::RunKey, usize>,
+    /// Runners ended, by host; only the root knows.
+    ends: BTreeMap<Host, u64>,
+    over: Option<Report>,
+    /// Whether the driver was told that there is something for it.
+    is_told: bool,
+}
+
+/// What is for the driver.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Messages to others.
+    pub messages: Vec<(Host, Message)>,
+    /// Output of committed runners.
+    pub output: Vec<u8>,
+    /// What came of the program, if it is over, and how many runners ended where.
+    pub over: Option<(Report, BTreeMap<Host, u64>)>,
+    /// When the node wants to be asked again.
+    pub due: Option<Nanos>,
+}
+
+/// The node, and the ways to whom it concerns.
+#[derive(Debug)]
+pub struct Shared {
+    /// The program.
+    pub program: Arc<Program>,
+    state: Mutex<State>,
+    slots: Vec<Sender<ToSlot>>,
+    driver: Sender<Input>,
+    begun: Instant,
+}
+
+impl Shared {
+    /// A node and its slots before anything has happened.
+    pub fn new(node: Node, program: Arc<Program>, slots: Vec<Sender<ToSlot>>, driver: Sender<Input>) -> Self {
+        let state = State { node, slots: BTreeMap::new(), ends: BTreeMap::new(), over: None, is_told: false };
+        Self { program, state: Mutex::new(state), slots, driver, begun: Instant::now() }
+    }
+
+    /// The time on the node's clock.
+    pub fn now(&self) -> Nanos {
+        Nanos(self.begun.elapsed().as_nanos() as u64)
+    }
+
+    /// Lets a slot use the node, and tells whom that concerns. The lock is held meanwhile.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Node, Nanos) -> T) -> T {
+        // Whoever panicked with the lock ended its thread: the node is as it was between two calls.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = act(&mut state.node, self.now());
+        self.distribute(&mut state);
+        let concerns_driver = !state.node.is_quiet() || state.over.is_some() || state.node.poll_timeout().is_some();
+        if concerns_driver && !state.is_told {
+            state.is_told = true;
+            // A driver that is gone has ended the run.
+            self.driver.send(Input::Work).unwrap_or(());
+        }
+        done
+    }
+
+    /// Lets the driver use the node; what is for it.
+    pub fn drive(&self, act: impl FnOnce(&mut Node, Nanos)) -> Outcome {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut state.node, self.now());
+        self.distribute(&mut state);
+        state.is_told = false;
+        let messages = std::iter::from_fn(|| state.node.poll_transmit()).collect();
+        let (output, due) = (state.node.take_output(), state.node.poll_timeout());
+        let over = state.over.take().map(|report| (report, std::mem::take(&mut state.ends)));
+        Outcome { messages, output, over, due }
+    }
+
+    fn distribute(&self, state: &mut State) {
+        while let Some(event) = state.node.poll_event() {
+            match event {
+                Event::PageReady(key) => {
+                    if let Some(slot) = state.slots.get(&key) {
+                        self.tell(*slot, ToSlot::PageReady);
+                    }
+                }
+                Event::Happened(end) => *state.ends.entry(end.host).or_default() += 1,
+                Event::Over(report) => state.over = Some(*report),
+            }
+        }
+        while let Some(run) = state.node.poll_run() {
+            state.slots.retain(|_, slot| *slot != run.slot);
+            state.slots.insert(run.key, run.slot);
+            self.tell(run.slot, ToSlot::Run(run));
+        }
+    }
+
+    fn tell(&self, slot: usize, message: ToSlot) {
+        // A slot only ends by a panic, which its thread tells the driver.
+        self.slots[slot].send(message).unwrap_or(());
+    }
+}

@@ -56,12 +56,12 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Whether the unit tests were built with clippy: then what else is built like them needs no second compilation.
-static IS_LINTED: AtomicBool = AtomicBool::new(false);
+/// Whether this process has built the unit tests, and with them the programs that they start.
+static HAS_TESTS: AtomicBool = AtomicBool::new(false);
 
-/// From now on [`build_tool`] uses what [`with_clippy`] has built.
-pub fn note_linted() {
-    IS_LINTED.store(true, Ordering::Relaxed);
+/// From now on [`build_tool`] uses what the unit tests' build has left.
+pub fn note_tests_built() {
+    HAS_TESTS.store(true, Ordering::Relaxed);
 }
 
 /// Has cargo compile the workspace's own packages with clippy, which then lints what it builds; its warnings are errors.
@@ -97,32 +97,38 @@ pub fn metadata_of(manifest: &str) -> Result<Metadata> {
 /// # Errors
 /// They do not build.
 pub fn build(packages: &[&str]) -> Result<PathBuf> {
-    build_as("release", packages)
-}
-
-/// Builds what tests something, or helps to build, as unit tests are built, which need most of its libraries anyway; gives its
-/// directory.
-///
-/// # Errors
-/// It does not build.
-pub fn build_tool(package: &str) -> Result<PathBuf> {
-    build_as("dev", &[package])
-}
-
-fn build_as(profile: &str, packages: &[&str]) -> Result<PathBuf> {
-    let mut cargo = command(&["build", "--profile", profile]);
-    if profile == "dev" && IS_LINTED.load(Ordering::Relaxed) {
-        cargo = with_clippy(cargo);
-    }
+    let mut cargo = command(&["build", "--release"]);
     for package in packages {
         cargo.args(["--package", package]);
     }
-    if profile == "release" && packages.contains(&AGENT) && setup::are_here(setup::FOR_ETCD) {
-        cargo.args(["--features", "dvm-agent/etcd"]);
+    if packages.contains(&AGENT) {
+        cargo.args(features());
     }
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(status.success(), "{} does not build", packages.join(" and "));
-    Ok(metadata()?.target_directory.join(if profile == "dev" { "debug" } else { profile }))
+    Ok(metadata()?.target_directory.join("release"))
+}
+
+/// Builds a program that tests something, or helps to build, as unit tests are built, which need most of its libraries anyway, unless
+/// they were and it with them; gives its path.
+///
+/// # Errors
+/// It does not build.
+pub fn build_tool(program: &str) -> Result<PathBuf> {
+    let path = metadata()?.target_directory.join("debug").join(program);
+    if HAS_TESTS.load(Ordering::Relaxed) && path.exists() {
+        return Ok(path);
+    }
+    let mut cargo = command(&[&["build", "--workspace", "--bin", program], features()].concat());
+    let status = cargo.status().context("cannot start cargo")?;
+    ensure!(status.success(), "{program} does not build");
+    Ok(path)
+}
+
+/// What has cargo build the agent with etcd too, where there is protoc, which that needs.
+#[must_use]
+pub fn features() -> &'static [&'static str] {
+    if setup::are_here(setup::FOR_ETCD) { &["--features", "dvm-agent/etcd"] } else { &[] }
 }
 
 /// Runs a program with our terminal; its exit code is ours, 128 + N for one that signal N ended.

@@ -33,7 +33,7 @@ fn harness() -> Result<Command> {
         eprintln!("setup: {lack}; the agent is built without etcd");
     }
     let binaries = cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
-    let mut command = Command::new(cargo::build_tool("dvm-tests")?.join("live"));
+    let mut command = Command::new(cargo::build_tool("live")?);
     // It deploys with this very program.
     command.env("DVM_XTASK", env::current_exe().context("cannot find this program")?).arg("--binaries").arg(binaries);
     Ok(command)

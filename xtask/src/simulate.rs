@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 /// # Errors
 /// It does not build or start.
 pub fn forward(arguments: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(cargo::build_tool("dvm-tests")?.join("sim"));
+    let mut command = Command::new(cargo::build_tool("sim")?);
     command.args(arguments);
     cargo::hand_over(command)
 }
@@ -22,7 +22,7 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
 /// # Errors
 /// It does not build or start.
 pub fn add(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<bool> {
-    let program = cargo::build_tool("dvm-tests")?.join("sim");
+    let program = cargo::build_tool("sim")?;
     let status = Command::new(program).args(arguments).status().context("cannot start the simulator")?;
     if status.success() {
         println!("ok {name}");

@@ -58,10 +58,10 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         ebpf::check(&mut tally)?;
     }
     step(started, "lints");
-    let features = features(&mut tally);
-    let is_clean = lints(&mut tally, features)?;
+    note_features(&mut tally);
+    let is_clean = lints(&mut tally)?;
     step(started, "unit tests");
-    unit_tests(&mut tally, features, is_clean)?;
+    unit_tests(&mut tally, is_clean)?;
     if stage == Stage::Full {
         step(started, "simulator");
         if let Err(error) = simulations(&mut tally, options) {
@@ -114,13 +114,11 @@ fn of_turn(names: &[String], turn: usize) -> impl Iterator<Item = &str> {
     tested.filter(move |(place, name)| is_now(*place, name)).map(|(_, name)| name)
 }
 
-/// What has cargo build the agent with etcd too, which needs protoc.
-fn features(tally: &mut Tally) -> &'static [&'static str] {
-    if setup::are_here(setup::FOR_ETCD) {
-        return &["--features", "dvm-agent/etcd"];
+/// What of the workspace cannot be built here.
+fn note_features(tally: &mut Tally) {
+    if cargo::features().is_empty() {
+        tally.skip("the agent with etcd", "protoc is not installed (packages protobuf-compiler, libprotobuf-dev)");
     }
-    tally.skip("the agent with etcd", "protoc is not installed (packages protobuf-compiler, libprotobuf-dev)");
-    &[]
 }
 
 fn step(started: Instant, name: &str) {
@@ -140,13 +138,14 @@ fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
 }
 
 /// Builds the unit tests with clippy as the compiler, so that nothing is compiled twice; says whether it was content.
-fn lints(tally: &mut Tally, features: &[&str]) -> Result<bool> {
-    let mut command = cargo::with_clippy(cargo::command(&[&["test", "--quiet", "--workspace", "--no-run"], features].concat()));
+fn lints(tally: &mut Tally) -> Result<bool> {
+    let mut command =
+        cargo::with_clippy(cargo::command(&[&["test", "--quiet", "--workspace", "--no-run"], cargo::features()].concat()));
     let status = command.status().context("cannot start cargo")?;
     if status.success() {
         println!("ok clippy");
         tally.pass(1);
-        cargo::note_linted();
+        cargo::note_tests_built();
     } else {
         tally.fail("clippy", &format!("the build with it ended with {status}"));
     }
@@ -154,8 +153,8 @@ fn lints(tally: &mut Tally, features: &[&str]) -> Result<bool> {
 }
 
 /// `cargo test` over the workspace: each test is one result. `is_built`: by clippy.
-fn unit_tests(tally: &mut Tally, features: &[&str], is_built: bool) -> Result<()> {
-    let mut command = cargo::command(&[&["test", "--workspace", "--no-fail-fast"], features].concat());
+fn unit_tests(tally: &mut Tally, is_built: bool) -> Result<()> {
+    let mut command = cargo::command(&[&["test", "--workspace", "--no-fail-fast"], cargo::features()].concat());
     if is_built {
         command = cargo::with_clippy(command);
     }

@@ -83,7 +83,7 @@ pub fn objects() -> Result<Result<[PathBuf; 2], NotBuilt>> {
 /// Cargo cannot be started.
 pub fn linker() -> Result<Result<PathBuf, NotBuilt>> {
     let broken = |error: anyhow::Error| NotBuilt::Broken(format!("the linker for BPF: {error:#}"));
-    Ok(cargo::build_tool("bpf-ld").map(|directory| directory.join("bpf-ld")).map_err(broken))
+    Ok(cargo::build_tool("bpf-ld").map_err(broken))
 }
 
 impl Build<'_> {

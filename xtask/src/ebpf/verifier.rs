@@ -26,8 +26,8 @@ pub fn check(tally: &mut Tally, bless: bool) -> Result<()> {
         tally.skip(NAME, "loading programs into the kernel needs root");
         return Ok(());
     }
-    let loader = match cargo::build_tool("dsm-bpf") {
-        Ok(directory) => directory.join(LOADER),
+    let loader = match cargo::build_tool(LOADER) {
+        Ok(loader) => loader,
         Err(error) => {
             tally.fail(NAME, &format!("{error:#}"));
             return Ok(());

@@ -122,6 +122,15 @@ fn kmeans_as_in_plain_loops() {
     let expected = kmeans(400, 4);
     let small = [("PARTS", 4), ("POINTS", 100), ("ROUNDS", 4)];
     seeds(4).for_each(|settings| assert_eq!(printed(program!("kmeans"), &small, settings), expected));
+    let bytes: Vec<u8> = points(400).as_flattened().iter().flat_map(|number| number.to_le_bytes()).collect();
+    let given = |count: usize| Settings {
+        files: vec![File { name: b"points".to_vec(), bytes: bytes[..64 * count].to_vec() }],
+        arguments: vec![b"points".to_vec()],
+        ..Settings::default()
+    };
+    assert_eq!(printed(program!("kmeans"), &small, given(400)), expected);
+    let short = run(program!("kmeans"), &small, given(399));
+    assert!(String::from_utf8_lossy(&short.log).contains("argument 0"), "{short:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use crate::figure::Samples;
 use anyhow::{Context, Result, bail, ensure};
 use dvm_hosts::{Binaries, Config, Finished, Job, Links, LocalHosts, User, output_within};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct Bed {
     pub hosts: LocalHosts,
     /// Samples of each latency.
     pub samples: usize,
+    /// Systems that are not there to be measured beside.
+    skipped: BTreeSet<String>,
     binaries: PathBuf,
     directory: PathBuf,
     jobs: usize,
@@ -50,22 +53,34 @@ impl Drop for Beside {
 impl Bed {
     /// Makes three hosts and compiles the programs.
     pub fn new(binaries: PathBuf, samples: usize) -> Result<Self> {
-        Self::with("bench", Vec::new(), binaries, samples)
+        Self::with("bench", Vec::new(), processors(), binaries, samples)
     }
 
     /// Another bed like this one, whose agents have no fast path.
     pub fn without_fast_path(&self) -> Result<Self> {
-        Self::with("bench-off", vec!["off".into()], self.binaries.clone(), self.samples)
+        Self::with("bench-off", vec!["off".into()], processors(), self.binaries.clone(), self.samples)
     }
 
-    fn with(instance: &str, fast_paths: Vec<String>, binaries: PathBuf, samples: usize) -> Result<Self> {
+    /// Another bed like this one, whose hosts offer one processor each.
+    pub fn of_one_processor(&self) -> Result<Self> {
+        Self::with("bench-one", Vec::new(), 1, self.binaries.clone(), self.samples)
+    }
+
+    /// Tells that a system is not there to be measured beside.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        if self.skipped.insert(name.to_owned()) {
+            println!("SKIPPED {name}: {reason}");
+        }
+    }
+
+    fn with(instance: &str, fast_paths: Vec<String>, cpus: usize, binaries: PathBuf, samples: usize) -> Result<Self> {
         let hosts = LocalHosts::claim(&Config {
             instance: instance.into(),
             hosts: 3,
             links: Links::of_mtu(MTU),
             fast_paths,
             memory: None,
-            cpus: processors(),
+            cpus,
             binaries: Binaries::in_directory(&binaries),
         })?;
         let directory = hosts.scratch()?;
@@ -77,7 +92,12 @@ impl Bed {
             let output = output_within(&mut gcc, RUN_LATEST).context("cannot run gcc")?;
             ensure!(output.status.success(), "gcc {name}.c: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(Self { hosts, samples, binaries, directory, jobs: 0 })
+        Ok(Self { hosts, samples, skipped: BTreeSet::new(), binaries, directory, jobs: 0 })
+    }
+
+    /// The systems that were not there.
+    pub fn skipped(&self) -> Vec<&str> {
+        self.skipped.iter().map(String::as_str).collect()
     }
 
     /// Path of a compiled program.

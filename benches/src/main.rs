@@ -5,14 +5,18 @@
 mod bed;
 mod calls;
 mod collecting;
+mod data;
+mod disa;
 mod engines;
 mod figure;
 mod gains;
 mod idle;
 mod kernel;
 mod list;
+mod peers;
 mod place;
 mod sysbench;
+mod timed;
 mod work;
 
 use anyhow::{Context, Result, ensure};
@@ -51,6 +55,7 @@ fn main() -> Result<ExitCode> {
         &gains::BENCHES,
         &sysbench::BENCHES,
         &place::BENCHES,
+        &disa::BENCHES,
     ]
     .into_iter()
     .flatten()
@@ -84,6 +89,10 @@ fn main() -> Result<ExitCode> {
                 missed += 1;
             }
         }
+    }
+    let skipped = bed.skipped();
+    if !skipped.is_empty() {
+        println!("{} peers skipped: {}", skipped.len(), skipped.join(", "));
     }
     println!("{missed} bars missed");
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -139,8 +139,7 @@ fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
 
 /// Builds the unit tests with clippy as the compiler, so that nothing is compiled twice; says whether it was content.
 fn lints(tally: &mut Tally) -> Result<bool> {
-    let mut command =
-        cargo::with_clippy(cargo::command(&[&["test", "--quiet", "--workspace", "--no-run"], cargo::features()].concat()));
+    let mut command = cargo::with_clippy(cargo::command(&[&["test", "--workspace", "--no-run"], cargo::features()].concat()));
     let status = command.status().context("cannot start cargo")?;
     if status.success() {
         println!("ok clippy");

@@ -36,13 +36,19 @@ pub trait Memory {
     ///
     /// # Errors
     /// As [`Self::check`], or MEM.
-    fn load(&mut self, address: u64, bytes: usize) -> Result<u64, TrapKind>;
+    fn load(&mut self, address: u64, bytes: usize) -> Result<u64, TrapKind> {
+        let mut all = [0; 8];
+        self.read(address, &mut all[..bytes])?;
+        Ok(u64::from_le_bytes(all))
+    }
 
     /// Writes the low bytes of `value`, at most 8.
     ///
     /// # Errors
     /// As [`Self::check`], or MEM.
-    fn store(&mut self, address: u64, bytes: usize, value: u64) -> Result<(), TrapKind>;
+    fn store(&mut self, address: u64, bytes: usize, value: u64) -> Result<(), TrapKind> {
+        self.write(address, &value.to_le_bytes()[..bytes])
+    }
 
     /// Reads any number of bytes.
     ///

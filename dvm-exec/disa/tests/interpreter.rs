@@ -4,6 +4,7 @@
 
 use dvm_disa::asm::assemble;
 use dvm_disa::code::Code;
+use dvm_disa::engine::{Engine, Interpreted};
 use dvm_disa::interpreter::{Interpreter, Outcome};
 use dvm_disa::map::{self, Range};
 use dvm_disa::memory::{Access, Born, Effects, Memory, Spawn};
@@ -25,16 +26,6 @@ impl Memory for Bytes {
         }
         let is_text_store = access == Access::Store && map::TX.contains(range.base);
         Err(if is_text_store { TrapKind::Text(range.base) } else { TrapKind::Addr(range.base) })
-    }
-
-    fn load(&mut self, address: u64, bytes: usize) -> Result<u64, TrapKind> {
-        let mut all = [0; 8];
-        self.read(address, &mut all[..bytes])?;
-        Ok(u64::from_le_bytes(all))
-    }
-
-    fn store(&mut self, address: u64, bytes: usize, value: u64) -> Result<(), TrapKind> {
-        self.write(address, &value.to_le_bytes()[..bytes])
     }
 
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), TrapKind> {
@@ -116,7 +107,7 @@ fn run(body: &str) -> Ran {
         memory.write(segment.address, &segment.bytes).expect("data lies in shared memory");
     }
     let mut interpreter = Interpreter::new(&code, object.entry, 1000, memory, Asked::default());
-    let outcome = interpreter.run();
+    let outcome = Interpreted.run(&mut interpreter);
     let line = object.line_of(interpreter.pc()).1;
     Ran { outcome, line, printed: interpreter.effects.printed, spawned: interpreter.effects.spawned }
 }
@@ -163,7 +154,7 @@ fn bytes_that_are_no_instruction_trap() {
     // rule: E4, T16
     let code = Code::unverified(&[0x00, 0x03, 0xff]);
     let mut interpreter = Interpreter::new(&code, map::TX.base, 10, Bytes::default(), Asked::default());
-    let Outcome::Trap(trap) = interpreter.run() else { panic!("no trap") };
+    let Outcome::Trap(trap) = Interpreted.run(&mut interpreter) else { panic!("no trap") };
     assert_eq!((trap.kind, trap.pc), (TrapKind::Illegal, map::TX.base + 2));
 }
 

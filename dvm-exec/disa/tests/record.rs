@@ -4,6 +4,7 @@
 
 use dvm_disa::asm::{Source, assemble, link};
 use dvm_disa::elf::unit;
+use dvm_disa::engine::{Engine, Interpreted};
 use dvm_disa::interpreter::Outcome;
 use dvm_disa::machine::{Machine, Recording, Replay, RunEnd, Settings, changes};
 use dvm_disa::record;
@@ -30,7 +31,7 @@ fn each_run_again_is_the_same() {
         let mut committed = 0;
         for run in &recording.runs {
             let mut processor = replay.begin(run).expect("there is memory");
-            let outcome = processor.run();
+            let outcome = Interpreted.run(&mut processor);
             assert_eq!(processor.fuel_used(), run.fuel_used, "{run:?}");
             let RunEnd::Committed(at) = run.end else { continue };
             assert!(matches!(outcome, Outcome::Exit(mode, _) if mode.commits()));

@@ -60,16 +60,6 @@ impl Memory for Pages {
         })
     }
 
-    fn load(&mut self, address: u64, bytes: usize) -> Result<u64, TrapKind> {
-        let mut all = [0; 8];
-        self.read(address, &mut all[..bytes])?;
-        Ok(u64::from_le_bytes(all))
-    }
-
-    fn store(&mut self, address: u64, bytes: usize, value: u64) -> Result<(), TrapKind> {
-        self.write(address, &value.to_le_bytes()[..bytes])
-    }
-
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), TrapKind> {
         self.check(Range::new(address, bytes.len() as u64), Access::Load)?;
         for (at, byte) in (address..).zip(bytes) {

@@ -15,21 +15,17 @@ const ROUNDS_MAX: usize = 64;
 const SLOTS: u64 = 8;
 
 /// A sequence of numbers from a seed.
-pub struct Chance(u64);
+pub struct Chance(dvm_disa::machine::chance::Chance);
 
 impl Chance {
     /// The sequence of a seed.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(dvm_disa::machine::chance::Chance::new(seed))
     }
 
     /// The next one.
     pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        self.0.next()
     }
 
     /// One below a bound.

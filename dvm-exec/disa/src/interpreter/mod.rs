@@ -50,17 +50,6 @@ impl<'a, M: Memory, E: Effects> Interpreter<'a, M, E> {
         Self { code, memory, effects, window: [0; map::WINDOW_SLOTS], index, pc: first, last: first, fuel_used: 0, fuel_max }
     }
 
-    /// Runs to the end.
-    pub fn run(&mut self) -> Outcome {
-        loop {
-            match self.step() {
-                Ok(None) => {}
-                Ok(Some(mode)) => return Outcome::Exit(mode, self.pc),
-                Err(kind) => return Outcome::Trap(Trap { kind, pc: self.pc }),
-            }
-        }
-    }
-
     /// The address of the next instruction; after the end, of the last.
     pub const fn pc(&self) -> u64 {
         self.pc

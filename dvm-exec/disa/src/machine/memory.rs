@@ -178,16 +178,6 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
         }
     }
 
-    fn load(&mut self, address: u64, bytes: usize) -> Result<u64, TrapKind> {
-        let mut all = [0; 8];
-        self.read(address, &mut all[..bytes])?;
-        Ok(u64::from_le_bytes(all))
-    }
-
-    fn store(&mut self, address: u64, bytes: usize, value: u64) -> Result<(), TrapKind> {
-        self.write(address, &value.to_le_bytes()[..bytes])
-    }
-
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), TrapKind> {
         let range = Range::new(address, bytes.len() as u64);
         self.check(range, Access::Load)?;

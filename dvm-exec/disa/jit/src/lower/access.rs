@@ -209,25 +209,24 @@ impl Lower<'_, '_> {
     }
 
     pub fn zero_extend(&mut self, value: Value, ty: Type) -> Value {
-        let narrow = match ty.bytes() {
-            1 => types::I8,
-            2 => types::I16,
-            4 => types::I32,
-            _ => return value,
-        };
-        let value = self.builder.ins().ireduce(narrow, value);
+        let Some(value) = self.reduce(value, ty) else { return value };
         self.builder.ins().uextend(types::I64, value)
     }
 
     pub fn sign_extend(&mut self, value: Value, ty: Type) -> Value {
+        let Some(value) = self.reduce(value, ty) else { return value };
+        self.builder.ins().sextend(types::I64, value)
+    }
+
+    /// The low bytes of a value; `None`: those are all.
+    fn reduce(&mut self, value: Value, ty: Type) -> Option<Value> {
         let narrow = match ty.bytes() {
             1 => types::I8,
             2 => types::I16,
             4 => types::I32,
-            _ => return value,
+            _ => return None,
         };
-        let value = self.builder.ins().ireduce(narrow, value);
-        self.builder.ins().sextend(types::I64, value)
+        Some(self.builder.ins().ireduce(narrow, value))
     }
 
     /// Where an operand is in this process: an address, checked, and a distance from it.

@@ -173,6 +173,12 @@ impl Node {
         self.worker.epoch(key).map(|epoch| self.worker.version(page, epoch))
     }
 
+    /// The slot of a run that is not over.
+    #[must_use]
+    pub fn slot(&self, key: RunKey) -> Option<usize> {
+        self.worker.slot(key)
+    }
+
     /// Memory that runners of this host may allocate.
     pub const fn arena(&mut self) -> &mut Arena {
         &mut self.worker.arena

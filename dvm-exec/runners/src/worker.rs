@@ -183,6 +183,12 @@ impl Worker {
         self.runs.get(&key).map(|run| run.epoch)
     }
 
+    /// The slot of a run.
+    #[must_use]
+    pub fn slot(&self, key: RunKey) -> Option<usize> {
+        self.runs.get(&key).map(|run| run.slot)
+    }
+
     /// The version of a page that a snapshot shows.
     #[must_use]
     pub fn version(&self, page: u64, epoch: Timestamp) -> Timestamp {

@@ -80,7 +80,7 @@ impl Driver {
 
     /// Runs to the end of the program; at a member, until the root has ended the run.
     pub fn run(mut self, inputs: &Receiver<Input>, show: &mut impl Show) -> Result<(Report, BTreeMap<Host, u64>), Failure> {
-        let mut outcome = self.shared.drive(|node, now| node.handle_start(now));
+        let mut outcome = self.shared.drive(|node, now| node.handle_start(now))?;
         loop {
             let Outcome { messages, output, over, due } = outcome;
             if !output.is_empty() {
@@ -118,7 +118,7 @@ impl Driver {
             outcome = self.shared.drive(|node, now| {
                 node.handle_messages(now, messages);
                 lost.into_iter().for_each(|host| node.handle_lost(now, host));
-            });
+            })?;
         }
     }
 

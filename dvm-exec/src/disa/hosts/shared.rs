@@ -3,11 +3,12 @@
 //! Owns who has to be told after the node was used. Must not decide anything.
 
 use super::driver::Input;
+use crate::exit::Failure;
 use dvm_disa::machine::report::Report;
 use dvm_runners::{Event, Host, Message, Nanos, Node, Program, Run};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// To a slot.
@@ -23,8 +24,6 @@ pub enum ToSlot {
 #[derive(Debug)]
 struct State {
     node: Node,
-    /// The run of each slot that has one, by its key.
-    slots: BTreeMap<dvm_runners::RunKey, usize>,
     /// Runners ended, by host; only the root knows.
     ends: BTreeMap<Host, u64>,
     over: Option<Report>,
@@ -59,7 +58,7 @@ pub struct Shared {
 impl Shared {
     /// A node and its slots before anything has happened.
     pub fn new(node: Node, program: Arc<Program>, slots: Vec<Sender<ToSlot>>, driver: Sender<Input>) -> Self {
-        let state = State { node, slots: BTreeMap::new(), ends: BTreeMap::new(), over: None, is_told: false };
+        let state = State { node, ends: BTreeMap::new(), over: None, is_told: false };
         Self { program, state: Mutex::new(state), slots, driver, begun: Instant::now() }
     }
 
@@ -69,9 +68,11 @@ impl Shared {
     }
 
     /// Lets a slot use the node, and tells whom that concerns. The lock is held meanwhile.
+    ///
+    /// # Panics
+    /// Another slot did while it used the node, whose state nobody knows now: this one ends like that one.
     pub fn with<T>(&self, act: impl FnOnce(&mut Node, Nanos) -> T) -> T {
-        // Whoever panicked with the lock ended its thread: the node is as it was between two calls.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().expect("no other slot panicked while it used the node");
         let done = act(&mut state.node, self.now());
         self.distribute(&mut state);
         let concerns_driver = !state.node.is_quiet() || state.over.is_some() || state.node.poll_timeout().is_some();
@@ -83,24 +84,25 @@ impl Shared {
         done
     }
 
-    /// Lets the driver use the node; what is for it.
-    pub fn drive(&self, act: impl FnOnce(&mut Node, Nanos)) -> Outcome {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Lets the driver use the node; what is for it. A node that a slot panicked with is used no more.
+    pub fn drive(&self, act: impl FnOnce(&mut Node, Nanos)) -> Result<Outcome, Failure> {
+        let panicked = |_| Failure::Internal("a runner's thread panicked while it used the node".to_owned());
+        let mut state = self.state.lock().map_err(panicked)?;
         act(&mut state.node, self.now());
         self.distribute(&mut state);
         state.is_told = false;
         let messages = std::iter::from_fn(|| state.node.poll_transmit()).collect();
         let (output, due) = (state.node.take_output(), state.node.poll_timeout());
         let over = state.over.take().map(|report| (report, std::mem::take(&mut state.ends)));
-        Outcome { messages, output, over, due }
+        Ok(Outcome { messages, output, over, due })
     }
 
     fn distribute(&self, state: &mut State) {
         while let Some(event) = state.node.poll_event() {
             match event {
                 Event::PageReady(key) => {
-                    if let Some(slot) = state.slots.get(&key) {
-                        self.tell(*slot, ToSlot::PageReady);
+                    if let Some(slot) = state.node.slot(key) {
+                        self.tell(slot, ToSlot::PageReady);
                     }
                 }
                 Event::Happened(end) => *state.ends.entry(end.host).or_default() += 1,
@@ -108,8 +110,6 @@ impl Shared {
             }
         }
         while let Some(run) = state.node.poll_run() {
-            state.slots.retain(|_, slot| *slot != run.slot);
-            state.slots.insert(run.key, run.slot);
             self.tell(run.slot, ToSlot::Run(run));
         }
     }

@@ -3,7 +3,7 @@
 //! Owns the run at hand. Must not know hosts, or what becomes of a run.
 //!
 //! Runners of a host are threads of its husk, not processes: a page of a snapshot is then a reference to the version that the node
-//! has, without a copy, a system call or a fault (docs/measurements.md).
+//! has, without a copy, a system call or a fault.
 
 use super::driver::Input;
 use super::shared::{Shared, ToSlot};

@@ -6,7 +6,7 @@ use crate::tally::Tally;
 use crate::{cargo, ebpf, live, setup, simulate, tidy, walls};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Read};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// `fast_path` of the hosts of the live cases, in turn: where it may be, nowhere, on every other host.
@@ -46,10 +46,12 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     let mut tally = Tally::default();
     prepare(started, stage)?;
     step(started, "form");
-    tool(&mut tally, "rustfmt", &["fmt", "--all", "--check", "--", "--color=never", "-l"])?;
-    tool(&mut tally, "rustfmt of the programs", &["fmt", "--manifest-path", "ebpf/prog/Cargo.toml", "--check", "--", "-l"])?;
-    let of_comparison = ["fmt", "--manifest-path", ebpf::classify::MANIFEST, "--check", "--", "-l"];
-    tool(&mut tally, "rustfmt of the comparison", &of_comparison)?;
+    tool(&mut tally, "rustfmt", cargo::command(&["fmt", "--all", "--check", "--", "--color=never", "-l"]))?;
+    for (name, manifest) in
+        [("rustfmt of the programs", "ebpf/prog/Cargo.toml"), ("rustfmt of the comparison", ebpf::classify::MANIFEST)]
+    {
+        tool(&mut tally, name, cargo::command(&["fmt", "--manifest-path", manifest, "--check", "--", "-l"]))?;
+    }
     tidy::check(&mut tally)?;
     walls::check(&mut tally)?;
     if stage == Stage::Full {
@@ -125,30 +127,27 @@ fn step(started: Instant, name: &str) {
     eprintln!("== {name} (after {} s)", started.elapsed().as_secs());
 }
 
-/// One cargo command, one result.
-fn tool(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
-    let status = cargo::command(arguments).status().context("cannot start cargo")?;
+/// One cargo command, one result; says whether it was good.
+fn tool(tally: &mut Tally, name: &str, mut cargo: Command) -> Result<bool> {
+    let status = cargo.status().context("cannot start cargo")?;
     if status.success() {
         println!("ok {name}");
         tally.pass(1);
     } else {
-        tally.fail(name, &format!("cargo {} ended with {status}", arguments.join(" ")));
+        let words: Vec<_> = cargo.get_args().map(|word| word.to_string_lossy()).collect();
+        tally.fail(name, &format!("cargo {} ended with {status}", words.join(" ")));
     }
-    Ok(())
+    Ok(status.success())
 }
 
 /// Builds the unit tests with clippy as the compiler, so that nothing is compiled twice; says whether it was content.
 fn lints(tally: &mut Tally) -> Result<bool> {
-    let mut command = cargo::with_clippy(cargo::command(&[&["test", "--workspace", "--no-run"], cargo::features()].concat()));
-    let status = command.status().context("cannot start cargo")?;
-    if status.success() {
-        println!("ok clippy");
-        tally.pass(1);
+    let build = cargo::command(&[&["test", "--workspace", "--no-run"], cargo::features()].concat());
+    let is_clean = tool(tally, "clippy", cargo::with_clippy(build))?;
+    if is_clean {
         cargo::note_tests_built();
-    } else {
-        tally.fail("clippy", &format!("the build with it ended with {status}"));
     }
-    Ok(status.success())
+    Ok(is_clean)
 }
 
 /// `cargo test` over the workspace: each test is one result. `is_built`: by clippy.

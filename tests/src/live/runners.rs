@@ -19,6 +19,7 @@ const MEMBER_REFUSED: i32 = 83;
 /// The host that is lost.
 const VICTIM: usize = 1;
 const STARTS_LATEST: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
 
 const PROGRAMS: [(&str, &str); 6] = [
     ("treesum", include_str!("../../../dvm-exec/disa/programs/treesum.disa")),
@@ -76,6 +77,7 @@ fn lose(bed: &mut Bed<'_>, blow: Blow) -> Result<String> {
                 Some(husk) => break *husk,
                 None => ensure!(Instant::now() < latest, "no husk on host {VICTIM} after {} s", STARTS_LATEST.as_secs()),
             }
+            sleep(POLL);
         };
         sleep(Duration::from_millis(*after_ms));
         match blow {

@@ -61,6 +61,9 @@ pub struct Options {
     /// Programs of DISA run by both engines.
     #[arg(long, default_value_t = 1_000_000)]
     programs: u64,
+    /// Work only on promises whose names begin so.
+    #[arg(long, value_name = "PREFIX")]
+    only: Vec<String>,
     /// Forget what is done.
     #[arg(long)]
     restart: bool,
@@ -107,8 +110,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let path = cargo::metadata()?.target_directory.join("soak").join("record.json");
     let mut record = Record::read(&path, &sources()?, options.restart);
     let promises = promises(&live::names()?, classify.is_ok(), options);
+    let is_chosen =
+        |promise: &&Promise| options.only.is_empty() || options.only.iter().any(|prefix| promise.name.starts_with(prefix));
     for batch in batches(&promises) {
-        let mut open: Vec<&Promise> = batch.iter().collect();
+        let mut open: Vec<&Promise> = batch.iter().filter(is_chosen).collect();
         while let Some((turn, done)) = record.next_turn(&open)
             && interrupt.check().is_ok()
         {
@@ -289,8 +294,17 @@ mod tests {
 
     #[test]
     fn the_record_counts_down() {
-        let options =
-            Options { runs: 20, lossy_runs: 1000, rounds: 5, signals: 1, seeds: 1000, frames: 7, programs: 9, restart: false };
+        let options = Options {
+            runs: 20,
+            lossy_runs: 1000,
+            rounds: 5,
+            signals: 1,
+            seeds: 1000,
+            frames: 7,
+            programs: 9,
+            only: vec![],
+            restart: false,
+        };
         let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"].map(str::to_owned);
         assert_eq!(promises(&cases, true, &options)[2].wanted, 7);
         let promises = promises(&cases, false, &options);

@@ -133,8 +133,8 @@ impl Peers {
         eprintln!("bench: installing peers into {}", self.directory.display());
         let required = self.directory.join("requirements.txt");
         fs::write(&required, REQUIREMENTS)?;
-        let venv = succeed(Command::new("python3").args(["-m", "venv"]).arg(self.directory.join("venv")), CHECK_LATEST);
-        venv.context("no environment for peers (package python3-venv)")?;
+        let venv = succeed(Command::new("virtualenv").arg(self.directory.join("venv")), CHECK_LATEST);
+        venv.context("no environment for peers (package virtualenv)")?;
         succeed(Command::new(&self.python).args(["-m", "pip", "install", "-q", "-r"]).arg(&required), INSTALL_LATEST)?;
         fs::write(&done, REQUIREMENTS).with_context(|| format!("cannot write {}", done.display()))
     }

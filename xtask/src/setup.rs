@@ -76,6 +76,8 @@ pub const FOR_TEST: &[Thing] = &[
     thing("etcd", "etcd-server"),
     thing("etcdctl", "etcd-client"),
     thing("openssl", "openssl"),
+    thing("chromium", "chromium"),
+    thing("virtualenv", "virtualenv"),
 ];
 
 /// What an agent that speaks to etcd is built with.
@@ -195,20 +197,21 @@ fn install(packages: &[&str]) -> Result<(), String> {
         return Err("no apt-get here: install it by hand".into());
     }
     eprintln!("setup: apt-get install {}", packages.join(" "));
-    let apt = |arguments: &[&str]| {
+    let apt = |arguments: &[&str], errors: Stdio| {
         let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stderr(errors);
         succeeds(&mut command)
     };
     let install: Vec<&str> = ["install", "-y", "-qq", "--no-install-recommends"].iter().chain(packages).copied().collect();
-    if apt(&install) {
+    // A fresh machine has no package lists, or old ones: what is said of that is of no interest.
+    if apt(&install, Stdio::null()) {
         return Ok(());
     }
-    // A fresh machine has no package lists.
-    if !apt(&["update", "-qq"]) {
+    eprintln!("setup: apt-get update");
+    if !apt(&["update", "-qq"], Stdio::inherit()) {
         return Err("`apt-get update` failed: no network?".into());
     }
-    if apt(&install) { Ok(()) } else { Err(format!("`apt-get install {}` failed", packages.join(" "))) }
+    if apt(&install, Stdio::inherit()) { Ok(()) } else { Err(format!("`apt-get install {}` failed", packages.join(" "))) }
 }
 
 fn succeeds(command: &mut Command) -> bool {

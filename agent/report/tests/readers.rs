@@ -160,8 +160,8 @@ fn report(seed: u64) -> Report {
 fn python() -> Result<PathBuf, String> {
     let environment = directory().join("python");
     let python = environment.join("bin/python");
-    if !runs(&python, "--version") && !succeeds(Command::new("python3").args(["-m", "venv"]).arg(&environment)) {
-        return Err("python3 -m venv fails; install python3-venv".to_owned());
+    if !runs(&python, "--version") && !succeeds(Command::new("virtualenv").arg(&environment)) {
+        return Err("virtualenv fails; install the package virtualenv".to_owned());
     }
     let has = |python: &Path| succeeds(Command::new(python).args(["-c", "import hdrh"]));
     if !has(&python) && !succeeds(Command::new(&python).args(["-m", "pip", "install", "-q", "--timeout", "10", HDRHISTOGRAM])) {

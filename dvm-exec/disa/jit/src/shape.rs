@@ -2,8 +2,8 @@
 //!
 //! Owns blocks, their edges, and where fuel is checked. Must not know machine code.
 //!
-//! Fuel is checked where a unit begins, at the heads of its loops and behind instructions that are left to the interpreter: there
-//! must be enough for the longest way to the next check.
+//! Fuel is checked where a unit begins, at the heads of its loops and behind instructions that are left to others: there must be
+//! enough for the longest way to the next check.
 
 use crate::limits::{RETURNS_MAX, UNIT_INSTRUCTIONS_MAX};
 use dvm_disa::code::{Code, Step};
@@ -85,6 +85,8 @@ pub enum Kind {
     Plain,
     /// By machine code, at the end of a block.
     Jump,
+    /// By a function of ours over many bytes, or else by the interpreter, which comes back.
+    Bulk,
     /// By the interpreter, which comes back.
     Call,
     /// By the interpreter, which does not come back.
@@ -104,7 +106,9 @@ pub fn kind(instruction: &Instruction) -> Kind {
         Op::Exit | Op::Trap => Kind::Stop,
         _ if stores_to_constant || has_late_target(instruction) => Kind::Stop,
         Op::Br | Op::Bl => Kind::Jump,
-        Op::Newr | Op::Neww | Op::Sys | Op::Copy | Op::Fill | Op::Cmpb | Op::Find | Op::Hash | Op::Touch | Op::Brk => Kind::Call,
+        Op::Copy | Op::Fill => Kind::Bulk,
+        Op::Cmpb | Op::Find | Op::Hash if written(instruction).is_some() => Kind::Bulk,
+        Op::Newr | Op::Neww | Op::Sys | Op::Cmpb | Op::Find | Op::Hash | Op::Touch | Op::Brk => Kind::Call,
         Op::Nop
         | Op::Add
         | Op::Sub
@@ -305,7 +309,7 @@ impl Shape {
         for index in from..self.blocks[block].end {
             match code.step(index).and_then(|step| step.instruction).as_ref().map(kind) {
                 Some(Kind::Plain | Kind::Jump) => cost += 1,
-                Some(Kind::Call | Kind::Stop) | None => return cost,
+                Some(Kind::Bulk | Kind::Call | Kind::Stop) | None => return cost,
             }
         }
         let unchecked = self.successors(block).into_iter().filter(|next| !self.blocks[*next].is_checked);
@@ -342,7 +346,7 @@ fn reach(code: &Code, root: u32) -> BTreeSet<u32> {
         }
         match kind(instruction) {
             Kind::Stop => {}
-            Kind::Plain | Kind::Call => work.push_back(index + 1),
+            Kind::Plain | Kind::Bulk | Kind::Call => work.push_back(index + 1),
             Kind::Jump => {
                 let is_over = instruction.op() == Op::Br && is_unconditional(instruction);
                 work.extend((!is_over).then_some(index + 1));
@@ -384,7 +388,7 @@ fn cut(code: &Code, root: u32, reached: &BTreeSet<u32>) -> (Vec<Block>, BTreeMap
             }
             end += 1;
             match kind(instruction) {
-                Kind::Plain | Kind::Call => {}
+                Kind::Plain | Kind::Bulk | Kind::Call => {}
                 Kind::Stop => break End::Stop,
                 Kind::Jump => {
                     let taken = constant_target(step).map(|operand| target(step.target, operand.value().unwrap_or(step.next_pc)));

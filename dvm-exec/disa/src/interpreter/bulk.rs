@@ -3,7 +3,7 @@
 //! Owns their order of checks: fuel, then loads, then stores, then the work. Must not know pages.
 
 use super::access::outside_window;
-use super::{Interpreter, operand};
+use super::{Interpreter, fnv1a, operand};
 use crate::instruction::Instruction;
 use crate::isa::Op;
 use crate::limits::{BULK_BYTES_PER_FUEL, BULK_CHUNK_BYTES};
@@ -14,8 +14,6 @@ use crate::types::Type;
 
 /// Words and lines: what is as short needs no buffer that takes longer to clear than to use.
 const SHORT_BYTES: usize = 64;
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x100_0000_01b3;
 
 impl<M: Memory, E: Effects> Interpreter<'_, M, E> {
     pub(super) fn bulk(&mut self, instruction: &Instruction) -> Result<(), TrapKind> {
@@ -98,9 +96,9 @@ impl<M: Memory, E: Effects> Interpreter<'_, M, E> {
     fn hash(&mut self, range: Range) -> Result<u64, TrapKind> {
         self.pay(range.bytes)?;
         self.admit(range, Access::Load)?;
-        let mut hash = FNV_OFFSET;
+        let mut hash = fnv1a::OFFSET;
         self.scan(range, |chunk| {
-            hash = chunk.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME));
+            hash = fnv1a::add(hash, chunk);
             None
         })?;
         Ok(hash)

@@ -5,6 +5,7 @@
 mod access;
 mod bulk;
 mod float;
+pub mod fnv1a;
 mod integer;
 mod processor;
 mod system;

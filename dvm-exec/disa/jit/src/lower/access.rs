@@ -76,7 +76,7 @@ impl Groups {
         ahead.planned.clear();
         for step in block.filter_map(|index| code.step(index)) {
             let Some(instruction) = &step.instruction else { continue };
-            if matches!(kind(instruction), Kind::Plain | Kind::Jump) {
+            if matches!(kind(instruction), Kind::Plain | Kind::Jump | Kind::Bulk) {
                 for (operand, place) in instruction.operands().iter().zip(instruction.places()) {
                     let bytes = place.ty(instruction.ty(), instruction.attribute()).bytes();
                     let is_store = matches!(place, Place::Out | Place::OutQ | Place::OutTo | Place::InOut);

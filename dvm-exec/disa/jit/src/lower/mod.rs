@@ -5,6 +5,7 @@
 //! An instruction whose checks fail changes nothing: code stops before it, and the interpreter executes it and finds the trap.
 
 mod access;
+mod bulk;
 mod float;
 mod integer;
 
@@ -54,6 +55,7 @@ struct Lower<'a, 'b> {
     runner: MemFlagsData,
     step_signature: SigRef,
     miss_signature: SigRef,
+    bulk_signature: SigRef,
     blocks: Vec<Block>,
     exits: Vec<Exit>,
     /// The way out of the instruction under way, once there is one.
@@ -69,13 +71,13 @@ struct Lower<'a, 'b> {
 /// Fills a function with a unit; gives its sites.
 pub fn lower(builder: &mut FunctionBuilder<'_>, code: &Code, shape: &Shape) -> Vec<Site> {
     let word = AbiParam::new(types::I64);
-    let mut signature = |count: usize| {
+    let mut signature = |takes: usize, returns: usize| {
         let mut signature = Signature::new(CallConv::SystemV);
-        signature.params = vec![word; count];
-        signature.returns = vec![word];
+        signature.params = vec![word; takes];
+        signature.returns = vec![word; returns];
         builder.import_signature(signature)
     };
-    let (step_signature, miss_signature) = (signature(1), signature(3));
+    let (step_signature, miss_signature, bulk_signature) = (signature(1, 1), signature(3, 1), signature(4, 2));
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
     builder.switch_to_block(entry);
@@ -98,6 +100,7 @@ pub fn lower(builder: &mut FunctionBuilder<'_>, code: &Code, shape: &Shape) -> V
         runner,
         step_signature,
         miss_signature,
+        bulk_signature,
         blocks,
         exits: Vec::new(),
         exit: None,
@@ -187,6 +190,10 @@ impl Lower<'_, '_> {
                     self.plain(step, instruction);
                     self.exit = None;
                     self.unpaid += 1;
+                }
+                Kind::Bulk => {
+                    self.bulk(step, instruction);
+                    self.check_fuel(shape.cost_from(code, index, at + 1), step.next_pc);
                 }
                 Kind::Call => {
                     self.call(step, instruction);

@@ -4,6 +4,7 @@
 
 #![expect(unsafe_code, reason = "mapping and calling machine code")]
 
+pub mod bulk;
 mod executable;
 
 pub use executable::Executable;

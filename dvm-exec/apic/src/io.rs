@@ -107,14 +107,14 @@ impl IoApic {
         (is_asserted && !was_asserted && entry & MASKED == 0).then(|| command(entry))
     }
 
-    /// A processor has ended the level interrupt `vector`; lines that are asserted still come again.
-    pub fn end_of_interrupt(&mut self, vector: u8) -> Vec<Command> {
+    /// A processor has ended the level interrupt `vector`; lines that are asserted still come again: gives them with their pins.
+    pub fn end_of_interrupt(&mut self, vector: u8) -> Vec<(usize, Command)> {
         let mut again = Vec::new();
         for pin in 0..PINS {
             let entry = self.entries[pin];
             if entry & (LEVEL | REMOTE) == LEVEL | REMOTE && entry as u8 == vector {
                 self.entries[pin] &= !REMOTE;
-                again.extend(self.serve_level(pin));
+                again.extend(self.serve_level(pin).map(|command| (pin, command)));
             }
         }
         again
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(entry(&mut apic, 9) & REMOTE, REMOTE);
         assert_eq!((apic.set_line(9, true), apic.set_line(9, false), apic.set_line(9, true)), (None, None, None), "under way");
         assert_eq!(apic.end_of_interrupt(0x58), []);
-        assert_eq!(apic.end_of_interrupt(0x59), [sent]);
+        assert_eq!(apic.end_of_interrupt(0x59), [(9, sent)]);
         assert_eq!(apic.set_line(9, false), None);
         assert_eq!(apic.end_of_interrupt(0x59), []);
         assert_eq!(entry(&mut apic, 9) & REMOTE, 0);

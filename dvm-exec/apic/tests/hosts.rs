@@ -92,7 +92,7 @@ impl World {
                 self.apics[cpu].accept(signal);
             }
             Message::EndOfInterrupt(vector) => {
-                for command in self.io.end_of_interrupt(vector) {
+                for (_, command) in self.io.end_of_interrupt(vector) {
                     self.command(0, None, command);
                 }
             }

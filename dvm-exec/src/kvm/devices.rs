@@ -2,6 +2,7 @@
 //!
 //! Owns their addresses and states. Must not know processors: what they send is handed out.
 
+use super::layout::{VIRTIO_PIN, VIRTIO_SLOTS};
 use dvm_apic::{Command, IoApic, io};
 use std::convert::Infallible;
 use std::io::Write;
@@ -21,6 +22,9 @@ const KEYBOARD_RESET: u8 = 0xfe;
 /// Clock and memory of a PC: none here.
 const CMOS: u16 = 0x71;
 
+/// So often a line may come again before the guest is taken to have lost it.
+const UNANSWERED_MAX: u32 = 100_000;
+
 /// What a write to a device asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -32,14 +36,25 @@ pub enum Outcome {
     Nowhere,
 }
 
-/// What raises a line of the kernel's I/O APIC.
-pub type Outside = Box<dyn Fn(u32) + Send>;
+/// A line that comes again and again, and no processor asks its device why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storm {
+    /// Its pin.
+    pub pin: usize,
+}
+
+/// What sets a line of the kernel's I/O APIC.
+pub type Outside = Box<dyn Fn(u32, bool) + Send>;
 
 /// All devices.
 pub struct Devices {
     io: IoApic,
     serial: Serial<Line, NoEvents, Box<dyn Write + Send>>,
     line: Line,
+    /// Why each virtio device interrupts.
+    reasons: [u32; VIRTIO_SLOTS],
+    /// How often its line has come again since a processor asked.
+    unanswered: [u32; VIRTIO_SLOTS],
     outside: Option<Outside>,
 }
 
@@ -60,7 +75,14 @@ impl Devices {
     /// Devices whose serial line is written to `console`; the I/O APIC may be the kernel's.
     pub fn new(console: Box<dyn Write + Send>, outside: Option<Outside>) -> Self {
         let line = Line::default();
-        Self { io: IoApic::default(), serial: Serial::new(line.clone(), console), line, outside }
+        Self {
+            io: IoApic::default(),
+            serial: Serial::new(line.clone(), console),
+            line,
+            reasons: [0; VIRTIO_SLOTS],
+            unanswered: [0; VIRTIO_SLOTS],
+            outside,
+        }
     }
 
     /// The guest writes to a port; where nothing is, a PC takes no notice.
@@ -109,8 +131,50 @@ impl Devices {
     }
 
     /// A processor has ended a level interrupt.
-    pub fn end_of_interrupt(&mut self, vector: u8) -> Vec<Command> {
-        self.io.end_of_interrupt(vector)
+    ///
+    /// # Errors
+    /// It came again too often.
+    pub fn end_of_interrupt(&mut self, vector: u8) -> Result<Vec<Command>, Storm> {
+        let again = self.io.end_of_interrupt(vector);
+        for (pin, _) in &again {
+            if let Some(count) = pin.checked_sub(VIRTIO_PIN).and_then(|slot| self.unanswered.get_mut(slot)) {
+                *count += 1;
+                if *count == UNANSWERED_MAX {
+                    return Err(Storm { pin: *pin });
+                }
+            }
+        }
+        Ok(again.into_iter().map(|(_, command)| command).collect())
+    }
+
+    /// Why the virtio device at `slot` interrupts.
+    pub fn reasons(&mut self, slot: usize) -> u32 {
+        self.answered(slot);
+        self.reasons.get(slot).copied().unwrap_or(0)
+    }
+
+    /// It interrupts for these reasons, too.
+    pub fn raise(&mut self, slot: usize, reasons: u32) -> Vec<Command> {
+        self.change(slot, |before| before | reasons)
+    }
+
+    /// A processor has seen these reasons.
+    pub fn acknowledge(&mut self, slot: usize, reasons: u32) -> Vec<Command> {
+        self.answered(slot);
+        self.change(slot, |before| before & !reasons)
+    }
+
+    fn answered(&mut self, slot: usize) {
+        if let Some(count) = self.unanswered.get_mut(slot) {
+            *count = 0;
+        }
+    }
+
+    fn change(&mut self, slot: usize, change: impl FnOnce(u32) -> u32) -> Vec<Command> {
+        let Some(reasons) = self.reasons.get_mut(slot) else { return Vec::new() };
+        *reasons = change(*reasons);
+        let is_asserted = *reasons != 0;
+        self.set_line(VIRTIO_PIN + slot, is_asserted).into_iter().collect()
     }
 
     /// Input for the serial line; gives how much of it there was room for.
@@ -125,13 +189,17 @@ impl Devices {
         if !self.line.0.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
-        if let Some(pulse) = &self.outside {
-            pulse(SERIAL_PIN as u32);
-            return Vec::new();
-        }
-        let sent = self.io.set_line(SERIAL_PIN, true);
-        self.io.set_line(SERIAL_PIN, false);
+        let sent = self.set_line(SERIAL_PIN, true);
+        self.set_line(SERIAL_PIN, false);
         sent.into_iter().collect()
+    }
+
+    fn set_line(&mut self, pin: usize, is_asserted: bool) -> Option<Command> {
+        if let Some(set) = &self.outside {
+            set(pin as u32, is_asserted);
+            return None;
+        }
+        self.io.set_line(pin, is_asserted)
     }
 }
 
@@ -187,6 +255,40 @@ mod tests {
         let mut data = [0; 4];
         devices.port_in(0x80, &mut data);
         assert_eq!((data, devices.read(io::BASE_ADDRESS + io::BYTES, &mut data)), ([0xff; 4], false));
+    }
+
+    #[test]
+    fn lines_of_levels_stay_until_they_are_answered() {
+        let (mut devices, _) = devices();
+        let entry = (0x10 + 2 * (VIRTIO_PIN + 1)) as u8;
+        for (register, value) in [(entry + 1, 0), (entry, 0x8041_u32)] {
+            devices.write(io::BASE_ADDRESS, &[register]);
+            devices.write(io::BASE_ADDRESS + 0x10, &value.to_le_bytes());
+        }
+        assert_eq!(devices.raise(1, 1).len(), 1);
+        assert_eq!(devices.raise(1, 2), [], "under way");
+        assert_eq!(devices.end_of_interrupt(0x41).map(|again| again.len()), Ok(1));
+        assert_eq!((devices.reasons(1), devices.acknowledge(1, 1)), (3, Vec::new()));
+        assert_eq!(devices.acknowledge(1, 2), []);
+        assert_eq!((devices.end_of_interrupt(0x41), devices.reasons(1)), (Ok(Vec::new()), 0));
+        assert_eq!((devices.raise(99, 1), devices.reasons(99)), (Vec::new(), 0), "no such place");
+    }
+
+    #[test]
+    fn a_line_that_nobody_answers_is_a_storm() {
+        let (mut devices, _) = devices();
+        let entry = (0x10 + 2 * VIRTIO_PIN) as u8;
+        devices.write(io::BASE_ADDRESS, &[entry]);
+        devices.write(io::BASE_ADDRESS + 0x10, &0x8041_u32.to_le_bytes());
+        devices.raise(0, 1);
+        for _ in 1..UNANSWERED_MAX {
+            assert!(devices.end_of_interrupt(0x41).is_ok());
+        }
+        devices.reasons(0);
+        for _ in 1..UNANSWERED_MAX {
+            assert!(devices.end_of_interrupt(0x41).is_ok(), "somebody asked");
+        }
+        assert_eq!(devices.end_of_interrupt(0x41), Err(Storm { pin: VIRTIO_PIN }));
     }
 
     proptest! {

@@ -17,6 +17,9 @@ pub enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+    /// A disk cannot be used.
+    #[error("{0}")]
+    Disk(String),
     /// This host cannot.
     #[error("{what}: {source}: {fix}")]
     Host {
@@ -58,6 +61,31 @@ pub enum Failure {
         /// Registers.
         state: String,
     },
+    /// A device interrupts without end, and no processor asks it why.
+    #[error("interrupt storm: line {pin} of the I/O APIC came again 100000 times, and no processor asked its device why")]
+    Storm {
+        /// The line.
+        pin: usize,
+    },
+    /// An operator names a guest that there is not.
+    #[error("no guest `{0}` of this user runs on this host: dvm-exec kvm ps lists them")]
+    NoGuest(String),
+    /// A guest cannot do what an operator asks.
+    #[error("guest `{guest}`: {reason}")]
+    Refused {
+        /// Its name.
+        guest: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A guest, or hosts of it, do not answer an operator.
+    #[error("guest `{guest}`: no answer in time: {who}; it is as before")]
+    Silent {
+        /// Its name.
+        guest: String,
+        /// Who does not answer.
+        who: String,
+    },
     /// A host of the guest was lost.
     #[error("host {host} lost: {reason}")]
     HostLost {
@@ -86,11 +114,15 @@ impl Failure {
     pub fn status(&self) -> u8 {
         match self {
             Self::Settings(_) => 2,
-            Self::Image { .. } => 60,
+            Self::Image { .. } | Self::Disk(_) => 60,
             Self::Host { .. } => 61,
             Self::TripleFault { .. } => 62,
             Self::Nowhere { .. } => 63,
             Self::Kvm { .. } => 64,
+            Self::Storm { .. } => 65,
+            Self::NoGuest(_) => 66,
+            Self::Refused { .. } => 67,
+            Self::Silent { .. } => 68,
             Self::HostLost { .. } => 87,
             Self::Elsewhere { status, .. } => *status,
             Self::Job(failure) => failure.code(),
@@ -114,6 +146,10 @@ mod tests {
             Failure::TripleFault { cpu, state: text() },
             Failure::Nowhere { cpu, address: 0, state: text() },
             Failure::Kvm { cpu, reason: text(), state: text() },
+            Failure::Storm { pin: 0 },
+            Failure::NoGuest(text()),
+            Failure::Refused { guest: text(), reason: text() },
+            Failure::Silent { guest: text(), who: text() },
             Failure::HostLost { host: text(), reason: text() },
         ]
         .map(|failure| failure.status());

@@ -5,7 +5,9 @@
 
 use super::boot::Shape;
 use super::failure::Failure;
+use super::figures::Row;
 use super::layout;
+use super::limits::AGENT_LATEST;
 use super::machine::{Elsewhere, Machine};
 use super::message::{Access, Message};
 use super::part::{self, VIEW};
@@ -15,20 +17,19 @@ use crate::process::agent::{self, Agent, Opened};
 use crate::process::connection::{Connection, Receiver, Sender};
 use crate::process::memory::map_view;
 use crate::process::wire::{Message as Envelope, Side};
-use dvm_api::local::{JobRequest, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{HostStatistics, JobRequest, Purpose, ToAgent, ToHusk};
 use dvm_apic::{Identity, Signal};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long members may take until their processors are there.
-const READY_LATEST: Duration = Duration::from_secs(20);
+const READY_LATEST: Duration = Duration::from_secs(30);
 /// How long the end waits for a member's figures.
 const FIGURES_LATEST: Duration = Duration::from_millis(500);
-/// How long the agent may take to say more of a host whose husk is gone.
-const AGENT_LATEST: Duration = Duration::from_millis(700);
 
 /// The job of a guest.
 pub struct Job {
@@ -37,12 +38,17 @@ pub struct Job {
     key: [u8; 16],
 }
 
-struct Members {
+/// The members of the job.
+pub struct Members {
+    /// Name of this host.
+    root: String,
     /// Members by their place in the job, the root's own left out: 1 is the first.
     members: Vec<Member>,
     renames: Mutex<Renames>,
-    events: mpsc::Sender<Event>,
-    seen: Mutex<mpsc::Receiver<Event>>,
+    /// Questions to hold processors, so far.
+    holds: AtomicU64,
+    events: mpsc::Sender<(usize, Event)>,
+    seen: Mutex<mpsc::Receiver<(usize, Event)>>,
 }
 
 struct Member {
@@ -52,8 +58,10 @@ struct Member {
 }
 
 enum Event {
-    Ready,
-    Figures(String),
+    /// Whether its KVM shadows page tables.
+    Ready(bool),
+    Figures(Vec<Row>),
+    Held(u64),
 }
 
 #[derive(Default)]
@@ -99,8 +107,14 @@ impl Job {
         let member =
             |member: &dvm_api::local::Member| Member { node: member.node, name: member.name.clone(), sender: Mutex::new(None) };
         let (events, seen) = channel();
-        let members =
-            Members { members: others.map(member).collect(), renames: Mutex::default(), events, seen: Mutex::new(seen) };
+        let members = Members {
+            root: job.members.first().map_or_else(String::new, |root| root.name.clone()),
+            members: others.map(member).collect(),
+            renames: Mutex::default(),
+            holds: AtomicU64::new(0),
+            events,
+            seen: Mutex::new(seen),
+        };
         Ok(Self { agent: Arc::new(agent), members: Arc::new(members), key: job.job_key })
     }
 
@@ -109,16 +123,21 @@ impl Job {
         self.members.members.len() + 1
     }
 
+    /// The members, for who asks them something.
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members)
+    }
+
     /// The other hosts, for the machine.
     pub fn elsewhere(&self) -> Box<dyn Elsewhere> {
         Box::new(Arc::clone(&self.members))
     }
 
-    /// Makes every member a part of the guest, and has them run as soon as all are there.
+    /// Makes every member a part of the guest, and has them run as soon as all are there; names those whose KVM shadows page tables.
     ///
     /// # Errors
     /// A member is lost, or cannot.
-    pub fn gather(&self, machine: &Arc<Machine>, shape: &Shape) -> Result<(), Failure> {
+    pub fn gather(&self, machine: &Arc<Machine>, shape: &Shape) -> Result<Vec<String>, Failure> {
         let (agent, watched) = (Arc::clone(&self.agent), Arc::clone(machine));
         part::spawn("agent".to_owned(), move || {
             let error = agent.listen(|packet, _| match packet {
@@ -137,34 +156,31 @@ impl Job {
             part::spawn(format!("host {place}"), move || members.listen(place, receiver, &machine))?;
             self.members.send(place, &Message::Setup(Shape { here: place as u16, ..shape.clone() }));
         }
-        let seen = self.members.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in &self.members.members {
-            while !machine.life.is_over() {
-                match seen.recv_timeout(READY_LATEST) {
-                    Ok(Event::Ready) => break,
-                    Ok(Event::Figures(_)) => {}
-                    Err(_) => {
-                        let reason = format!("not ready within {READY_LATEST:?}");
-                        machine.fail(Failure::HostLost { host: "of the guest".to_owned(), reason });
-                    }
-                }
-            }
+        let ready = |event| match event {
+            Event::Ready(has_shadows) => Some(has_shadows),
+            Event::Figures(_) | Event::Held(_) => None,
+        };
+        let (ready, silent) = self.members.collect(READY_LATEST, || machine.life.is_over(), ready);
+        if !silent.is_empty() {
+            machine.fail(Failure::HostLost { host: silent.join(", "), reason: format!("not ready within {READY_LATEST:?}") });
         }
-        drop(seen);
         self.members.send_all(&Message::Run);
-        Ok(())
+        let names = self.members.names();
+        Ok(ready.iter().filter(|(_, has_shadows)| **has_shadows).filter_map(|(place, _)| names.get(*place).cloned()).collect())
+    }
+
+    /// What the agents have counted for the job, a line for each host; nothing of what an agent does not tell.
+    pub fn pages(&self) -> Vec<String> {
+        let line = |host: &HostStatistics| {
+            let counted = host.counters.iter().filter(|(_, count)| *count > 0);
+            counted.fold(format!("host {}", host.host), |line, (name, count)| format!("{line} {name} {count}"))
+        };
+        self.agent.statistics().unwrap_or_default().iter().map(line).collect()
     }
 
     /// Ends the job; gives the members' figures if they are wanted.
-    pub fn end(&self, has_figures: bool, status: u8) -> Vec<String> {
-        self.members.send_all(&Message::Over);
-        let seen = self.members.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let figures = std::iter::from_fn(|| match seen.recv_timeout(FIGURES_LATEST) {
-            Ok(Event::Figures(text)) => Some(text),
-            Ok(Event::Ready) => Some(String::new()),
-            Err(_) => None,
-        });
-        let figures = figures.take(if has_figures { self.members.members.len() } else { 0 }).collect();
+    pub fn end(&self, has_figures: bool, status: u8) -> Vec<Row> {
+        let figures = if has_figures { self.members.figures(FIGURES_LATEST, || false).0 } else { Vec::new() };
         // An agent that is gone needs not be told.
         self.agent.send(&ToAgent::EndJob { status: i32::from(status) }, &[]).unwrap_or(());
         figures
@@ -223,16 +239,69 @@ impl Members {
             }
             Message::AskClock(tag) => self.send(place, &Message::Clock(tag, machine.now().tsc)),
             // At the end nobody may wait any more.
-            Message::Ready => self.events.send(Event::Ready).unwrap_or(()),
-            Message::Figures(text) => self.events.send(Event::Figures(text)).unwrap_or(()),
+            Message::Ready(has_shadows) => self.events.send((place, Event::Ready(has_shadows))).unwrap_or(()),
+            Message::Figures(rows) => self.events.send((place, Event::Figures(rows))).unwrap_or(()),
+            Message::Held(tag) => self.events.send((place, Event::Held(tag))).unwrap_or(()),
             Message::Failed(status, reason) => {
                 machine.fail(Failure::Elsewhere { host: self.members[place - 1].name.clone(), status, reason });
             }
-            Message::Setup(_) | Message::Run | Message::Answer(..) | Message::Clock(..) | Message::Over => {
+            Message::Setup(_)
+            | Message::Run
+            | Message::Answer(..)
+            | Message::Clock(..)
+            | Message::AskFigures
+            | Message::Hold(..) => {
                 let host = self.members[place - 1].name.clone();
                 machine.fail(Failure::HostLost { host, reason: "it sent what only the root may send".to_owned() });
             }
         }
+    }
+
+    /// What all members say, as `take` picks it out, and the names of those that do not within `latest` or before it is over.
+    fn collect<T>(
+        &self,
+        latest: Duration,
+        is_over: impl Fn() -> bool,
+        take: impl Fn(Event) -> Option<T>,
+    ) -> (BTreeMap<usize, T>, Vec<String>) {
+        const LOOK: Duration = Duration::from_millis(50);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = Instant::now() + latest;
+        let mut said = BTreeMap::new();
+        while said.len() < self.members.len() && !is_over() && Instant::now() < end {
+            if let Ok((place, event)) = seen.recv_timeout(LOOK)
+                && let Some(answer) = take(event)
+            {
+                said.insert(place, answer);
+            }
+        }
+        let silent = (1..).zip(&self.members).filter(|(place, _)| !said.contains_key(place));
+        let silent = silent.map(|(_, member)| member.name.clone()).collect();
+        (said, silent)
+    }
+
+    /// Names of all hosts, the root's first.
+    pub fn names(&self) -> Vec<String> {
+        std::iter::once(&self.root).chain(self.members.iter().map(|member| &member.name)).cloned().collect()
+    }
+
+    /// What the processors of members have done, and the members that do not say.
+    pub fn figures(&self, latest: Duration, is_over: impl Fn() -> bool) -> (Vec<Row>, Vec<String>) {
+        self.send_all(&Message::AskFigures);
+        let figures = |event| match event {
+            Event::Figures(rows) => Some(rows),
+            Event::Ready(_) | Event::Held(_) => None,
+        };
+        let (rows, silent) = self.collect(latest, is_over, figures);
+        (rows.into_values().flatten().collect(), silent)
+    }
+
+    /// Has the members hold their processors, or let them go on; gives those that have not.
+    pub fn hold(&self, is_wanted: bool, latest: Duration, is_over: impl Fn() -> bool) -> Vec<String> {
+        // Relaxed: the number only has to differ from those before.
+        let asked = self.holds.fetch_add(1, Ordering::Relaxed) + 1;
+        self.send_all(&Message::Hold(asked, is_wanted));
+        self.collect(latest, is_over, |event| matches!(event, Event::Held(tag) if tag == asked).then_some(())).1
     }
 
     fn renames(&self) -> MutexGuard<'_, Renames> {

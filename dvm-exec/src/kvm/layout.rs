@@ -32,6 +32,15 @@ pub const PROCESSORS: u64 = PRIVATE + (8 << 20);
 /// Size of such a block.
 pub const PROCESSOR_BYTES: u64 = 64 << 10;
 
+/// Registers of the first virtio device.
+pub const VIRTIO: u64 = 0xfeb0_0000;
+/// Those of the next are so much further on.
+pub const VIRTIO_BYTES: u64 = 0x1000;
+/// Places for devices.
+pub const VIRTIO_SLOTS: usize = 8;
+/// Pin of the I/O APIC of the first; those of the others follow.
+pub const VIRTIO_PIN: usize = 16;
+
 /// Where images without addresses of their own are put.
 pub const IMAGE: u64 = 1 << 20;
 /// Structures of the boot protocols of Linux, in memory below 1 MiB.
@@ -50,6 +59,9 @@ pub const TSS: u64 = 0xfffb_d000;
 
 const _: () = assert!(PROCESSORS + PROCESSOR_BYTES * dvm_apic::limits::PROCESSORS_MAX as u64 <= PRIVATE + PRIVATE_BYTES);
 const _: () = assert!(TABLES + (2 + HIGH / (1 << 30) + MEMORY_MAX / (1 << 30)) * PAGE <= PROCESSORS);
+const _: () =
+    assert!(VIRTIO >= PRIVATE + PRIVATE_BYTES && VIRTIO + VIRTIO_BYTES * VIRTIO_SLOTS as u64 <= dvm_apic::io::BASE_ADDRESS);
+const _: () = assert!(VIRTIO_PIN + VIRTIO_SLOTS <= dvm_apic::limits::PINS);
 const _: () = assert!(PRIVATE >= LOW_END && PRIVATE + PRIVATE_BYTES <= dvm_apic::io::BASE_ADDRESS);
 
 /// The pieces of a memory of `bytes`: first address and size.

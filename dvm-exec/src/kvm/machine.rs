@@ -3,18 +3,17 @@
 //! Owns the routing of interrupts, accesses to devices, and time. Must not call KVM: that is for the processors' threads.
 
 use super::boot::Shape;
-use super::devices::{Devices, Outcome};
+use super::clock::{Clock, IDLE};
+use super::devices::{Devices, Outcome, Storm};
 use super::failure::Failure;
+use super::figures::{Figures, Row, count};
 use super::life::Life;
 use super::message::Access;
-use crate::sys::vm::{Kicker, timestamp};
-use dvm_apic::{Command, Deadline, Directory, Effect, Identity, LocalApic, Now, Signal};
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::virtio::{self, Bus, Wish};
+use crate::sys::vm::Kicker;
+use dvm_apic::{Command, Directory, Effect, Identity, LocalApic, Now, Signal};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long the clock's thread sleeps when no timer runs.
-const IDLE: Duration = Duration::from_secs(3600);
+use std::time::Duration;
 
 /// A guest, as this host has it.
 pub struct Machine {
@@ -27,7 +26,7 @@ pub struct Machine {
     here: u16,
     directory: Mutex<Directory>,
     /// None on a host that has none.
-    devices: Option<Mutex<Devices>>,
+    devices: Option<(Mutex<Devices>, Bus)>,
     elsewhere: Option<Box<dyn Elsewhere>>,
     clock: Clock,
 }
@@ -55,34 +54,6 @@ pub struct Processor {
     kicker: OnceLock<Kicker>,
     /// What it has done.
     pub figures: Figures,
-}
-
-/// What a processor has done.
-#[derive(Debug, Default)]
-pub struct Figures {
-    /// Times it left the guest.
-    pub exits: AtomicU64,
-    /// For a port.
-    pub ports: AtomicU64,
-    /// For an address that is not memory.
-    pub addresses: AtomicU64,
-    /// For a model-specific register.
-    pub registers: AtomicU64,
-    /// To halt.
-    pub halts: AtomicU64,
-    /// Interrupts it took.
-    pub interrupts: AtomicU64,
-    /// Interrupts and starts it sent.
-    pub sent: AtomicU64,
-}
-
-struct Clock {
-    start: Instant,
-    /// What the guest's time-stamp counter is ahead of this host's.
-    tsc_offset: AtomicU64,
-    tsc_khz: u64,
-    is_changed: Mutex<bool>,
-    changed: Condvar,
 }
 
 impl Processor {
@@ -119,14 +90,9 @@ impl Processor {
     }
 }
 
-/// Adds one to a figure.
-pub fn count(figure: &AtomicU64) {
-    figure.fetch_add(1, Ordering::Relaxed);
-}
-
 impl Machine {
     /// A guest of this shape. The first of its processors boots.
-    pub fn new(shape: &Shape, devices: Option<Devices>, elsewhere: Option<Box<dyn Elsewhere>>) -> Self {
+    pub fn new(shape: &Shape, devices: Option<(Devices, Bus)>, elsewhere: Option<Box<dyn Elsewhere>>) -> Self {
         let apics: Vec<_> = (0..shape.hosts.len()).map(|cpu| LocalApic::new(cpu as u32, cpu == 0)).collect();
         let directory = Directory::new(apics.iter().map(LocalApic::identity).collect());
         let processor = |apic| Processor {
@@ -141,15 +107,9 @@ impl Machine {
             hosts: shape.hosts.clone(),
             here: shape.here,
             directory: Mutex::new(directory),
-            devices: devices.map(Mutex::new),
+            devices: devices.map(|(devices, bus)| (Mutex::new(devices), bus)),
             elsewhere,
-            clock: Clock {
-                start: Instant::now(),
-                tsc_offset: AtomicU64::new(0),
-                tsc_khz: shape.tsc_khz,
-                is_changed: Mutex::new(false),
-                changed: Condvar::new(),
-            },
+            clock: Clock::new(shape.tsc_khz),
         }
     }
 
@@ -160,22 +120,51 @@ impl Machine {
 
     /// The guest's time.
     pub fn now(&self) -> Now {
-        let tsc = timestamp().wrapping_add(self.clock.tsc_offset.load(Ordering::Relaxed));
-        Now { ns: self.clock.start.elapsed().as_nanos() as u64, tsc }
+        self.clock.now()
     }
 
     /// What the guest's time-stamp counter is ahead of this host's.
     pub fn set_tsc_offset(&self, offset: u64) {
-        self.clock.tsc_offset.store(offset, Ordering::Relaxed);
+        self.clock.set_tsc_offset(offset);
+    }
+
+    /// What the processors of this host have done.
+    pub fn figures(&self) -> Vec<Row> {
+        self.local().map(|(cpu, processor)| processor.figures.row(cpu, self.here)).collect()
     }
 
     fn devices(&self) -> Option<MutexGuard<'_, Devices>> {
-        self.devices.as_ref().map(|devices| devices.lock().unwrap_or_else(PoisonError::into_inner))
+        self.devices.as_ref().map(|(devices, _)| devices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Every processor has to look what there is to do: the stage of life has changed.
     pub fn rouse_all(&self) {
         self.local().for_each(|(_, processor)| processor.rouse());
+    }
+
+    /// The processors of this host leave the guest and are held, timers with them; true if they ran before.
+    pub fn pause(&self) -> bool {
+        let is_changed = self.life.pause();
+        if is_changed {
+            self.clock.hold();
+            self.rouse_all();
+        }
+        is_changed
+    }
+
+    /// Waits until every processor of this host is held, at most `latest`; false if one is not.
+    pub fn wait_for_held(&self, latest: Duration) -> bool {
+        self.life.wait_for_held(self.local().count(), latest)
+    }
+
+    /// The processors of this host go on.
+    pub fn resume(&self) {
+        if self.life.is_paused() {
+            self.clock.release();
+        }
+        self.life.resume();
+        // Its thread looks again now that the stage has changed.
+        self.clock.rewind();
     }
 
     /// The guest ended itself.
@@ -245,7 +234,10 @@ impl Machine {
             (Some(mut devices), _) => {
                 let again = devices.end_of_interrupt(vector);
                 drop(devices);
-                self.send_all(&again);
+                match again {
+                    Ok(again) => self.send_all(&again),
+                    Err(Storm { pin }) => self.fail(Failure::Storm { pin }),
+                }
             }
             (None, Some(elsewhere)) => elsewhere.end_of_interrupt(vector),
             (None, None) => {}
@@ -334,20 +326,29 @@ impl Machine {
 
     /// A processor, here or elsewhere, uses a device: whether there is one, and what was read.
     pub fn access(&self, access: Access) -> (bool, Vec<u8>) {
-        let Some(mut devices) = self.devices() else {
+        let Some((_, bus)) = &self.devices else {
             return self.elsewhere.as_ref().map_or((false, Vec::new()), |elsewhere| elsewhere.access(access));
         };
         let mut data = Vec::new();
+        if let Access::PortIn(_, bytes) | Access::Read(_, bytes) = access {
+            data.resize(usize::from(bytes), 0);
+        }
+        if let Access::Read(address, _) | Access::Write(address, _) = access
+            && let Some((slot, register)) = virtio::place(address)
+        {
+            let wish = match access {
+                Access::Write(_, bytes) => bus.write(slot, register, &bytes),
+                _ => bus.read(slot, register, &mut data),
+            };
+            self.settle(slot, wish, &mut data);
+            return (true, data);
+        }
+        let Some(mut devices) = self.devices() else { return (false, data) };
         let outcome = match access {
-            Access::PortIn(port, bytes) => {
-                data.resize(usize::from(bytes), 0);
-                Outcome::Sends(devices.port_in(port, &mut data))
-            }
+            Access::PortIn(port, _) => Outcome::Sends(devices.port_in(port, &mut data)),
             Access::PortOut(port, bytes) => devices.port_out(port, &bytes),
-            Access::Read(address, bytes) => {
-                data.resize(usize::from(bytes), 0);
-                if devices.read(address, &mut data) { Outcome::Sends(Vec::new()) } else { Outcome::Nowhere }
-            }
+            Access::Read(address, _) if devices.read(address, &mut data) => Outcome::Sends(Vec::new()),
+            Access::Read(..) => Outcome::Nowhere,
             Access::Write(address, bytes) => devices.write(address, &bytes),
         };
         drop(devices);
@@ -359,14 +360,43 @@ impl Machine {
         (true, data)
     }
 
-    /// Input for the serial line; waits while the guest takes none.
-    pub fn type_in(&self, mut bytes: &[u8]) {
+    /// What the use of a virtio device asks of its interrupt.
+    fn settle(&self, slot: usize, wish: Wish, data: &mut [u8]) {
+        let Some(mut devices) = self.devices() else { return };
+        let sent = match wish {
+            Wish::None => return,
+            Wish::Reasons => {
+                data.iter_mut().zip(devices.reasons(slot).to_le_bytes()).for_each(|(to, from)| *to = from);
+                return;
+            }
+            Wish::Answered(reasons) => devices.acknowledge(slot, reasons),
+            Wish::Raise(reasons) => devices.raise(slot, reasons),
+        };
+        drop(devices);
+        self.send_all(&sent);
+    }
+
+    /// The places of virtio devices that are here.
+    pub fn slots(&self) -> Vec<usize> {
+        self.devices.as_ref().map_or_else(Vec::new, |(_, bus)| bus.occupied().collect())
+    }
+
+    /// The thread of the virtio device at `slot`: serves its requests for ever.
+    pub fn serve(&self, slot: usize) {
+        if let Some((_, bus)) = &self.devices {
+            bus.serve(slot, |reasons| self.settle(slot, Wish::Raise(reasons), &mut []));
+        }
+    }
+
+    /// Input for the serial line, or the virtio device at `slot`; waits while the guest takes none.
+    pub fn type_in(&self, mut bytes: &[u8], slot: Option<usize>) {
         const PAUSE: Duration = Duration::from_millis(2);
         while !bytes.is_empty() && !self.life.is_over() {
-            let Some(mut devices) = self.devices() else { return };
-            let (taken, sent) = devices.type_in(bytes);
-            drop(devices);
-            self.send_all(&sent);
+            let Some((_, bus)) = &self.devices else { return };
+            let taken = match slot {
+                Some(slot) => bus.type_in(slot, bytes),
+                None => self.type_in_serial(bytes),
+            };
             bytes = bytes.get(taken..).unwrap_or_default();
             if taken == 0 {
                 std::thread::sleep(PAUSE);
@@ -374,9 +404,21 @@ impl Machine {
         }
     }
 
+    fn type_in_serial(&self, bytes: &[u8]) -> usize {
+        let Some(mut devices) = self.devices() else { return 0 };
+        let (taken, sent) = devices.type_in(bytes);
+        drop(devices);
+        self.send_all(&sent);
+        taken
+    }
+
     /// The clock's thread: looks after all timers until the guest is over.
     pub fn keep_time(&self) {
         while !self.life.is_over() {
+            if self.life.is_paused() {
+                self.clock.sleep(IDLE);
+                continue;
+            }
             let now = self.now();
             let mut next = IDLE;
             for (_, processor) in self.local() {
@@ -391,34 +433,6 @@ impl Machine {
                 }
             }
             self.clock.sleep(next);
-        }
-    }
-}
-
-impl Clock {
-    /// A timer has changed.
-    fn rewind(&self) {
-        *self.is_changed.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    fn sleep(&self, longest: Duration) {
-        let is_changed = self.is_changed.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut slept = self
-            .changed
-            .wait_timeout_while(is_changed, longest, |is_changed| !*is_changed)
-            .unwrap_or_else(PoisonError::into_inner);
-        *slept.0 = false;
-    }
-
-    fn until(&self, deadline: Deadline, now: Now) -> Duration {
-        match deadline {
-            Deadline::Ns(at) => Duration::from_nanos(at.saturating_sub(now.ns)),
-            Deadline::Tsc(at) => {
-                let ticks = u128::from(at.saturating_sub(now.tsc));
-                let ns = ticks * 1_000_000 / u128::from(self.tsc_khz.max(1));
-                Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)).min(IDLE)
-            }
         }
     }
 }

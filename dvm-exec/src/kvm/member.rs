@@ -5,6 +5,7 @@
 use super::boot::{self, Shape};
 use super::failure::Failure;
 use super::layout;
+use super::limits::HELD_LATEST;
 use super::machine::{Elsewhere, Machine};
 use super::message::{Access, Message};
 use super::part::{self, Part, VIEW};
@@ -69,8 +70,26 @@ fn obey(husk: &'static MemberHusk, message: Message) {
             machine.set_identity(cpu as usize, identity);
             ROOT.tell(&Message::Renamed(tag));
         }
-        (Message::Over, Some(machine)) => ROOT.tell(&Message::Figures(part::figures(machine))),
+        (Message::AskFigures, Some(machine)) => ROOT.tell(&Message::Figures(machine.figures())),
+        (Message::Hold(tag, true), Some(machine)) => hold(husk, machine, tag),
+        (Message::Hold(tag, false), Some(machine)) => {
+            machine.resume();
+            ROOT.tell(&Message::Held(tag));
+        }
         (other, _) => husk.fail(&format!("the root sent {other:?}, which is out of place")),
+    }
+}
+
+/// Holds the processors and says so as soon as they are held: one may still wait for an answer that this thread has to hear.
+fn hold(husk: &'static MemberHusk, machine: &'static Machine, tag: u64) {
+    machine.pause();
+    let body = move || {
+        if machine.wait_for_held(HELD_LATEST) {
+            ROOT.tell(&Message::Held(tag));
+        }
+    };
+    if let Err(failure) = part::spawn("hold".to_owned(), body) {
+        husk.fail(&failure.to_string());
     }
 }
 
@@ -79,7 +98,7 @@ fn take_part(husk: &'static MemberHusk, mut shape: Shape) -> Failure {
     match make(husk, &mut shape) {
         Ok(machine) => {
             MACHINE.get_or_init(|| Arc::clone(&machine));
-            ROOT.tell(&Message::Ready);
+            ROOT.tell(&Message::Ready(setup::has_shadow_tables()));
             match machine.life.wait_for_end() {
                 Err(failure) => failure,
                 Ok(status) => Failure::Settings(format!("the guest ended with {status} where it has no devices")),
@@ -94,7 +113,7 @@ fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Fa
         let opened = husk.open(&(VIEW + first..VIEW + first + bytes));
         opened.map_err(|source| Failure::Host { what: "use the space", source, fix: "report it" })?;
     }
-    let memory = part::memory(shape.bytes, true)?;
+    let memory = part::memory(shape.bytes, true)?.all;
     let board = Board::new(memory, false)?;
     let part = Part::make(&board, shape)?;
     boot::prepare_private(memory, shape).map_err(Failure::Settings)?;

@@ -4,7 +4,9 @@
 //! Must not know what is done about them. What comes from a peer is judged: malformed bytes are an error, never a panic.
 
 use super::boot::Shape;
+use super::figures::{NAMES, Row};
 use dvm_apic::directory::Model;
+use dvm_apic::limits::PROCESSORS_MAX;
 use dvm_apic::{Identity, Signal};
 use thiserror::Error;
 
@@ -13,8 +15,8 @@ use thiserror::Error;
 pub enum Message {
     /// Root, first: be a part of this guest. Answered by `Ready`.
     Setup(Shape),
-    /// Member: the processors are there.
-    Ready,
+    /// Member: the processors are there; whether its KVM shadows page tables.
+    Ready(bool),
     /// Root: run.
     Run,
     /// Either: this reaches a processor of yours; the root passes it on.
@@ -33,10 +35,14 @@ pub enum Message {
     AskClock(u64),
     /// Root.
     Clock(u64, u64),
-    /// Member: what each of its processors did, as text.
-    Figures(String),
-    /// Root: it is over; a member that is asked so tells its figures.
-    Over,
+    /// Root: what have your processors done? Answered by `Figures`.
+    AskFigures,
+    /// Member: what each of its processors has done.
+    Figures(Vec<Row>),
+    /// Root: hold your processors, or let them go on. Answered by `Held` when it is so.
+    Hold(u64, bool),
+    /// Member: it is so.
+    Held(u64),
     /// Member: it cannot go on: status and reason.
     Failed(u8, String),
 }
@@ -72,7 +78,7 @@ impl Message {
                 out.word(u64::from(shape.here)).word(shape.bytes).word(shape.tsc_khz).word(shape.image_end);
                 out.list(shape.command_line.as_bytes())
             }
-            Self::Ready => out.byte(2),
+            Self::Ready(has_shadows) => out.byte(2).byte(u8::from(*has_shadows)),
             Self::Run => out.byte(3),
             Self::Signal(cpu, signal) => out.byte(5).word(u64::from(*cpu)).signal(*signal),
             Self::EndOfInterrupt(vector) => out.byte(6).byte(*vector),
@@ -82,8 +88,10 @@ impl Message {
             Self::Answer(tag, is_there, data) => out.byte(10).word(*tag).byte(u8::from(*is_there)).list(data),
             Self::AskClock(tag) => out.byte(11).word(*tag),
             Self::Clock(tag, tsc) => out.byte(12).word(*tag).word(*tsc),
-            Self::Figures(text) => out.byte(13).list(text.as_bytes()),
-            Self::Over => out.byte(14),
+            Self::Figures(rows) => out.byte(13).rows(rows),
+            Self::AskFigures => out.byte(14),
+            Self::Hold(tag, is_wanted) => out.byte(16).word(*tag).byte(u8::from(*is_wanted)),
+            Self::Held(tag) => out.byte(17).word(*tag),
             Self::Failed(status, reason) => out.byte(15).byte(*status).list(reason.as_bytes()),
         };
         out.0
@@ -97,7 +105,7 @@ impl Message {
         let mut from = Reader(bytes);
         let message = match from.byte()? {
             1 => Self::Setup(from.shape()?),
-            2 => Self::Ready,
+            2 => Self::Ready(from.byte()? != 0),
             3 => Self::Run,
             5 => Self::Signal(from.word()? as u32, from.signal()?),
             6 => Self::EndOfInterrupt(from.byte()?),
@@ -107,8 +115,10 @@ impl Message {
             10 => Self::Answer(from.word()?, from.byte()? != 0, from.list()?),
             11 => Self::AskClock(from.word()?),
             12 => Self::Clock(from.word()?, from.word()?),
-            13 => Self::Figures(from.text()?),
-            14 => Self::Over,
+            13 => Self::Figures(from.rows()?),
+            14 => Self::AskFigures,
+            16 => Self::Hold(from.word()?, from.byte()? != 0),
+            17 => Self::Held(from.word()?),
             15 => Self::Failed(from.byte()?, from.text()?),
             _ => return Err(Malformed),
         };
@@ -132,6 +142,18 @@ impl Writer {
     fn list(&mut self, bytes: &[u8]) -> &mut Self {
         let bytes = bytes.get(..BYTES_MAX).unwrap_or(bytes);
         self.word(bytes.len() as u64).0.extend(bytes);
+        self
+    }
+
+    fn rows(&mut self, rows: &[Row]) -> &mut Self {
+        let rows = rows.get(..PROCESSORS_MAX).unwrap_or(rows);
+        self.word(rows.len() as u64);
+        for row in rows {
+            self.word(u64::from(row.cpu)).word(u64::from(row.host));
+            for count in row.counts {
+                self.word(count);
+            }
+        }
         self
     }
 
@@ -192,6 +214,19 @@ impl Reader<'_> {
 
     fn text(&mut self) -> Result<String, Malformed> {
         String::from_utf8(self.list()?).map_err(|_| Malformed)
+    }
+
+    fn rows(&mut self) -> Result<Vec<Row>, Malformed> {
+        let count = self.word()?;
+        if count > PROCESSORS_MAX as u64 {
+            return Err(Malformed);
+        }
+        let row = |from: &mut Self| {
+            let mut row = Row { cpu: from.word()? as u32, host: from.word()? as u16, counts: [0; NAMES.len()] };
+            row.counts.iter_mut().try_for_each(|count| from.word().map(|word| *count = word))?;
+            Ok(row)
+        };
+        (0..count).map(|_| row(self)).collect()
     }
 
     fn shape(&mut self) -> Result<Shape, Malformed> {
@@ -258,7 +293,7 @@ mod tests {
         let identity = Identity { id: 3, logical: 8, model: Model::Wide };
         for message in [
             Message::Setup(shape),
-            Message::Ready,
+            Message::Ready(true),
             Message::Run,
             Message::Signal(3, Signal::Interrupt { vector: 0x40, is_level: true }),
             Message::Signal(3, Signal::Startup { page: 8 }),
@@ -272,8 +307,10 @@ mod tests {
             Message::Answer(4, true, vec![5]),
             Message::AskClock(1),
             Message::Clock(1, u64::MAX),
-            Message::Figures("cpu 1".to_owned()),
-            Message::Over,
+            Message::AskFigures,
+            Message::Figures(vec![Row { cpu: 2, host: 1, counts: [1, 2, 3, 4, 5, 6, u64::MAX] }]),
+            Message::Hold(8, true),
+            Message::Held(8),
             Message::Failed(63, "why".to_owned()),
         ] {
             let bytes = message.encode();

@@ -5,15 +5,14 @@
 use super::boot::Shape;
 use super::failure::Failure;
 use super::layout::{self, PRIVATE, PRIVATE_BYTES};
+use super::limits::AGENT_LATEST;
 use super::machine::Machine;
 use super::processor::Carrier;
 use super::setup::{self, Board, Start};
 use crate::sys::vm::{self, Memory};
 use kvm_ioctls::VcpuFd;
-use std::fmt::Write;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
 
@@ -71,8 +70,21 @@ impl Part {
             spawn(format!("cpu {cpu}"), move || carry(&machine, cpu, vcpu, start, has_kernel_apic))?;
         }
         let clock = Arc::clone(machine);
-        spawn("clock".to_owned(), move || clock.keep_time())
+        spawn("clock".to_owned(), move || clock.keep_time())?;
+        watch_pages(Arc::clone(machine))
     }
+}
+
+/// Ends the guest when contents of its memory are lost, unless the agent has said by then which host they were lost with.
+fn watch_pages(machine: Arc<Machine>) -> Result<(), Failure> {
+    let refused = |source| Failure::Host { what: "watch for lost memory", source, fix: "raise the limit of open files" };
+    let mut told = vm::park_at_lost_pages().map_err(refused)?;
+    spawn("pages".to_owned(), move || {
+        if told.read_exact(&mut [0]).is_ok() {
+            thread::sleep(AGENT_LATEST);
+            machine.fail(Failure::HostLost { host: "of the guest".to_owned(), reason: "memory was lost with it".to_owned() });
+        }
+    })
 }
 
 /// The thread of one processor.
@@ -94,40 +106,33 @@ pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), F
     }
 }
 
+/// The memory of a guest on this host.
+#[derive(Clone, Copy)]
+pub struct Memories {
+    /// All of it.
+    pub all: &'static Memory,
+    /// What every host has, which is what devices use.
+    pub shared: &'static Memory,
+}
+
 /// The memory of a guest: its own, of this process or of the view, and what each host has of its own. For ever.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn memory(bytes: u64, is_view: bool) -> Result<&'static Memory, Failure> {
+pub fn memory(bytes: u64, is_view: bool) -> Result<Memories, Failure> {
     let refused = |source| Failure::Host { what: "map the guest's memory", source, fix: "ask for less" };
     let own = |first, bytes: u64| -> Result<GuestRegionMmap<()>, io::Error> {
         let mapping = MmapRegion::new(bytes as usize).map_err(|error| io::Error::other(error.to_string()))?;
         GuestRegionMmap::new(mapping, GuestAddress(first)).ok_or_else(|| io::Error::other("the region has no end"))
     };
     let shared = |(first, bytes)| if is_view { vm::region(VIEW + first, bytes, first) } else { own(first, bytes) };
-    let mut regions = layout::pieces(bytes).into_iter().map(shared).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-    regions.insert(1, own(PRIVATE, PRIVATE_BYTES).map_err(refused)?);
-    let memory = Memory::from_regions(regions).map_err(|error| refused(io::Error::other(error.to_string())))?;
-    Ok(Box::leak(Box::new(memory)))
-}
-
-/// What each processor of this host has done, a line for each.
-pub fn figures(machine: &Machine) -> String {
-    let mut text = String::new();
-    for (cpu, processor) in machine.local() {
-        let figures = &processor.figures;
-        let named = [
-            ("exits", &figures.exits),
-            ("ports", &figures.ports),
-            ("addresses", &figures.addresses),
-            ("registers", &figures.registers),
-            ("halts", &figures.halts),
-            ("interrupts", &figures.interrupts),
-            ("sent", &figures.sent),
-        ];
-        let words: Vec<_> = named.iter().map(|(name, figure)| format!("{name} {}", figure.load(Ordering::Relaxed))).collect();
-        // Text takes everything.
-        writeln!(text, "cpu {cpu} {}", words.join(" ")).unwrap_or(());
-    }
-    text
+    let regions = layout::pieces(bytes).into_iter().map(|piece| shared(piece).map(Arc::new));
+    let mut regions = regions.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    let whole = |regions| -> Result<&'static Memory, Failure> {
+        let memory = Memory::from_arc_regions(regions).map_err(|error| refused(io::Error::other(error.to_string())))?;
+        Ok(Box::leak(Box::new(memory)))
+    };
+    let shared = whole(regions.clone())?;
+    regions.insert(1, Arc::new(own(PRIVATE, PRIVATE_BYTES).map_err(refused)?));
+    Ok(Memories { all: whole(regions)?, shared })
 }

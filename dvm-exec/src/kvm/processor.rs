@@ -3,7 +3,8 @@
 //! Owns the loop between KVM and the machine: what is injected before the guest runs, and what each exit means. Must not know devices.
 
 use super::failure::Failure;
-use super::machine::{Machine, Processor, count};
+use super::figures::count;
+use super::machine::{Machine, Processor};
 use super::setup::Start;
 use crate::sys::vm;
 use dvm_apic::local::Order;
@@ -55,15 +56,18 @@ impl<'a> Carrier<'a> {
     }
 
     fn turns(&mut self, has_kernel_apic: bool) -> Result<(), Failure> {
-        while self.machine.life.wait_to_run() {
-            let processor = &self.machine.processors[self.cpu];
+        let processor = &self.machine.processors[self.cpu];
+        loop {
+            // Before the stage of life, too: who changes that rouses every processor after it.
             processor.look();
+            if !self.machine.life.wait_to_run() {
+                return Ok(());
+            }
             if has_kernel_apic || self.prepare(processor).map_err(|error| self.broken(&format!("an error at entry: {error}")))? {
                 let next = self.enter();
                 self.after(next)?;
             }
         }
-        Ok(())
     }
 
     /// Does what is due before the guest runs; false if it is not to run yet.
@@ -76,8 +80,8 @@ impl<'a> Carrier<'a> {
             return Ok(false);
         }
         if apic.waits_for_start() || self.is_halted && !apic.is_wakeful() {
-            // Who changes the stage of life rouses every processor after it.
-            if !self.machine.life.is_over() {
+            // As above.
+            if self.machine.life.is_running() {
                 drop(processor.wait(apic));
             }
             return Ok(false);

@@ -3,20 +3,24 @@
 //! Owns the order in which a machine is made, started and ended. Must not know registers or devices.
 
 use super::boot::{self, Shape};
+use super::control::{self, Control, Description, Guest};
 use super::devices::{Devices, Outside};
 use super::failure::Failure;
 use super::hosts::Job;
-use super::image::{self, Loaded};
-use super::layout::{MEMORY_MAX, MEMORY_MIN};
+use super::image::{self, Entry, Loaded};
+use super::layout::{MEMORY_MAX, MEMORY_MIN, VIRTIO_SLOTS};
 use super::machine::Machine;
-use super::part::{self, Part};
+use super::part::{self, Memories, Part};
 use super::setup::{self, Board};
+use super::virtio::block::{Disk, DiskName};
+use super::virtio::{self, Bus, Device};
 use crate::sys::vm::{self, Memory};
 use clap::{Args, ValueEnum};
 use dvm_apic::limits::PROCESSORS_MAX;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Exit status: the guest's own, or one of those that docs/kvm.md lists.
 #[derive(Args, Debug)]
@@ -42,7 +46,16 @@ pub struct Options {
     /// Use the kernel's interrupt controllers, to compare ours with them.
     #[arg(long, hide = true, requires = "local")]
     kernel_apic: bool,
-    /// Show at the end what each processor did, on stderr.
+    /// A disk, FILE or FILE,ro; up to seven.
+    #[arg(long = "disk", value_name = "FILE[,ro]")]
+    disks: Vec<DiskName>,
+    /// Which console gets standard input; both show what they are given on standard output.
+    #[arg(long, default_value = "serial")]
+    console: Console,
+    /// What `ps`, `pause`, `resume` and `stat` call it [default: the number of its process].
+    #[arg(long, value_parser = control::judge_name)]
+    name: Option<String>,
+    /// Show at the end what each processor did, and what the agents counted, on stderr.
     #[arg(long)]
     stat: bool,
     /// Flat image, ELF file, or bzImage.
@@ -50,6 +63,17 @@ pub struct Options {
     /// The guest's command line.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command_line: Vec<String>,
+}
+
+/// The place of the virtio console.
+const CONSOLE_SLOT: usize = 0;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Console {
+    /// The serial line.
+    Serial,
+    /// The virtio console.
+    Virtio,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,8 +100,10 @@ impl Place {
 /// Why it could not be run, or was ended.
 pub fn run(options: &Options) -> Result<u8, Failure> {
     judge(options)?;
+    let started = Instant::now();
+    let control = Control::open(options.name.as_deref())?;
     let job = if options.local { None } else { Some(Job::open(options)?) };
-    let memory = part::memory(options.mem, job.is_some())?;
+    let Memories { all: memory, shared } = part::memory(options.mem, job.is_some())?;
     let loaded = load(options, memory)?;
     let hosts = job.as_ref().map_or(1, Job::hosts);
     let mut shape = Shape {
@@ -96,28 +122,91 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let elsewhere = job.as_ref().map(Job::elsewhere);
     let outside = options.kernel_apic.then(|| -> Outside {
         let board = Arc::clone(&board);
-        Box::new(move |pin| board.pulse(pin))
+        Box::new(move |pin, is_asserted| board.set_line(pin, is_asserted))
     });
-    let machine = Arc::new(Machine::new(&shape, Some(Devices::new(Box::new(Console), outside)), elsewhere));
+    let devices = (Devices::new(Box::new(Screen), outside), bus(options, shared)?);
+    let machine = Arc::new(Machine::new(&shape, Some(devices), elsewhere));
     machine.set_tsc_offset(vm::tsc_offset(part.first()?));
     part.start(&machine, Some(start), options.kernel_apic)?;
-    listen(&machine)?;
+    for slot in machine.slots() {
+        let machine = Arc::clone(&machine);
+        part::spawn(format!("device {slot}"), move || machine.serve(slot))?;
+    }
+    let typed_to = match options.console {
+        Console::Serial => None,
+        Console::Virtio => Some(CONSOLE_SLOT),
+    };
+    listen(&machine, typed_to)?;
+    if let Some(control) = &control {
+        let description = describe(options, &control.name, job.as_ref());
+        control.serve(Guest { machine: Arc::clone(&machine), members: job.as_ref().map(Job::members), description, started })?;
+    }
     if let Some(job) = &job {
-        job.gather(&machine, &shape)?;
+        let mut shadowing = job.gather(&machine, &shape)?;
+        if setup::has_shadow_tables() {
+            shadowing.splice(..0, job.members().names().first().cloned());
+        }
+        warn(&loaded.entry, &shadowing);
     }
     machine.life.run();
     let ended = machine.life.wait_for_end();
-    let figures =
-        job.map_or_else(Vec::new, |job| job.end(options.stat, ended.as_ref().map_or_else(Failure::status, |status| *status)));
-    if options.stat {
-        eprint!("{}{}", part::figures(&machine), figures.concat());
-    }
+    finish(&machine, job.as_ref(), options.stat, &ended);
     ended
+}
+
+/// Ends the job, and shows what was done if that is wanted.
+fn finish(machine: &Machine, job: Option<&Job>, has_figures: bool, ended: &Result<u8, Failure>) {
+    let (mut rows, mut pages) = (machine.figures(), Vec::new());
+    if let Some(job) = job {
+        // After a loss the agent has other things to do.
+        if has_figures && ended.is_ok() {
+            pages = job.pages();
+        }
+        rows.extend(job.end(has_figures, ended.as_ref().map_or_else(Failure::status, |status| *status)));
+    }
+    if has_figures {
+        rows.iter().for_each(|row| eprintln!("{row}"));
+        pages.iter().for_each(|line| eprintln!("{line}"));
+    }
+}
+
+/// Kernels that are started by a boot protocol have their page tables in shared memory; the kit's are private.
+fn warn(entry: &Entry, shadowing: &[String]) {
+    let is_private = matches!(entry, Entry::Native(_));
+    if !is_private && !shadowing.is_empty() {
+        let hosts = shadowing.join(", ");
+        eprintln!(
+            "dvm-exec: KVM shadows page tables on {hosts}: what another host changes in them is not followed there; \
+             use hosts with EPT or NPT (docs/kvm.md)"
+        );
+    }
+}
+
+fn describe(options: &Options, name: &str, job: Option<&Job>) -> Description {
+    // A host without a name is still one.
+    let own = || vec![std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), trimmed)];
+    Description {
+        name: name.to_owned(),
+        pid: std::process::id(),
+        stage: String::new(),
+        cpus: options.cpus,
+        hosts: job.map_or_else(own, |job| job.members().names()),
+        memory_bytes: options.mem,
+        uptime_s: 0,
+        image: options.image.display().to_string(),
+    }
+}
+
+fn trimmed(text: String) -> String {
+    text.trim().to_owned()
 }
 
 fn judge(options: &Options) -> Result<(), Failure> {
     if !(1..=PROCESSORS_MAX).contains(&options.cpus) {
         return Err(Failure::Settings(format!("{} processors: 1 to {PROCESSORS_MAX} are possible", options.cpus)));
+    }
+    if options.disks.len() >= VIRTIO_SLOTS {
+        return Err(Failure::Settings(format!("{} disks: {} are possible", options.disks.len(), VIRTIO_SLOTS - 1)));
     }
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&options.mem) || !options.mem.is_multiple_of(1 << 20) {
         let (least, most) = (MEMORY_MIN >> 20, MEMORY_MAX >> 20);
@@ -133,22 +222,31 @@ fn load(options: &Options, memory: &Memory) -> Result<Loaded, Failure> {
     image::load(&file, memory, options.mem).map_err(|error| refused(error.to_string()))
 }
 
+/// The virtio devices: the console, then the disks.
+fn bus(options: &Options, memory: &'static Memory) -> Result<Bus, Failure> {
+    let mut devices: Vec<Box<dyn Device>> = vec![Box::new(virtio::console::Console::new(Box::new(Screen)))];
+    for disk in &options.disks {
+        devices.push(Box::new(Disk::open(disk).map_err(Failure::Disk)?));
+    }
+    Ok(Bus::new(devices, memory))
+}
+
 /// Starts a thread for who types.
-fn listen(machine: &Arc<Machine>) -> Result<(), Failure> {
+fn listen(machine: &Arc<Machine>, typed_to: Option<usize>) -> Result<(), Failure> {
     let machine = Arc::clone(machine);
     part::spawn("console".to_owned(), move || {
         let mut bytes = [0; 256];
         // An input that cannot be read is as good as none.
         while let Ok(count @ 1..) = io::stdin().lock().read(&mut bytes) {
-            machine.type_in(bytes.get(..count).unwrap_or_default());
+            machine.type_in(bytes.get(..count).unwrap_or_default(), typed_to);
         }
     })
 }
 
 /// Standard output, byte by byte as the guest writes.
-struct Console;
+struct Screen;
 
-impl Write for Console {
+impl Write for Screen {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;

@@ -47,12 +47,10 @@ impl Board {
         Ok(Self { vm, cpuid })
     }
 
-    /// Raises line `pin` of the kernel's I/O APIC and lets go of it.
-    pub fn pulse(&self, pin: u32) {
-        for is_asserted in [true, false] {
-            // Without such a controller nobody calls this; a line that is refused is as good as masked.
-            self.vm.set_irq_line(pin, is_asserted).unwrap_or(());
-        }
+    /// Sets line `pin` of the kernel's I/O APIC.
+    pub fn set_line(&self, pin: u32, is_asserted: bool) {
+        // Without such a controller nobody calls this; a line that is refused is as good as masked.
+        self.vm.set_irq_line(pin, is_asserted).unwrap_or(());
     }
 
     /// Adds processor `cpu`.
@@ -66,6 +64,16 @@ impl Board {
         vcpu.set_cpuid2(&cpuid).map_err(|error| host("describe a processor", error, "see dmesg"))?;
         Ok(vcpu)
     }
+}
+
+/// Whether this host's KVM keeps shadows of a guest's page tables instead of having the processor walk them. It then does not follow
+/// what another host changes in tables that lie in shared memory.
+pub fn has_shadow_tables() -> bool {
+    let walks = |module: &str, parameter: &str| {
+        let value = std::fs::read_to_string(format!("/sys/module/{module}/parameters/{parameter}"));
+        value.is_ok_and(|value| value.starts_with(['Y', '1']))
+    };
+    !walks("kvm_intel", "ept") && !walks("kvm_amd", "npt")
 }
 
 /// Registers to start with.

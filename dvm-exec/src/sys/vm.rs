@@ -4,9 +4,9 @@
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use std::io::Error;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::io::{Error, PipeReader};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 const KVM_INTERRUPT: u64 = 0x4004_ae86;
@@ -47,6 +47,7 @@ impl Kicker {
             let mut kicks: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut kicks);
             libc::sigaddset(&raw mut kicks, kick_signal());
+            libc::sigaddset(&raw mut kicks, libc::SIGBUS);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const kicks, std::ptr::null_mut());
         }
         (vcpu, Self { immediate_exit, process, thread })
@@ -87,6 +88,37 @@ pub fn install_kick() -> Result<(), Error> {
     // SAFETY: the handler touches nothing; the action outlives the call.
     match unsafe { libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// Where [`park`] tells of it.
+static LOST: AtomicI32 = AtomicI32::new(-1);
+
+/// A thread that touches what is lost goes no further: what the guest's memory was there nobody knows.
+extern "C" fn park(_: i32) {
+    // SAFETY: the byte is constant; the call is one of those that handlers may make, and nobody waits for its result.
+    unsafe { libc::write(LOST.load(Ordering::Relaxed), c"!".as_ptr().cast(), 1) };
+    loop {
+        // SAFETY: no memory is involved.
+        unsafe { libc::pause() };
+    }
+}
+
+/// From now on a thread that touches memory whose contents are lost stays where it is, instead of ending the process; a byte comes out
+/// of the pipe then. To be called once.
+///
+/// # Errors
+/// The kernel's error.
+pub fn park_at_lost_pages() -> Result<PipeReader, Error> {
+    let (told, tells) = std::io::pipe()?;
+    LOST.store(tells.into_raw_fd(), Ordering::Relaxed);
+    // SAFETY: zeros are a valid sigaction: no flags, nothing blocked.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = park as *const () as usize;
+    // SAFETY: the handler makes only calls that handlers may make; the action outlives the call.
+    match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) } {
+        0 => Ok(told),
         _ => Err(Error::last_os_error()),
     }
 }
@@ -171,4 +203,28 @@ pub fn timestamp() -> u64 {
 
 fn os_error(error: kvm_ioctls::Error) -> Error {
     Error::from_raw_os_error(error.errno())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::io::Read;
+    use vm_memory::{Bytes, FileOffset};
+
+    #[test]
+    fn who_touches_lost_memory_stays_where_it_is() {
+        let path = std::env::temp_dir().join(format!("dvm-lost-{}", std::process::id()));
+        fs::write(&path, [7; 4096]).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let place = Some(FileOffset::new(file.try_clone().unwrap(), 0));
+        let memory = Memory::from_ranges_with_files([(GuestAddress(0), 4096, place)]).unwrap();
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(9)).unwrap(), 7);
+        let mut told = park_at_lost_pages().unwrap();
+        file.set_len(0).unwrap();
+        let touching = std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(9)).unwrap());
+        told.read_exact(&mut [0]).unwrap();
+        assert!(!touching.is_finished());
+    }
 }

@@ -1,6 +1,6 @@
 //! The kit: what a guest needs that runs on several processors, on one host or several, natively or not.
 //!
-//! Owns start, processors, interrupts, locks, time, memory, text and the end. Must not know which machine it is on before it has
+//! Owns start, processors, interrupts, locks, time, memory, text, virtio devices and the end. Must not know which machine it is on before it has
 //! asked: see [`processor::is_native`].
 //!
 //! A program is a function `fn main(cpu: usize)` given to [`guest!`]; every processor runs it.
@@ -11,11 +11,13 @@ pub mod alloc;
 pub mod barrier;
 pub mod boot;
 pub mod interrupt;
+pub mod line;
 pub mod print;
 pub mod processor;
 pub mod start;
 pub mod sys;
 pub mod time;
+pub mod virtio;
 
 pub use barrier::Barrier;
 pub use sys::lock::Lock;

@@ -32,6 +32,19 @@ pub fn write_half(address: u64, value: u32) {
     unsafe { at::<u32>(address).write_volatile(value) }
 }
 
+/// The quarter word at `address`.
+#[must_use]
+pub fn read_quarter(address: u64) -> u16 {
+    // SAFETY: as in `read`.
+    unsafe { at::<u16>(address).read_volatile() }
+}
+
+/// Writes it.
+pub fn write_quarter(address: u64, value: u16) {
+    // SAFETY: as in `read`.
+    unsafe { at::<u16>(address).write_volatile(value) }
+}
+
 /// The byte at `address`.
 #[must_use]
 pub fn read_byte(address: u64) -> u8 {
@@ -43,6 +56,16 @@ pub fn read_byte(address: u64) -> u8 {
 pub fn write_byte(address: u64, value: u8) {
     // SAFETY: as in `read`.
     unsafe { at::<u8>(address).write_volatile(value) }
+}
+
+/// Fills `to` from `address` on.
+pub fn load(address: u64, to: &mut [u8]) {
+    (0..).zip(to).for_each(|(offset, byte)| *byte = read_byte(address + offset));
+}
+
+/// Writes `from` to `address` and behind it.
+pub fn store(address: u64, from: &[u8]) {
+    (0..).zip(from).for_each(|(offset, byte)| write_byte(address + offset, *byte));
 }
 
 /// Text that nobody changes; empty if it is none.

@@ -9,6 +9,7 @@ mod devices;
 mod interrupts;
 mod memory;
 mod timers;
+mod virtio;
 
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -45,6 +46,16 @@ const CASES: &[(&str, Case)] = &[
     ("memory/barrier", memory::barrier),
     ("memory/false-sharing", memory::false_sharing),
     ("memory/transfer", memory::transfer),
+    ("virtio/console", virtio::console),
+];
+
+/// Where there is a disk.
+const DISK_CASES: &[(&str, Case)] = &[
+    ("disk/find", virtio::find),
+    ("disk/transfers", virtio::transfers),
+    ("disk/interrupts", virtio::interrupts),
+    ("disk/refusals", virtio::refusals),
+    ("disk/broken", virtio::broken),
 ];
 
 static TOGETHER: Barrier = Barrier::new();
@@ -53,8 +64,9 @@ static FAILED: Page<AtomicU32> = Page(AtomicU32::new(0));
 guest!(main);
 
 fn main(cpu: usize) -> u8 {
+    let disk_cases = if virtio::has_disk() { DISK_CASES } else { &[] };
     let mut failed = 0;
-    for (name, case) in CASES {
+    for (name, case) in CASES.iter().chain(disk_cases) {
         TOGETHER.wait(processor::count());
         if let Err(reason) = case(cpu) {
             FAILED.fetch_add(1, Ordering::AcqRel);
@@ -70,7 +82,8 @@ fn main(cpu: usize) -> u8 {
     TOGETHER.wait(processor::count());
     interrupts::measure(cpu);
     if cpu == 0 {
-        print!("{} cases, {failed} failed, {} processors\n", CASES.len(), processor::count());
+        let count = CASES.len() + disk_cases.len();
+        print!("{count} cases, {failed} failed, {} processors\n", processor::count());
     }
     failed
 }

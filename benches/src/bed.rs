@@ -17,12 +17,13 @@ const MTU: u32 = 9000;
 const RUN_LATEST: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(10);
 
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("pairs", include_str!("../../tests/programs/pairs.c")),
     ("stress", include_str!("../../tests/programs/stress.c")),
     ("calls", include_str!("../programs/calls.c")),
     ("faults", include_str!("../programs/faults.c")),
     ("floors", include_str!("../programs/floors.c")),
+    ("loop", include_str!("../programs/loop.c")),
 ];
 
 /// The place where benches run.

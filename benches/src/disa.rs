@@ -229,7 +229,7 @@ impl Work {
 }
 
 /// Two hosts of one core, and the C program.
-fn hosts(bed: &Bed) -> Result<Bed> {
+pub fn hosts(bed: &Bed) -> Result<Bed> {
     ensure!(processors() >= 2, "needs two processors");
     let bed = bed.of_one_processor()?;
     on_two_cores(&bed)?;

@@ -12,6 +12,7 @@ mod figure;
 mod gains;
 mod idle;
 mod kernel;
+mod kvm;
 mod list;
 mod peers;
 mod place;
@@ -56,6 +57,7 @@ fn main() -> Result<ExitCode> {
         &sysbench::BENCHES,
         &place::BENCHES,
         &disa::BENCHES,
+        &kvm::BENCHES,
     ]
     .into_iter()
     .flatten()

@@ -2,7 +2,7 @@
 //!
 //! Owns building and starting it. Must not know what is measured.
 
-use crate::{cargo, ebpf, setup};
+use crate::{cargo, ebpf, guests, setup};
 use anyhow::Result;
 use std::process::{Command, ExitCode};
 
@@ -15,6 +15,9 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
         eprintln!("setup: {lack}");
     }
     ebpf::provide()?;
+    if let Err(reason) = guests::provide()? {
+        eprintln!("guests: no images: {reason}");
+    }
     cargo::build(&["dvm-agent", "dvm-exec", "dvm-alloc"])?;
     let mut command = Command::new(cargo::build(&["dvm-benches"])?.join("dvm-benches"));
     command.args(arguments);

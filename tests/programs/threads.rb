@@ -1,5 +1,7 @@
 # Threads of Ruby: one lock for all code, so that they take turns; queues, condition variables, a thread that raises.
-require 'digest'
+# Loaded here: `Digest::SHA256` loads itself at its first use, and a second thread may see it half made, natively too (digest.rb says
+# so at `Digest()`).
+require 'digest/sha2'
 
 queue = SizedQueue.new(8)
 results = Queue.new

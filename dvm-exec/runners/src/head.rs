@@ -1,131 +1,183 @@
-//! The root: gives out timestamps, keeps the log, fires watchers, and says what snapshots may include.
+//! The root: gives out timestamps, keeps the log, and says what snapshots may include.
 //!
-//! Owns the order of commits and everything that becomes true with one. Must not know how a commit was prepared.
+//! Owns the order of commits, and who is told of it when. Must not know how a commit was prepared.
 //!
 //! ```text
-//!   Commit -> next timestamp: log, output, children, watchers -> Apply to homes -> all Applied -> watermark -> Advance to all
+//!   Commit -> next timestamp: log, output, children, watchers -> Records to backups -> all Stored
+//!          -> Settled, Apply to homes -> all Applied -> watermark -> Advance to all
 //! ```
 
 use crate::Nanos;
-use crate::delta::Delta;
+use crate::copies::Copies;
+use crate::follower::Follower;
 use crate::home::Home;
-use crate::message::{Commit, End, Finished, Host, Message, ROOT, Summary, Told, Txn};
+use crate::ledger::{Entry, Facts, Happened, Ledger, Ready};
+use crate::limits::COPIED_AT_ONCE_MAX;
+use crate::message::{Commit, End, Finished, Host, Message, Record, State, Summary, Txn};
 use crate::node::Out;
 use crate::place::Homes;
 use crate::plant::{Plant, is};
 use crate::program::Program;
 use crate::schedule::Scheduler;
-use dvm_disa::machine::report::{self, Cause, EndState, Failure, Report};
+use dvm_disa::machine::report::{EndState, Report};
 use dvm_disa::machine::runner::Runner;
-use dvm_disa::machine::store::{Changes, Conflict, Timestamp};
-use dvm_disa::machine::watch::Watchers;
-use dvm_disa::map::Range;
-use dvm_disa::memory::{Born, Spawn};
+use dvm_disa::machine::store::{Conflict, Timestamp};
 use dvm_disa::types::ExitMode;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// An end of a runner, which has a timestamp.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happened {
-    /// The runner.
-    pub id: u64,
-    /// Where it ran.
-    pub host: Host,
-    /// Its snapshot.
-    pub epoch: Timestamp,
-    /// When it ended.
-    pub at: Timestamp,
-    /// How.
-    pub state: EndState,
-    /// Where in the text.
-    pub pc: u64,
-    /// The line of it.
-    pub line: u32,
-    /// Times it was started.
-    pub tries: u64,
-}
 
 /// What the root knows beside what every host does.
 #[derive(Debug)]
 pub struct Head {
     program: Arc<Program>,
-    told_words_max: usize,
+    me: Host,
+    copies_max: usize,
     /// Who runs where.
     pub scheduler: Scheduler,
-    watchers: Watchers,
-    allocated: BTreeMap<u64, Range>,
-    /// Commits that a home has been told of and has not applied.
+    /// What follows from the log.
+    pub ledger: Ledger,
+    copies: Copies,
+    /// Commits that a home has been told of, or will be, and has not applied.
     unapplied: BTreeMap<Host, VecDeque<Timestamp>>,
     advertised: Timestamp,
-    summaries: VecDeque<Summary>,
     oldest: BTreeMap<Host, Timestamp>,
-    report: Report,
-    happened: VecDeque<Happened>,
     is_over: bool,
     /// For a planted bug only: the last commit of each host.
     doubtful: BTreeMap<Host, Runner>,
 }
 
-/// How a runner ended, and what its watcher does then.
+/// How a runner ended.
 struct Close<'a> {
-    runner: &'a Runner,
     host: Host,
     finished: &'a Finished,
     state: EndState,
+    conflict: Option<Conflict>,
     keeps_watching: bool,
+    commit: Option<Box<Commit>>,
+}
+
+/// What a root is made of beside what follows from the log.
+#[derive(Debug)]
+pub struct Seat<'a> {
+    /// The host.
+    pub me: Host,
+    /// Runners at a time, by host.
+    pub slots: &'a [usize],
+    /// Hosts that shall have the log, this one included.
+    pub copies_max: usize,
 }
 
 impl Head {
-    /// The program's first runner is ready.
+    /// The root of a run that begins: what the program's first runner is, a follower without an entry knows.
     #[must_use]
-    pub fn new(program: Arc<Program>, slots: &[usize], told_words_max: usize) -> Self {
-        let mut scheduler = Scheduler::new(slots, program.settings.seed, program.settings.starts_max);
-        scheduler.add(Runner::main(program.object.entry), Timestamp(0));
-        let hosts = (0..slots.len() as u16).map(Host);
+    pub fn new(program: Arc<Program>, seat: &Seat<'_>, follower: Follower, homes: &Homes) -> Self {
+        Self::of(program, seat, follower, Timestamp(0), homes)
+    }
+
+    /// Whatever waits needs a snapshot of this age.
+    fn of(program: Arc<Program>, seat: &Seat<'_>, follower: Follower, epoch_min: Timestamp, homes: &Homes) -> Self {
+        let Follower { ledger, runners, oldest } = follower;
+        let facts = &ledger.facts;
+        let mut scheduler = Scheduler::new(seat.slots, program.settings.seed, program.settings.starts_max);
+        scheduler.go_on(facts.statistics.starts);
+        runners.into_values().for_each(|runner| scheduler.add(runner, epoch_min));
         Self {
             program,
-            told_words_max,
+            me: seat.me,
+            copies_max: seat.copies_max,
             scheduler,
-            watchers: Watchers::default(),
-            allocated: BTreeMap::new(),
+            ledger,
+            copies: Copies::of(homes.backups(seat.copies_max)),
             unapplied: BTreeMap::new(),
-            advertised: Timestamp(0),
-            summaries: VecDeque::new(),
-            oldest: hosts.map(|host| (host, Timestamp(0))).collect(),
-            report: Report::default(),
-            happened: VecDeque::new(),
+            // Some hosts may have heard more from a former root, none less.
+            advertised: oldest,
+            oldest: homes.members().map(|host| (host, oldest)).collect(),
             is_over: false,
             doubtful: BTreeMap::new(),
         }
     }
 
+    /// The root of a run whose former one is lost. Homes are told again what they may not have heard, then who is lost; backups
+    /// get the log anew, since they may have what this one has not; and nothing is said before they have it.
+    #[must_use]
+    pub fn succeed(program: Arc<Program>, seat: &Seat<'_>, follower: Follower, log: &Home, homes: &Homes, out: &mut Out) -> Self {
+        // Runs that the former root has started are forgotten; each runner runs again on a snapshot with all that happened.
+        let mut head = Self::of(program, seat, follower, log.store().newest(), homes);
+        head.copies = Copies::default();
+        head.cover(log, homes, out);
+        if is(Plant::OutputAgain) {
+            head.ledger.facts.output.repeat();
+        }
+        if is(Plant::DecidedForgotten) {
+            head.ledger.facts.decided.clear();
+        }
+        if !is(Plant::NotRepeated) {
+            let pending: Vec<_> = head.ledger.facts.pending.iter().cloned().collect();
+            pending.into_iter().for_each(|pending| head.tell_homes(pending.txn, pending.at, &pending.homes, homes));
+        }
+        head
+    }
+
+    /// Sees to it that as many hosts as there should be have the log, or get it.
+    fn cover(&mut self, log: &Home, homes: &Homes, out: &mut Out) {
+        self.flush(out);
+        let new = self.copies.choose(homes.backups(self.copies_max));
+        if new.is_empty() {
+            return;
+        }
+        let (copies, state) = (log.copies(), self.state(log));
+        for host in new {
+            for some in copies.chunks(COPIED_AT_ONCE_MAX) {
+                out.send(host, Message::Copies(some.to_vec()));
+            }
+            out.send(host, Message::State(Box::new(state.clone())));
+        }
+    }
+
+    fn state(&self, log: &Home) -> State {
+        let mut facts: Facts = self.ledger.facts.clone();
+        facts.statistics.starts = self.scheduler.starts();
+        State { facts, runners: self.scheduler.all(), newest: log.store().newest(), oldest: self.least_oldest() }
+    }
+
+    fn flush(&mut self, out: &mut Out) {
+        let mut statistics = self.ledger.facts.statistics;
+        statistics.starts = self.scheduler.starts();
+        self.copies.flush(self.ledger.stable(), statistics, out);
+    }
+
+    fn least_oldest(&self) -> Timestamp {
+        self.oldest.values().copied().min().unwrap_or_default()
+    }
+
     /// The next end of a runner.
     pub fn poll_happened(&mut self) -> Option<Happened> {
-        self.happened.pop_front()
+        self.ledger.poll_happened()
     }
 
     /// What came of the program, once.
-    pub fn poll_over(&mut self) -> Option<Report> {
-        if self.is_over || !self.scheduler.is_over() {
+    pub fn poll_over(&mut self, log: &Home) -> Option<Report> {
+        let is_stable = self.copies.stable(log.store().newest()) == Some(log.store().newest());
+        if self.is_over || !self.scheduler.is_over() || !is_stable {
             return None;
         }
         self.is_over = true;
-        self.report.is_cut = !self.scheduler.is_empty();
-        self.report.armed = self.watchers.armed().collect();
-        self.report.statistics.starts = self.scheduler.starts();
-        Some(std::mem::take(&mut self.report))
+        let mut report = self.ledger.report();
+        report.is_cut = !self.scheduler.is_empty();
+        report.statistics.starts = self.scheduler.starts();
+        Some(report)
     }
 
-    /// Whether no output is to be released.
+    /// Whether every host that shall have the log has all of it that there was when it was chosen.
     #[must_use]
-    pub const fn has_no_output(&self) -> bool {
-        self.report.output.is_empty()
+    pub fn is_covered(&self) -> bool {
+        self.copies.is_complete()
     }
 
-    /// Output released since the last time.
-    pub fn take_output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.report.output)
+    /// When time alone makes something possible.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Nanos> {
+        self.scheduler.poll_timeout().filter(|_| self.is_covered())
     }
 
     /// A host asks for a commit that its homes have prepared.
@@ -147,99 +199,45 @@ impl Head {
         if is(Plant::ReleasedTwice) {
             self.doubtful.insert(from, runner.clone());
         }
-        self.apply(from, runner, commit, log, out);
-        out.send(from, Message::Settled(txn, true));
+        let keeps_watching = commit.mode != ExitMode::CommitDelete && self.ledger.is_persistent(id);
+        let (finished, prepared) = (commit.finished.clone(), commit.homes.clone());
+        let state = EndState::Committed;
+        let commit = Some(Box::new(commit));
+        let at =
+            self.publish(&runner, Close { host: from, finished: &finished, state, conflict: None, keeps_watching, commit }, log);
+        self.tell_homes(txn, at, &prepared, homes);
+        self.copies.hold(at, from, Message::Settled(txn, true));
+    }
+
+    /// Homes that do not have the log hear of a commit when it stands.
+    fn tell_homes(&mut self, txn: Txn, at: Timestamp, prepared: &[Host], homes: &Homes) {
+        for home in prepared.iter().filter(|home| **home != self.me && homes.is_member(**home)) {
+            if self.copies.has(*home) {
+                continue;
+            }
+            self.copies.hold(at, *home, Message::Apply(txn, at));
+            self.unapplied.entry(*home).or_default().push_back(at);
+        }
     }
 
     /// What only the root can know: memory given back is still allocated, and nobody's exit code was written meanwhile.
     fn check(&self, commit: &Commit, log: &mut Home) -> Result<(), Conflict> {
-        if let Some(base) = commit.freed.iter().find(|base| !self.allocated.contains_key(base)) {
+        if let Some(base) = commit.freed.iter().find(|base| !self.ledger.facts.allocated.contains_key(base)) {
             return Err(Conflict { address: *base, winner: None });
         }
         log.check_exit_codes(commit)
     }
 
-    fn apply(&mut self, from: Host, runner: Runner, commit: Commit, log: &mut Home, out: &mut Out) {
-        let Commit { txn, finished, mode, homes, changes, children, output, log: lines, taken, freed, .. } = commit;
-        self.report.output.extend(output);
-        self.report.log.extend(lines);
-        self.allocated.extend(taken.iter().map(|range| (range.base, *range)));
-        self.allocated.retain(|base, _| !freed.contains(base));
-        let keeps_watching = mode != ExitMode::CommitDelete && self.watchers.is_persistent(runner.id);
-        let close = Close { runner: &runner, host: from, finished: &finished, state: EndState::Committed, keeps_watching };
-        let at = self.publish(&close, Some(txn), &changes, (taken, freed), log);
-        for home in homes.into_iter().filter(|home| *home != ROOT) {
-            out.send(home, Message::Apply(txn, at));
-            self.unapplied.entry(home).or_default().push_back(at);
-        }
-        for (born, spawn) in children {
-            self.bear(&runner, born, spawn, (finished.epoch, at), log);
-        }
-    }
-
-    /// Gives an end its timestamp: exit code and changes are there from then on, and watchers fire.
-    fn publish(
-        &mut self,
-        close: &Close<'_>,
-        txn: Option<Txn>,
-        changes: &[Delta],
-        (taken, freed): (Vec<Range>, Vec<u64>),
-        log: &mut Home,
-    ) -> Timestamp {
-        let Close { runner, finished, state, .. } = *close;
-        let line = self.program.object.line_of(finished.last).1;
-        let words = report::exit_code(runner.id, state, finished.pc, line, runner.tries);
+    /// Gives an end its timestamp.
+    fn publish(&mut self, runner: &Runner, close: Close<'_>, log: &mut Home) -> Timestamp {
+        let Close { host, finished, state, conflict, keeps_watching, commit } = close;
         let at = Timestamp(log.store().newest().0 + 1);
-        let changed = log.log(txn, at, changes, &words, runner.id);
-        self.report.statistics.count(state);
-        self.report.statistics.instructions += finished.fuel_used;
-        let changes = self.told(&changed, at, log);
-        self.summaries.push_back(Summary { at, changes, taken, freed });
-        let fired = self.watchers.notify(&changed);
-        self.fired(fired, at);
-        self.settle(close, log);
-        let (id, epoch, pc, tries) = (runner.id, finished.epoch, finished.pc, runner.tries);
-        self.happened.push_back(Happened { id, host: close.host, epoch, at, state, pc, line, tries });
+        let finished = finished.clone();
+        let entry = Entry { at, host, tries: runner.tries, state, conflict, finished, keeps_watching, commit };
+        let ready: Vec<Ready> = self.ledger.apply(runner, &entry, log);
+        ready.into_iter().for_each(|(runner, epoch_min)| self.scheduler.add(runner, epoch_min));
+        self.copies.ended(entry);
         at
-    }
-
-    fn told(&self, changed: &Changes, at: Timestamp, log: &Home) -> Vec<Told> {
-        let one = |(page, words): (&u64, &dvm_disa::machine::page::Words)| {
-            let is_small = words.iter().count() <= self.told_words_max;
-            if is_small { Told::Words(Delta::of(*page, *words, &log.at(*page, at))) } else { Told::Page(*page) }
-        };
-        changed.iter().map(one).collect()
-    }
-
-    /// What becomes of the watcher whose instance has ended, if it was one.
-    fn settle(&mut self, close: &Close<'_>, log: &Home) {
-        let id = close.runner.id;
-        if close.keeps_watching {
-            let baseline = baseline(close.finished.epoch, log);
-            let fired = self.watchers.arm(id, baseline, log.store());
-            self.fired(fired, log.store().newest());
-        } else {
-            self.watchers.remove(id);
-        }
-    }
-
-    fn fired(&mut self, instances: impl IntoIterator<Item = Runner>, epoch_min: Timestamp) {
-        for instance in instances {
-            self.report.statistics.fired += 1;
-            self.scheduler.add(instance, epoch_min);
-        }
-    }
-
-    fn bear(&mut self, parent: &Runner, born: Born, spawn: Spawn, (epoch, at): (Timestamp, Timestamp), log: &Home) {
-        let Spawn { heap, watched, first, is_persistent, .. } = spawn;
-        let child = Runner { id: born.id, parent: parent.id, first, stack: born.stack, heap, watched, tries: 0 };
-        self.report.statistics.made += 1;
-        if child.watched.is_empty() {
-            self.scheduler.add(child, at);
-        } else {
-            let fired = self.watchers.add(child, is_persistent, baseline(epoch, log), at, log.store());
-            self.fired(fired, log.store().newest());
-        }
     }
 
     /// A run ended without a commit.
@@ -251,25 +249,22 @@ impl Head {
             End::Undone => return self.undone(from, finished.id),
             End::Conflict(mode, conflict) => return self.conflict(now, from, finished, (mode, conflict), log),
             End::Aborted(mode) => (EndState::Aborted, mode == ExitMode::Abort),
-            End::Trapped(kind) => {
-                self.fail(finished, Cause::Trap(kind));
-                (EndState::Trapped(kind), false)
-            }
+            End::Trapped(kind) => (EndState::Trapped(kind), false),
         };
         let Some(runner) = self.scheduler.take(finished.id, from) else { return };
-        let close = Close { runner: &runner, host: from, finished, state, keeps_watching };
-        self.publish(&close, None, &[], Default::default(), log);
+        self.publish(&runner, Close { host: from, finished, state, conflict: None, keeps_watching, commit: None }, log);
     }
 
     fn conflict(&mut self, now: Nanos, from: Host, finished: &Finished, (mode, conflict): (ExitMode, Conflict), log: &mut Home) {
         let Some(runner) = self.scheduler.take(finished.id, from) else { return };
-        self.report.statistics.conflicts += 1;
-        self.report.statistics.instructions += finished.fuel_used;
+        self.ledger.facts.statistics.conflicts += 1;
         if mode == ExitMode::CommitOnce || runner.tries > u64::from(self.program.settings.conflicts_max) {
-            self.fail(finished, Cause::Conflict(conflict));
-            let close = Close { runner: &runner, host: from, finished, state: EndState::Failed, keeps_watching: false };
-            self.publish(&close, None, &[], Default::default(), log);
+            let state = EndState::Failed;
+            let close = Close { host: from, finished, state, conflict: Some(conflict), keeps_watching: false, commit: None };
+            self.publish(&runner, close, log);
         } else {
+            self.ledger.facts.statistics.instructions += finished.fuel_used;
+            self.copies.record(Record::Tried { id: runner.id, tries: runner.tries });
             let is_winner_known = conflict.winner.is_some();
             let epoch_min = if is_winner_known { log.store().newest() } else { Timestamp(0) };
             self.scheduler.add_after_conflict(now, runner, epoch_min, is_winner_known);
@@ -278,15 +273,19 @@ impl Head {
 
     fn undone(&mut self, from: Host, id: u64) {
         if let Some(mut runner) = self.scheduler.take(id, from) {
-            self.report.statistics.lost += 1;
+            self.ledger.facts.statistics.lost += 1;
             runner.tries = runner.tries.saturating_sub(1);
             self.scheduler.add(runner, Timestamp(0));
         }
     }
 
-    fn fail(&mut self, finished: &Finished, cause: Cause) {
-        let (file, line) = self.program.object.line_of(finished.last);
-        self.report.failures.push(Failure { id: finished.id, cause, pc: finished.pc, file: file.into(), line });
+    /// A host asks what became of commits that it had asked a former root for. The answer must outlive this one, too.
+    pub fn doubt(&mut self, from: Host, txns: &[Txn], log: &Home) {
+        for txn in txns.iter().filter(|txn| txn.host == from) {
+            let decided = self.ledger.facts.decided.get(txn).copied();
+            let at = decided.unwrap_or(log.store().newest());
+            self.copies.hold(at, from, Message::Settled(*txn, decided.is_some()));
+        }
     }
 
     /// A home has applied all up to here.
@@ -296,37 +295,52 @@ impl Head {
         }
     }
 
+    /// A backup has the log up to here.
+    pub fn stored(&mut self, from: Host, at: Timestamp) {
+        self.copies.stored(from, at);
+    }
+
     /// A host has no older snapshot.
     pub fn told_oldest(&mut self, from: Host, oldest: Timestamp) {
         if let Some(told) = self.oldest.get_mut(&from) {
-            *told = oldest.min(self.advertised).max(*told);
+            *told = oldest.max(*told);
         }
     }
 
-    /// A host is lost: what ran there is ready again, what it has not applied is in the log.
-    pub fn lose(&mut self, host: Host) {
-        self.report.statistics.lost += self.scheduler.lose(host);
+    /// A host is lost: what ran there is ready again, what it has not applied is in the log. Homes may forget what it had prepared
+    /// once they have heard of all its commits that stand.
+    pub fn lose(&mut self, host: Host, log: &Home, homes: &Homes, out: &mut Out) {
+        self.ledger.facts.statistics.lost += self.scheduler.lose(host);
         self.unapplied.remove(&host);
         self.oldest.remove(&host);
+        self.cover(log, homes, out);
+        let newest = log.store().newest();
+        for member in homes.members().filter(|member| *member != self.me) {
+            self.copies.hold(newest, member, Message::Lost(host));
+        }
         if let Some(mut runner) = self.doubtful.remove(&host) {
             runner.tries -= 1;
             self.scheduler.add(runner, Timestamp(0));
         }
     }
 
-    /// Tells all hosts how far snapshots may go, and starts what is ready.
+    /// Tells backups what is new, all hosts how far snapshots may go, and starts what is ready.
     pub fn proceed(&mut self, now: Nanos, log: &Home, homes: &Homes, out: &mut Out) {
+        self.flush(out);
+        let newest = log.store().newest();
+        if let Some(stable) = self.copies.stable(newest) {
+            self.ledger.settle(stable);
+            self.copies.release(stable, out);
+        }
         let first = self.unapplied.values().filter_map(VecDeque::front).min();
-        let applied = first.map_or(log.store().newest(), |at| Timestamp(at.0 - 1));
-        let watermark = if is(Plant::TimestampBeforeApply) { log.store().newest() } else { applied };
+        let applied = first.map_or(newest, |at| Timestamp(at.0 - 1)).min(self.ledger.stable());
+        let watermark = if is(Plant::TimestampBeforeApply) { newest } else { applied };
         if watermark > self.advertised {
-            self.advertised = watermark;
-            let count = self.summaries.partition_point(|summary| summary.at <= watermark);
-            let commits: Vec<Summary> = self.summaries.drain(..count).collect();
-            let oldest = self.oldest.values().copied().min().unwrap_or_default();
-            for host in homes.members() {
-                out.send(host, Message::Advance { watermark, oldest, commits: commits.clone() });
-            }
+            self.advance(watermark, homes, out);
+        }
+        // A copy that is not complete may know of a commit that this host has never seen: until it has the log, nobody is to run again.
+        if !self.copies.is_complete() {
+            return;
         }
         for (host, runners) in self.scheduler.dispatch(now, self.advertised, homes) {
             out.send(host, Message::Start(runners));
@@ -335,9 +349,15 @@ impl Head {
             out.send(host, Message::Recall(count));
         }
     }
-}
 
-/// Since when a watcher watches: the snapshot of its creator, or of its last instance.
-fn baseline(epoch: Timestamp, log: &Home) -> Timestamp {
-    if is(Plant::BaselineDropped) { log.store().newest() } else { epoch }
+    fn advance(&mut self, watermark: Timestamp, homes: &Homes, out: &mut Out) {
+        let oldest = self.least_oldest();
+        let new = |summary: &&Summary| summary.at > self.advertised && summary.at <= watermark;
+        let commits: Vec<_> = self.ledger.facts.summaries.iter().filter(new).cloned().collect();
+        self.advertised = watermark;
+        self.ledger.forget(watermark, oldest);
+        for host in homes.members() {
+            out.send(host, Message::Advance { watermark, oldest, commits: commits.clone() });
+        }
+    }
 }

@@ -8,11 +8,11 @@
 //! ```
 
 use crate::delta::Delta;
-use crate::message::{Commit, Host, Txn};
+use crate::message::{Commit, Copied, Host, Txn};
 use crate::plant::{Plant, is};
 use dvm_disa::machine::memory::Used;
 use dvm_disa::machine::page::Page;
-use dvm_disa::machine::store::{Changes, Conflict, Prepared, Store, Timestamp};
+use dvm_disa::machine::store::{self, Changes, Conflict, Prepared, Store, Timestamp};
 use dvm_disa::map::{self, PAGE_BYTES};
 use std::collections::BTreeMap;
 
@@ -87,11 +87,33 @@ impl Home {
         }
     }
 
-    /// A prepared commit is, at this timestamp.
+    /// A prepared commit is, at this timestamp. One that came with the log is there already.
     pub fn apply(&mut self, txn: Txn, at: Timestamp) {
+        if at <= self.store.newest() {
+            return self.release(txn);
+        }
         if let Some(Locked { author, prepared }) = self.locked.remove(&txn) {
             self.store.apply(at, prepared, &[], author);
         }
+    }
+
+    /// All versions that commits made, for a host that shall have the log.
+    pub fn copies(&self) -> Vec<Copied> {
+        let copied = |store::Copied { page, at, author, words, contents }| {
+            let whole = Delta::whole(page, &contents);
+            Copied { at, author, words, whole }
+        };
+        self.store.copies().map(copied).collect()
+    }
+
+    /// Takes the log as it is at the root. Commits of it that are prepared here are applied so.
+    pub fn restore<'a>(&mut self, newest: Timestamp, copies: Vec<Copied>, applied: impl Iterator<Item = &'a Txn>) {
+        applied.for_each(|txn| self.release(*txn));
+        let copied = |Copied { at, author, words, whole }: Copied| {
+            let (page, contents) = (whole.page, whole.to_page());
+            store::Copied { page, at, author, words, contents }
+        };
+        self.store.restore(newest, copies.into_iter().map(copied));
     }
 
     /// Whether words and pages of exit codes are still as the snapshot has them. The system writes there without a lock, so they

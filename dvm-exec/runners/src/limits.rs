@@ -26,6 +26,11 @@ pub const PLACING_EXTENTS_MAX: usize = 64;
 /// Extents of which it is remembered who used them.
 pub const REMEMBERED_EXTENTS_MAX: usize = 1 << 16;
 
+/// Bytes of output that are kept beside those that are not released.
+pub const OUTPUT_KEPT_BYTES_MAX: u64 = 64 << 20;
+/// Versions of pages in one message to a host that shall have the log.
+pub const COPIED_AT_ONCE_MAX: usize = 128;
+
 /// The first wait after a conflict with a commit under way.
 pub const BACKOFF_NS_MIN: u64 = 50_000;
 /// The longest.

@@ -3,6 +3,9 @@
 //! Owns the vocabulary. Must not know how it travels: each pair of hosts has messages delivered once and in order.
 
 use crate::delta::Delta;
+use crate::ledger::{Entry, Facts};
+use dvm_disa::machine::page::Words;
+use dvm_disa::machine::report::Statistics;
 use dvm_disa::machine::runner::Runner;
 use dvm_disa::machine::store::{Conflict, Timestamp};
 use dvm_disa::map::Range;
@@ -15,8 +18,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Host(pub u16);
 
-/// The host that gives out timestamps.
-pub const ROOT: Host = Host(0);
+/// The host that gives out timestamps first.
+pub const FIRST_ROOT: Host = Host(0);
 
 /// A commit under way: who asks for it, and the asker's number for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +83,48 @@ pub struct Commit {
     pub taken: Vec<Range>,
     /// Where memory that was given back begins.
     pub freed: Vec<u64>,
+    /// Of all commits of that host with smaller numbers it knows what became.
+    pub settled_below: u64,
+}
+
+/// What goes into the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A run ended, at a timestamp.
+    Ended(Box<Entry>),
+    /// A runner lost to another one, and runs again after so many tries.
+    Tried {
+        /// Who.
+        id: u64,
+        /// Times it was started.
+        tries: u64,
+    },
+}
+
+/// A version of a page for a host that shall have the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// When it was committed.
+    pub at: Timestamp,
+    /// By whom.
+    pub author: u64,
+    /// Words that differ from the version before.
+    pub words: Words,
+    /// All of it.
+    pub whole: Delta,
+}
+
+/// What a host that shall have the log must know beside the versions of pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// What follows from the log.
+    pub facts: Facts,
+    /// All runners that are not over and do not wait for a change.
+    pub runners: Vec<Runner>,
+    /// The newest timestamp.
+    pub newest: Timestamp,
+    /// Nobody has an older snapshot.
+    pub oldest: Timestamp,
 }
 
 /// A change of a page by a commit: its words if they are few.
@@ -157,8 +202,25 @@ pub enum Message {
     Fetch(Vec<(u64, Timestamp)>),
     /// Home to host.
     Pages(Vec<(Timestamp, Delta)>),
-    /// Host to root: messages to that one do not arrive.
-    Unreachable(Host),
     /// Root to host: this one is of the run no more.
     Lost(Host),
+    /// Root to backup: for the log.
+    Records {
+        /// What was decided, in order.
+        records: Vec<Record>,
+        /// Every host that has the log has it up to here.
+        stable: Timestamp,
+        /// All counts.
+        statistics: Statistics,
+    },
+    /// Backup to root: it has the log up to here.
+    Stored(Timestamp),
+    /// Root to a host that shall have the log: versions of pages, before [`Self::State`].
+    Copies(Vec<Copied>),
+    /// The rest: from now on it is a backup.
+    State(Box<State>),
+    /// From one that was a backup: it is the root now. What a former one had started is to be forgotten.
+    Root,
+    /// Host to a new root: what became of these, which the former one was asked for?
+    Doubt(Vec<Txn>),
 }

@@ -2,11 +2,14 @@
 //!
 //! Owns the ways between root, home and worker of a host, and to those of others. Must not perform anything.
 
-use crate::head::{Happened, Head};
+use crate::follower::Follower;
+use crate::head::{Head, Seat};
 use crate::home::{Asked, Home};
+use crate::ledger::Happened;
 use crate::limits::HOSTS_MAX;
-use crate::message::{Host, Message, ROOT};
+use crate::message::{Copied, FIRST_ROOT, Host, Message};
 use crate::place::Homes;
+use crate::plant::{Plant, is};
 use crate::program::Program;
 use crate::worker::{Run, RunKey, Worker};
 use crate::{Delta, Nanos};
@@ -15,7 +18,7 @@ use dvm_disa::machine::page::Page;
 use dvm_disa::machine::report::Report;
 use dvm_disa::machine::runner::Ran;
 use dvm_disa::machine::store::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What a host is told at its start.
@@ -29,6 +32,8 @@ pub struct Config {
     pub program: Arc<Program>,
     /// Words of a page's change that are told to all hosts; larger changes are fetched.
     pub told_words_max: usize,
+    /// Hosts that have the log, the root included. With more than one the run goes on when its root is lost.
+    pub copies: usize,
 }
 
 /// What a host has to say beside messages.
@@ -36,10 +41,12 @@ pub struct Config {
 pub enum Event {
     /// A page that this run waits for has come: ask again.
     PageReady(RunKey),
-    /// A runner has ended. Only at the root.
+    /// A runner has ended. At the hosts that have the log.
     Happened(Happened),
-    /// The program is over. Only at the root, once.
+    /// The program is over, and its output is what [`Node::take_output`] has given and will. Only at the root, once.
     Over(Box<Report>),
+    /// The root is lost, and this host, which is the next one, does not have the log: nobody can go on.
+    Stranded,
 }
 
 /// Messages on their way, to others and to this host itself.
@@ -61,10 +68,22 @@ impl Out {
 #[derive(Debug)]
 pub struct Node {
     me: Host,
+    slots: Vec<usize>,
+    program: Arc<Program>,
+    told_words_max: usize,
+    copies_max: usize,
     homes: Homes,
     home: Home,
     worker: Worker,
+    /// Here if this is the root.
     head: Option<Head>,
+    /// Here if this is a backup of it.
+    follower: Option<Follower>,
+    /// The log as far as it has come, at a host that shall be a backup.
+    copies: Vec<Copied>,
+    /// Hosts that the membership has given up, in its order.
+    gone: BTreeSet<Host>,
+    is_stranded: bool,
     out: Out,
 }
 
@@ -75,14 +94,33 @@ impl Node {
     /// If it is not among the hosts, or they are too many.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let Config { me, slots, program, told_words_max } = config;
+        let Config { me, slots, program, told_words_max, copies: copies_max } = config;
         assert!(slots.len() <= usize::from(HOSTS_MAX), "{} hosts: at most {HOSTS_MAX}", slots.len());
         let hosts = slots.len() as u16;
         let own = *slots.get(usize::from(me.0)).expect("the host is one of those listed");
-        let head = (me == ROOT).then(|| Head::new(Arc::clone(&program), &slots, told_words_max));
-        let home = Home::new(program.store());
-        let out = Out { me, own: VecDeque::new(), others: VecDeque::new() };
-        Self { me, homes: Homes::new(hosts), home, worker: Worker::new(me, own, hosts, program), head, out }
+        let homes = Homes::new(hosts);
+        let mut worker = Worker::new(me, own, hosts, Arc::clone(&program));
+        worker.has_log = me == FIRST_ROOT || homes.backups(copies_max).any(|backup| backup == me);
+        let mut follower = worker.has_log.then(|| Follower::new(Arc::clone(&program), told_words_max));
+        let seat = Seat { me, slots: &slots, copies_max };
+        let first = follower.take_if(|_| me == FIRST_ROOT);
+        let head = first.map(|follower| Head::new(Arc::clone(&program), &seat, follower, &homes));
+        Self {
+            me,
+            home: Home::new(program.store()),
+            slots,
+            program,
+            told_words_max,
+            copies_max,
+            homes,
+            worker,
+            head,
+            follower,
+            copies: Vec::new(),
+            gone: BTreeSet::new(),
+            is_stranded: false,
+            out: Out { me, own: VecDeque::new(), others: VecDeque::new() },
+        }
     }
 
     /// The run begins.
@@ -109,9 +147,15 @@ impl Node {
         self.settle(now);
     }
 
-    /// A host is of the run no more. At the root: it says so to all others.
+    /// The membership has given a host up for good. It says so of all hosts in the same order everywhere, and to a host itself
+    /// before those that come later: that one must end. Without the word of a membership, only the root may be told, of others.
     pub fn handle_lost(&mut self, now: Nanos, host: Host) {
-        self.lose(host);
+        self.gone.insert(host);
+        if self.head.is_some() {
+            self.lose(host);
+        } else if self.gone.contains(&self.homes.root()) && self.is_next() {
+            self.succeed();
+        }
         self.settle(now);
     }
 
@@ -128,7 +172,7 @@ impl Node {
     /// Whether there is nothing to send and no output to release.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.out.others.is_empty() && self.head.as_ref().is_none_or(Head::has_no_output)
+        self.out.others.is_empty() && self.head.as_ref().is_none_or(|head| head.ledger.facts.output.is_taken())
     }
 
     /// The next runner to run.
@@ -141,27 +185,53 @@ impl Node {
         if let Some(key) = self.worker.poll_arrived() {
             return Some(Event::PageReady(key));
         }
+        if std::mem::take(&mut self.is_stranded) {
+            return Some(Event::Stranded);
+        }
+        if let Some(follower) = &mut self.follower {
+            return follower.poll_happened().map(Event::Happened);
+        }
         let head = self.head.as_mut()?;
         if let Some(happened) = head.poll_happened() {
             return Some(Event::Happened(happened));
         }
-        head.poll_over().map(|report| Event::Over(Box::new(report)))
+        head.poll_over(&self.home).map(|report| Event::Over(Box::new(report)))
+    }
+
+    /// How many runners ended on each host, as far as the log here says.
+    #[must_use]
+    pub fn ends(&self) -> BTreeMap<Host, u64> {
+        let ledger = self.head.as_ref().map(|head| &head.ledger).or(self.follower.as_ref().map(|follower| &follower.ledger));
+        ledger.map(|ledger| ledger.ends().clone()).unwrap_or_default()
+    }
+
+    /// Whether this is the root, and every host that shall have the log has it.
+    #[must_use]
+    pub fn is_covered(&self) -> bool {
+        self.head.as_ref().is_some_and(Head::is_covered)
+    }
+
+    /// Whether somebody waits for the end of a run: nobody does if the root that started it was lost meanwhile.
+    #[must_use]
+    pub fn is_wanted(&self, key: RunKey) -> bool {
+        self.worker.is_wanted(key)
     }
 
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Nanos> {
-        self.head.as_ref().and_then(|head| head.scheduler.poll_timeout())
+        self.head.as_ref().and_then(Head::poll_timeout)
     }
 
-    /// Output of committed runners since the last time. Only at the root.
-    pub fn take_output(&mut self) -> Vec<u8> {
-        self.head.as_mut().map(Head::take_output).unwrap_or_default()
+    /// Output of committed runners since the last time, and where in all output it begins. Only at the root. A new root begins with
+    /// the first that it still has.
+    pub fn take_output(&mut self) -> (u64, Vec<u8>) {
+        self.head.as_mut().map(|head| head.ledger.facts.output.take()).unwrap_or_default()
     }
 
     /// A page as the snapshot of a run shows it; `None`: it is asked for, and [`Event::PageReady`] follows.
     pub fn page(&mut self, key: RunKey, page: u64) -> Option<Page> {
-        if self.me == ROOT || self.homes.of(page) == self.me {
+        if self.worker.has_log || self.homes.of(page) == self.me {
             return self.worker.epoch(key).map(|epoch| self.home.at(page, epoch));
         }
         self.worker.page(key, page, &self.homes, &mut self.out)
@@ -192,6 +262,9 @@ impl Node {
 
     fn on_message(&mut self, now: Nanos, from: Host, message: Message) {
         if !self.homes.is_member(from) {
+            if is(Plant::LostRootTrusted) && matches!(message, Message::Records { .. }) {
+                self.out.send(from, Message::Stored(Timestamp(u64::MAX)));
+            }
             return;
         }
         match message {
@@ -209,24 +282,30 @@ impl Node {
                 self.out.send(from, Message::Pages(pages));
             }
             Message::Pages(pages) => self.worker.pages(from, pages),
-            Message::Prepared(txn) => self.worker.prepared(from, txn, &mut self.out),
-            Message::Refused(txn, conflict) => self.worker.refused(from, txn, conflict, &mut self.out),
+            Message::Prepared(txn) => self.worker.prepared(from, txn, &self.homes, &mut self.out),
+            Message::Refused(txn, conflict) => self.worker.refused(from, txn, conflict, &self.homes, &mut self.out),
+            // Roots follow each other in the order of hosts: from a former one it is too late.
+            Message::Root if from > self.homes.root() => self.follow(from),
             Message::Start(_)
             | Message::Recall(_)
             | Message::Advance { .. }
             | Message::Apply(..)
             | Message::Settled(..)
             | Message::Lost(_)
-                if from == ROOT =>
+                if from == self.homes.root() =>
             {
                 self.on_word_of_root(message);
+            }
+            Message::Records { .. } | Message::Copies(_) | Message::State(_) if from == self.homes.root() => {
+                self.on_log(from, message);
             }
             Message::Returned(_)
             | Message::Oldest(_)
             | Message::Commit(_)
             | Message::Applied(_)
             | Message::Ended(..)
-            | Message::Unreachable(_) => self.on_word_to_root(now, from, message),
+            | Message::Stored(_)
+            | Message::Doubt(_) => self.on_word_to_root(now, from, message),
             // From one who has no right to say so.
             Message::Release(_)
             | Message::Start(_)
@@ -234,21 +313,28 @@ impl Node {
             | Message::Advance { .. }
             | Message::Apply(..)
             | Message::Settled(..)
-            | Message::Lost(_) => {}
+            | Message::Lost(_)
+            | Message::Records { .. }
+            | Message::Copies(_)
+            | Message::State(_)
+            | Message::Root => {}
         }
     }
 
     fn on_word_of_root(&mut self, message: Message) {
         match message {
             Message::Start(runners) => self.worker.start(runners, &self.homes, &mut self.out),
-            Message::Recall(count) => self.worker.recall(count, &mut self.out),
+            Message::Recall(count) => self.worker.recall(count, &self.homes, &mut self.out),
             Message::Advance { watermark, oldest, commits } => {
                 self.worker.advance(watermark, oldest, &commits, &self.homes);
                 self.home.forget(oldest);
+                if let Some(follower) = &mut self.follower {
+                    follower.advance(watermark, oldest);
+                }
             }
-            Message::Apply(txn, at) if self.me != ROOT => {
+            Message::Apply(txn, at) if self.head.is_none() => {
                 self.home.apply(txn, at);
-                self.out.send(ROOT, Message::Applied(at));
+                self.out.send(self.homes.root(), Message::Applied(at));
             }
             Message::Settled(txn, is_committed) => self.worker.settled(txn, is_committed, &mut self.out),
             Message::Lost(host) => self.lose(host),
@@ -264,20 +350,73 @@ impl Node {
             Message::Commit(commit) => head.commit(now, from, *commit, &mut self.home, &self.homes, &mut self.out),
             Message::Applied(at) => head.applied(from, at),
             Message::Ended(finished, end) => head.ended(now, from, &finished, end, &mut self.home),
-            Message::Unreachable(host) => self.lose(host),
+            Message::Stored(at) => head.stored(from, at),
+            Message::Doubt(txns) => head.doubt(from, &txns, &self.home),
             _ => {}
         }
     }
 
+    /// The root's log, as a backup gets it.
+    fn on_log(&mut self, from: Host, message: Message) {
+        match message {
+            Message::Records { records, stable, statistics } => {
+                let Some(follower) = &mut self.follower else { return };
+                follower.record(records, stable, statistics, &mut self.home);
+            }
+            Message::Copies(copies) => return self.copies.extend(copies),
+            Message::State(state) => {
+                let facts = &state.facts;
+                let applied = facts.decided.keys().chain(facts.pending.iter().map(|pending| &pending.txn));
+                self.home.restore(state.newest, std::mem::take(&mut self.copies), applied);
+                self.follower = Some(Follower::of(Arc::clone(&self.program), self.told_words_max, *state));
+                self.worker.has_log = true;
+            }
+            _ => return,
+        }
+        self.out.send(from, Message::Stored(self.home.store().newest()));
+    }
+
+    /// Whether of all hosts that are left this is the first.
+    fn is_next(&self) -> bool {
+        self.homes.members().find(|host| !self.gone.contains(host)) == Some(self.me)
+    }
+
+    /// The root is lost, and this host is the next: it goes on with the log as it has it.
+    fn succeed(&mut self) {
+        let Some(follower) = self.follower.take() else {
+            self.is_stranded = true;
+            return;
+        };
+        for host in self.gone.clone() {
+            self.homes.lose(host);
+            // What stands of its commits is in the log, and so in this home.
+            self.home.lose(host);
+        }
+        self.follow(self.me);
+        self.homes.members().filter(|member| *member != self.me).for_each(|member| self.out.send(member, Message::Root));
+        let seat = Seat { me: self.me, slots: &self.slots, copies_max: self.copies_max };
+        let mut head = Head::succeed(Arc::clone(&self.program), &seat, follower, &self.home, &self.homes, &mut self.out);
+        for host in &self.gone {
+            head.lose(*host, &self.home, &self.homes, &mut self.out);
+            self.worker.lose(*host, &self.homes, &mut self.out);
+        }
+        self.head = Some(head);
+    }
+
+    /// There is a new root.
+    fn follow(&mut self, root: Host) {
+        self.homes.set_root(root);
+        self.copies.clear();
+        self.worker.follow(&self.homes, &mut self.out);
+    }
+
     fn lose(&mut self, host: Host) {
-        // Without the root nothing can go on: whoever drives this ends the run.
-        if host == ROOT || !self.homes.lose(host) {
+        if host == self.me || !self.homes.lose(host) {
             return;
         }
         self.home.lose(host);
         if let Some(head) = &mut self.head {
-            head.lose(host);
-            self.homes.members().filter(|member| *member != ROOT).for_each(|member| self.out.send(member, Message::Lost(host)));
+            head.lose(host, &self.home, &self.homes, &mut self.out);
         }
         self.worker.lose(host, &self.homes, &mut self.out);
     }
@@ -291,7 +430,7 @@ impl Node {
             if let Some(head) = &mut self.head {
                 head.proceed(now, &self.home, &self.homes, &mut self.out);
             }
-            self.worker.tell_oldest(&mut self.out);
+            self.worker.tell_oldest(&self.homes, &mut self.out);
             if self.out.own.is_empty() {
                 return;
             }

@@ -2,7 +2,7 @@
 //!
 //! Owns the rule, the same on all hosts. Must not know what homes do.
 
-use crate::message::{Host, ROOT};
+use crate::message::{FIRST_ROOT, Host};
 use dvm_disa::map::{self, PAGE_BYTES};
 use std::collections::BTreeSet;
 
@@ -14,24 +14,41 @@ const EXTENT_PAGES: u64 = 512;
 pub struct Homes {
     hosts: u16,
     lost: BTreeSet<Host>,
+    root: Host,
 }
 
 impl Homes {
     /// Those of a run on so many hosts.
     #[must_use]
     pub const fn new(hosts: u16) -> Self {
-        Self { hosts, lost: BTreeSet::new() }
+        Self { hosts, lost: BTreeSet::new(), root: FIRST_ROOT }
     }
 
     /// The home of a page. Exit codes are at the root, who writes most of them; so are pages of lost hosts, since the log has them.
     #[must_use]
     pub fn of(&self, page: u64) -> Host {
         if map::EXIT_CODES.contains(page * PAGE_BYTES) {
-            return ROOT;
+            return self.root;
         }
         let mixed = (page / EXTENT_PAGES).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let host = Host(((mixed >> 32) % u64::from(self.hosts)) as u16);
-        if self.lost.contains(&host) { ROOT } else { host }
+        if self.lost.contains(&host) { self.root } else { host }
+    }
+
+    /// The host that gives out timestamps.
+    #[must_use]
+    pub const fn root(&self) -> Host {
+        self.root
+    }
+
+    /// Another one does from now on.
+    pub const fn set_root(&mut self, root: Host) {
+        self.root = root;
+    }
+
+    /// The hosts that have the log beside the root, if there are to be `copies` of it: those that follow the root.
+    pub fn backups(&self, copies: usize) -> impl Iterator<Item = Host> {
+        self.members().filter(|host| *host > self.root).take(copies.saturating_sub(1))
     }
 
     /// A host is lost for good; whether that is new.

@@ -19,11 +19,21 @@ pub enum Plant {
     LostHomeTrusted,
     /// Versions are forgotten although a snapshot needs them.
     ForgottenEarly,
+    /// The root acts on ends that its backups do not have yet.
+    ActsBeforeBackup,
+    /// A new root releases output again that the former one has released.
+    OutputAgain,
+    /// A backup that has become the root still takes the former one at its word.
+    LostRootTrusted,
+    /// A new root does not tell homes again what the former one may not have told them.
+    NotRepeated,
+    /// A new root does not know commits of the former one whose hosts have not heard of them.
+    DecidedForgotten,
 }
 
 impl Plant {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::BaselineDropped,
         Self::TimestampBeforeApply,
         Self::ValuesCompared,
@@ -31,6 +41,11 @@ impl Plant {
         Self::NotLocked,
         Self::LostHomeTrusted,
         Self::ForgottenEarly,
+        Self::ActsBeforeBackup,
+        Self::OutputAgain,
+        Self::LostRootTrusted,
+        Self::NotRepeated,
+        Self::DecidedForgotten,
     ];
 }
 

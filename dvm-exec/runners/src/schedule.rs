@@ -62,6 +62,19 @@ impl Scheduler {
         }
     }
 
+    /// So many starts were counted elsewhere.
+    pub const fn go_on(&mut self, starts: u64) {
+        self.starts = starts;
+    }
+
+    /// All runners that are not over, as if none of them ran.
+    #[must_use]
+    pub fn all(&self) -> Vec<Runner> {
+        let waiting = self.ready.iter().chain(self.early.values()).chain(self.delayed.values().map(|(runner, _)| runner));
+        let out = self.out.values().map(|(_, runner)| Runner { tries: runner.tries.saturating_sub(1), ..runner.clone() });
+        waiting.cloned().chain(out).collect()
+    }
+
     /// A runner that needs a snapshot of this age.
     pub fn add(&mut self, runner: Runner, epoch_min: Timestamp) {
         self.early.insert((epoch_min, runner.id), runner);

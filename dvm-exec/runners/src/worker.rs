@@ -11,7 +11,7 @@
 use crate::delta::Delta;
 use crate::index::Index;
 use crate::limits::{FETCHED_AT_ONCE_MAX, OLDEST_TOLD_EVERY, PREFETCHED_PAGES_MAX};
-use crate::message::{Commit, End, Finished, Host, Message, ROOT, Summary, Txn};
+use crate::message::{Commit, End, Finished, Host, Message, Summary, Txn};
 use crate::node::Out;
 use crate::place::Homes;
 use crate::plant::{Plant, is};
@@ -46,6 +46,8 @@ pub struct Run {
 struct Running {
     slot: usize,
     epoch: Timestamp,
+    /// Nobody waits for its end: the root that started it is lost.
+    is_void: bool,
 }
 
 /// A commit that this host asks for.
@@ -61,6 +63,8 @@ struct Asking {
 pub struct Worker {
     me: Host,
     program: Arc<Program>,
+    /// Every version of every page is here.
+    pub has_log: bool,
     index: Index,
     /// Memory that runners here may allocate.
     pub arena: Arena,
@@ -85,6 +89,7 @@ impl Worker {
         Self {
             me,
             program,
+            has_log: false,
             index: Index::default(),
             arena: Arena::of(Range::new(map::ARENA.base + part * u64::from(me.0), part)),
             queue: VecDeque::new(),
@@ -108,7 +113,7 @@ impl Worker {
         let (runner, slot) = (self.queue.pop_front()?, self.free.pop_first()?);
         self.keys += 1;
         let key = RunKey(self.keys);
-        self.runs.insert(key, Running { slot, epoch: self.watermark });
+        self.runs.insert(key, Running { slot, epoch: self.watermark, is_void: false });
         Some(Run { key, slot, runner, epoch: self.watermark })
     }
 
@@ -126,29 +131,29 @@ impl Worker {
             let changed = ranges.flat_map(|pages| self.index.changed(pages, self.watermark));
             wanted.extend(changed.take(PREFETCHED_PAGES_MAX));
         }
-        // The root has all pages, and needs none ahead.
-        if self.me != ROOT {
+        if !self.has_log {
             self.fetch(wanted.into_iter().take(PREFETCHED_PAGES_MAX), None, homes, out);
         }
         self.queue.extend(runners);
     }
 
     /// Gives runners back that have not started, the last first.
-    pub fn recall(&mut self, count: u64, out: &mut Out) {
+    pub fn recall(&mut self, count: u64, homes: &Homes, out: &mut Out) {
         let keep = self.queue.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
         let ids = self.queue.split_off(keep).into_iter().map(|runner| runner.id).collect();
-        out.send(ROOT, Message::Returned(ids));
+        out.send(homes.root(), Message::Returned(ids));
     }
 
     /// Snapshots may include more.
     pub fn advance(&mut self, watermark: Timestamp, oldest: Timestamp, commits: &[Summary], homes: &Homes) {
-        for Summary { at, changes, taken, freed } in commits {
+        // A new root repeats what not all have heard from the former one.
+        for Summary { at, changes, taken, freed } in commits.iter().filter(|commit| commit.at > self.watermark) {
             for told in changes {
                 let page = match told {
                     crate::message::Told::Page(page) => *page,
                     crate::message::Told::Words(delta) => delta.page,
                 };
-                let keeps = self.me != ROOT && homes.of(page) != self.me;
+                let keeps = !self.has_log && homes.of(page) != self.me;
                 self.index.change(&self.program, *at, told, keeps);
             }
             taken.iter().for_each(|range| self.arena.keep(*range));
@@ -165,7 +170,7 @@ impl Worker {
     }
 
     /// Tells the root what snapshots are in use here, if that has changed enough.
-    pub fn tell_oldest(&mut self, out: &mut Out) {
+    pub fn tell_oldest(&mut self, homes: &Homes, out: &mut Out) {
         let in_use =
             self.runs.values().map(|run| run.epoch).chain(self.asking.values().map(|asking| asking.commit.finished.epoch));
         let oldest = in_use.min().unwrap_or(self.watermark);
@@ -173,7 +178,7 @@ impl Worker {
         let is_idle = self.runs.is_empty() && self.queue.is_empty();
         if oldest > self.told && (is_idle || oldest.0 - self.told.0 >= OLDEST_TOLD_EVERY) {
             self.told = oldest;
-            out.send(ROOT, Message::Oldest(oldest));
+            out.send(homes.root(), Message::Oldest(oldest));
         }
     }
 
@@ -239,14 +244,17 @@ impl Worker {
 
     /// A run is over.
     pub fn ran(&mut self, key: RunKey, ran: Ran, homes: &Homes, out: &mut Out) {
-        let Some(Running { slot, .. }) = self.runs.remove(&key) else { return };
+        let Some(Running { slot, is_void, .. }) = self.runs.remove(&key) else { return };
         self.free.insert(slot);
+        if is_void {
+            return ran.kept.taken.into_iter().for_each(|range| self.arena.give_back(range));
+        }
         let Ran { runner, epoch, end, pc, last, used, kept, fuel_used, record: _ } = ran;
         let finished = Finished { id: runner.id, epoch, pc, last, fuel_used };
         let mode = match end {
             Ok(mode) if mode.commits() => mode,
-            Ok(mode) => return self.end(finished, End::Aborted(mode), kept.taken, out),
-            Err(trap) => return self.end(finished, End::Trapped(trap.kind), kept.taken, out),
+            Ok(mode) => return self.end(finished, End::Aborted(mode), kept.taken, homes, out),
+            Err(trap) => return self.end(finished, End::Trapped(trap.kind), kept.taken, homes, out),
         };
         self.txns += 1;
         let txn = Txn { host: self.me, number: self.txns };
@@ -271,62 +279,95 @@ impl Worker {
             taken: kept.taken,
             freed: kept.freed,
             finished,
+            settled_below: 0,
         };
         let (author, waiting) = (commit.finished.id, asked.keys().copied().collect());
         self.asking.insert(txn.number, Asking { commit, waiting });
         for (home, (changes, reads)) in asked {
             out.send(home, Message::Prepare { txn, epoch, author, changes, reads });
         }
-        self.ask_root(txn, out);
+        self.ask_root(txn, homes, out);
     }
 
-    fn end(&mut self, finished: Finished, end: End, taken: Vec<Range>, out: &mut Out) {
+    fn end(&mut self, finished: Finished, end: End, taken: Vec<Range>, homes: &Homes, out: &mut Out) {
         taken.into_iter().for_each(|range| self.arena.give_back(range));
-        out.send(ROOT, Message::Ended(finished, end));
+        out.send(homes.root(), Message::Ended(finished, end));
     }
 
-    fn ask_root(&mut self, txn: Txn, out: &mut Out) {
+    fn ask_root(&mut self, txn: Txn, homes: &Homes, out: &mut Out) {
+        let settled_below = self.asking.first_key_value().map_or(txn.number, |(number, _)| *number);
         if let Some(asking) = self.asking.get(&txn.number).filter(|asking| asking.waiting.is_empty()) {
-            out.send(ROOT, Message::Commit(Box::new(asking.commit.clone())));
+            let commit = Commit { settled_below, ..asking.commit.clone() };
+            out.send(homes.root(), Message::Commit(Box::new(commit)));
         }
     }
 
     /// A home has locked.
-    pub fn prepared(&mut self, from: Host, txn: Txn, out: &mut Out) {
+    pub fn prepared(&mut self, from: Host, txn: Txn, homes: &Homes, out: &mut Out) {
         let is_new = self.asking.get_mut(&txn.number).is_some_and(|asking| asking.waiting.remove(&from));
         if is_new {
-            self.ask_root(txn, out);
+            self.ask_root(txn, homes, out);
         }
     }
 
     /// A home refuses: somebody was first.
-    pub fn refused(&mut self, from: Host, txn: Txn, conflict: Conflict, out: &mut Out) {
+    pub fn refused(&mut self, from: Host, txn: Txn, conflict: Conflict, homes: &Homes, out: &mut Out) {
         let is_waiting = self.asking.get(&txn.number).is_some_and(|asking| asking.waiting.contains(&from));
         if is_waiting {
-            self.give_up(txn.number, |mode| End::Conflict(mode, conflict), out);
+            self.give_up(txn.number, |mode| End::Conflict(mode, conflict), homes, out);
         }
     }
 
-    fn give_up(&mut self, number: u64, end: impl FnOnce(ExitMode) -> End, out: &mut Out) {
+    fn give_up(&mut self, number: u64, end: impl FnOnce(ExitMode) -> End, homes: &Homes, out: &mut Out) {
         let Some(Asking { commit, .. }) = self.asking.remove(&number) else { return };
         commit.homes.iter().for_each(|home| out.send(*home, Message::Release(commit.txn)));
-        self.end(commit.finished, end(commit.mode), commit.taken, out);
+        self.end(commit.finished, end(commit.mode), commit.taken, homes, out);
     }
 
     /// The root has decided.
     pub fn settled(&mut self, txn: Txn, is_committed: bool, out: &mut Out) {
         let Some(Asking { commit, .. }) = self.asking.remove(&txn.number) else { return };
         if !is_committed {
-            commit.homes.iter().for_each(|home| out.send(*home, Message::Release(commit.txn)));
-            commit.taken.into_iter().for_each(|range| self.arena.give_back(range));
+            self.forget(commit, out);
         }
+    }
+
+    /// It will not be, and nobody asks.
+    fn forget(&mut self, commit: Commit, out: &mut Out) {
+        commit.homes.iter().for_each(|home| out.send(*home, Message::Release(commit.txn)));
+        commit.taken.into_iter().for_each(|range| self.arena.give_back(range));
+    }
+
+    /// There is a new root, which starts everything again that is not over: what was started here is void. What became of commits
+    /// that the former root was asked for, the new one knows.
+    pub fn follow(&mut self, homes: &Homes, out: &mut Out) {
+        self.queue.clear();
+        self.runs.values_mut().for_each(|run| run.is_void = true);
+        let is_unasked = |asking: &Asking| !asking.waiting.is_empty();
+        let unasked: Vec<u64> = self.asking.iter().filter(|(_, asking)| is_unasked(asking)).map(|(number, _)| *number).collect();
+        for number in unasked {
+            if let Some(Asking { commit, .. }) = self.asking.remove(&number) {
+                self.forget(commit, out);
+            }
+        }
+        let doubtful: Vec<Txn> = self.asking.values().map(|asking| asking.commit.txn).collect();
+        if !doubtful.is_empty() {
+            out.send(homes.root(), Message::Doubt(doubtful));
+        }
+        self.told = Timestamp(0);
+    }
+
+    /// Whether somebody waits for the end of a run.
+    #[must_use]
+    pub fn is_wanted(&self, key: RunKey) -> bool {
+        self.runs.get(&key).is_some_and(|run| !run.is_void)
     }
 
     /// A host is lost: what was asked of it is asked of the new home, or given up.
     pub fn lose(&mut self, host: Host, homes: &Homes, out: &mut Out) {
         let hopeless: Vec<u64> =
             self.asking.iter().filter(|(_, asking)| asking.waiting.contains(&host)).map(|(number, _)| *number).collect();
-        hopeless.into_iter().for_each(|number| self.give_up(number, |_| End::Undone, out));
+        hopeless.into_iter().for_each(|number| self.give_up(number, |_| End::Undone, homes, out));
         let lost = self.fetching.iter_mut().filter(|(_, (home, _))| *home == host);
         let mut again: Vec<(u64, Timestamp)> = Vec::new();
         for ((page, at), (home, _)) in lost {
@@ -334,7 +375,7 @@ impl Worker {
             again.push((*page, *at));
         }
         for some in again.chunks(FETCHED_AT_ONCE_MAX) {
-            out.send(ROOT, Message::Fetch(some.to_vec()));
+            out.send(homes.root(), Message::Fetch(some.to_vec()));
         }
     }
 }

@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// Nodes whose messages arrive at once.
 fn nodes(hosts: usize) -> Vec<Node> {
     let program = Arc::new(Program::new(Object::default(), Settings::default()));
-    let config = |me| Config { me: Host(me), slots: vec![8; hosts], program: Arc::clone(&program), told_words_max: 64 };
+    let config =
+        |me| Config { me: Host(me), slots: vec![8; hosts], program: Arc::clone(&program), told_words_max: 64, copies: 1 };
     let mut nodes: Vec<Node> = (0..hosts as u16).map(|me| Node::new(config(me))).collect();
     nodes[0].handle_start(Nanos(0));
     exchange(&mut nodes);

@@ -52,7 +52,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(object: Object, settings: Settings, hosts: usize, slots: usize) -> Self {
+    fn new(object: Object, settings: Settings, hosts: usize, slots: usize, copies: usize) -> Self {
         let code = Code::verified(&object.text).expect("the assembler verified it");
         let program = Arc::new(Program::new(object, settings));
         let config = |me: usize| Config {
@@ -60,6 +60,7 @@ impl Cluster {
             slots: vec![slots; hosts],
             program: Arc::clone(&program),
             told_words_max: 8,
+            copies,
         };
         Self {
             nodes: (0..hosts).map(|me| Node::new(config(me))).collect(),
@@ -94,6 +95,7 @@ impl Cluster {
                         Event::Over(report) => over = Some(*report),
                         Event::Happened(end) => *self.ends.entry(end.host).or_default() += 1,
                         Event::PageReady(_) => {}
+                        Event::Stranded => panic!("nobody has the log"),
                     }
                 }
                 while let Some((to, message)) = self.nodes[me].poll_transmit() {
@@ -104,9 +106,8 @@ impl Cluster {
                 }
                 self.nodes[me].handle_timeout(Nanos(self.now));
             }
-            self.output.extend(self.nodes[0].take_output());
+            (0..self.nodes.len()).for_each(|me| self.show(me));
             if let Some(mut report) = over {
-                self.output.append(&mut report.output);
                 report.output = std::mem::take(&mut self.output);
                 return report;
             }
@@ -119,6 +120,16 @@ impl Cluster {
             }
         }
         panic!("the program does not end");
+    }
+
+    /// Output goes on where another root has left it.
+    fn show(&mut self, me: usize) {
+        let (begin, bytes) = self.nodes[me].take_output();
+        if self.lost != Some(Host(me as u16)) && !bytes.is_empty() {
+            let known = self.output.len() - begin as usize;
+            assert_eq!(&self.output[begin as usize..], &bytes[..known], "another root has released the same");
+            self.output.extend(&bytes[known..]);
+        }
     }
 
     fn compute(&mut self, me: usize) {
@@ -153,7 +164,8 @@ impl Cluster {
                     if *left == 0 {
                         let host = *host;
                         (self.loss, self.lost) = (None, Some(host));
-                        self.nodes[0].handle_lost(Nanos(self.now), host);
+                        let others = (0..self.nodes.len()).filter(|me| Host(*me as u16) != host);
+                        others.for_each(|me| self.nodes[me].handle_lost(Nanos(self.now), host));
                     }
                 }
                 return self.nodes[me].handle_ran(Nanos(self.now), run.key, ran);
@@ -175,11 +187,11 @@ fn assembled(name: &str, changes: &[(&str, &str)]) -> Object {
     dvm_disa::asm::assemble(&source, name).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn check(name: &str, changes: &[(&str, &str)], loss: Option<(Host, u64)>) -> Vec<Report> {
+fn check(name: &str, changes: &[(&str, &str)], loss: Option<(Host, u64)>, copies: usize) -> Vec<Report> {
     let expected = Machine::new(&assembled(name, changes), Settings::default()).expect("verified").run().clone();
     let reports = [(1, 4), (2, 2), (3, 3), (5, 1)].map(|(hosts, slots)| {
-        let mut cluster = Cluster::new(assembled(name, changes), Settings::default(), hosts, slots);
-        cluster.loss = loss.filter(|(host, _)| usize::from(host.0) < hosts);
+        let mut cluster = Cluster::new(assembled(name, changes), Settings::default(), hosts, slots, copies);
+        cluster.loss = loss.filter(|(host, _)| hosts > 1 && usize::from(host.0) < hosts);
         let report = cluster.run();
         let (is, should) = (String::from_utf8_lossy(&report.output), String::from_utf8_lossy(&expected.output));
         assert_eq!((is, report.exit_status()), (should, expected.exit_status()), "{name} on {hosts} hosts");
@@ -195,7 +207,7 @@ const FEW_PRIMES: &[(&str, &str)] = &[];
 #[test]
 fn treesum_has_no_conflicts_at_word_grain() {
     // rule: H1, H2, H5
-    for report in check("treesum", SMALL_TREE, None) {
+    for report in check("treesum", SMALL_TREE, None, 1) {
         assert_eq!(report.statistics.conflicts, 0);
     }
 }
@@ -203,25 +215,35 @@ fn treesum_has_no_conflicts_at_word_grain() {
 #[test]
 fn programs_print_what_one_host_prints() {
     // rule: H2, H6
-    check("kmeans", FEW_PRIMES, None);
-    check("bank", &[], None);
-    check("storm", SMALL_STORM, None);
+    check("kmeans", FEW_PRIMES, None, 1);
+    check("bank", &[], None, 2);
+    check("storm", SMALL_STORM, None, 1);
 }
 
 #[test]
 fn a_lost_host_changes_nothing() {
     // rule: H3, H7
     for after in [3, 20, 60, 150] {
-        let reports = check("bank", &[], Some((Host(1), after)));
+        let reports = check("bank", &[], Some((Host(1), after)), 1);
         assert!(reports.iter().any(|report| report.statistics.lost > 0) || after > 100, "a run was lost with its host");
-        check("treesum", SMALL_TREE, Some((Host(1), after)));
+        check("treesum", SMALL_TREE, Some((Host(1), after)), 2);
+    }
+}
+
+#[test]
+fn a_lost_root_changes_nothing() {
+    // rule: H8, H9
+    for after in [1, 3, 20, 60, 150] {
+        check("bank", &[], Some((Host(0), after)), 2);
+        check("treesum", SMALL_TREE, Some((Host(0), after)), 2);
+        check("storm", SMALL_STORM, Some((Host(0), after)), 3);
     }
 }
 
 #[test]
 fn children_go_out_together_and_to_all_hosts() {
     // rule: H6
-    let mut cluster = Cluster::new(assembled("treesum", SMALL_TREE), Settings::default(), 3, 2);
+    let mut cluster = Cluster::new(assembled("treesum", SMALL_TREE), Settings::default(), 3, 2, 1);
     let report = cluster.run();
     assert_eq!(report.exit_status(), 0);
     assert!(cluster.started_most >= 32, "one message starts {} runners at most", cluster.started_most);

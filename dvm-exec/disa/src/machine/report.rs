@@ -6,9 +6,10 @@ use super::effects::page_of;
 use super::store::Conflict;
 use crate::map;
 use crate::trap::TrapKind;
+use serde::{Deserialize, Serialize};
 
 /// How a runner ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndState {
     /// It committed.
     Committed,
@@ -47,7 +48,7 @@ pub fn exit_code(id: u64, state: EndState, pc: u64, line: u32, tries: u64) -> Ve
 }
 
 /// Why a runner did not commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// It died.
     Trap(TrapKind),
@@ -70,7 +71,7 @@ impl std::fmt::Display for Cause {
 }
 
 /// A runner that died or could not commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Its number.
     pub id: u64,
@@ -93,7 +94,7 @@ impl std::fmt::Display for Failure {
 }
 
 /// Counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Runs, repeated ones too.
     pub starts: u64,

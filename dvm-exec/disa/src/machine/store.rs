@@ -26,6 +26,21 @@ struct Version {
     page: Page,
 }
 
+/// A version as it goes to another store.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// The page.
+    pub page: u64,
+    /// When it was committed.
+    pub at: Timestamp,
+    /// By whom.
+    pub author: u64,
+    /// Words that differ from the version before.
+    pub words: Words,
+    /// All of it.
+    pub contents: Page,
+}
+
 /// What of a page is promised to prepared commits.
 #[derive(Clone, Debug, Default)]
 struct Locks {
@@ -232,6 +247,36 @@ impl Store {
                 versions.drain(..needed);
             }
         }
+    }
+
+    /// All versions that commits made, for another store of the same program.
+    pub fn copies(&self) -> impl Iterator<Item = Copied> {
+        let made = |version: &&Version| version.at > Timestamp(0);
+        self.pages.iter().flat_map(move |(page, versions)| {
+            versions.iter().filter(made).map(|Version { at, author, words, page: contents }| Copied {
+                page: *page,
+                at: *at,
+                author: *author,
+                words: *words,
+                contents: contents.clone(),
+            })
+        })
+    }
+
+    /// Takes the versions of another store of the same program, up to `newest`, in place of those that commits made here. Locks
+    /// stay.
+    pub fn restore(&mut self, newest: Timestamp, copies: impl IntoIterator<Item = Copied>) {
+        for versions in self.pages.values_mut() {
+            versions.retain(|version| version.at == Timestamp(0));
+        }
+        self.pages.retain(|_, versions| !versions.is_empty());
+        let mut all: Vec<Copied> = copies.into_iter().collect();
+        all.sort_unstable_by_key(|copied| (copied.at, copied.page));
+        self.superseding = all.iter().map(|copied| (copied.at, copied.page)).collect();
+        for Copied { page, at, author, words, contents } in all {
+            self.pages.entry(page).or_default().push(Version { at, author, words, page: contents });
+        }
+        self.newest = newest;
     }
 
     /// Whether somebody but `author` changed a word of the ranges after `baseline`, not counting the commit at `except`.

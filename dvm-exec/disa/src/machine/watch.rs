@@ -11,12 +11,13 @@ use super::page::Words;
 use super::runner::Runner;
 use super::store::{Changes, Store, Timestamp, touches, words_of};
 use crate::map::{PAGE_BYTES, Range};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A watcher with more pages than that is looked at with every commit.
 const INDEXED_PAGES_MAX: u64 = 1024;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Watcher {
     template: Runner,
     is_persistent: bool,
@@ -26,7 +27,7 @@ struct Watcher {
 }
 
 /// All watchers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watchers {
     all: BTreeMap<u64, Watcher>,
     by_page: BTreeMap<u64, BTreeMap<u64, Words>>,

@@ -66,7 +66,8 @@ impl Driver {
         let own = *slots.get(place).ok_or_else(|| Failure::Internal(format!("host {place} is not among {}", slots.len())))?;
         let step = slots.iter().sum::<usize>() as u64;
         let first = 1 + slots[..place].iter().sum::<usize>() as u64;
-        let config = Config { me: *me, slots: slots.clone(), program: Arc::clone(&program), told_words_max: TOLD_WORDS_MAX };
+        let config =
+            Config { me: *me, slots: slots.clone(), program: Arc::clone(&program), told_words_max: TOLD_WORDS_MAX, copies: 1 };
         let code = Arc::new(Code::verified(&program.object.text).map_err(|error| refused(error.to_string()))?);
         let engine = engine::of(&program.object, program.settings.tier).map_err(|error| refused(error.to_string()))?;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..own).map(|_| channel()).unzip();
@@ -86,9 +87,8 @@ impl Driver {
             if !output.is_empty() {
                 show.output(&output)?;
             }
-            if let Some((mut report, ends)) = over {
-                show.output(&std::mem::take(&mut report.output))?;
-                return Ok((report, ends));
+            if let Some(over) = over {
+                return Ok(over);
             }
             self.send(messages)?;
             let wait = due.map_or(WAIT_MAX, |due| Duration::from_nanos(due.0.saturating_sub(self.shared.now().0)));

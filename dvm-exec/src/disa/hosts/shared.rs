@@ -24,8 +24,6 @@ pub enum ToSlot {
 #[derive(Debug)]
 struct State {
     node: Node,
-    /// Runners ended, by host; only the root knows.
-    ends: BTreeMap<Host, u64>,
     over: Option<Report>,
     /// Whether the driver was told that there is something for it.
     is_told: bool,
@@ -58,7 +56,7 @@ pub struct Shared {
 impl Shared {
     /// A node and its slots before anything has happened.
     pub fn new(node: Node, program: Arc<Program>, slots: Vec<Sender<ToSlot>>, driver: Sender<Input>) -> Self {
-        let state = State { node, ends: BTreeMap::new(), over: None, is_told: false };
+        let state = State { node, over: None, is_told: false };
         Self { program, state: Mutex::new(state), slots, driver, begun: Instant::now() }
     }
 
@@ -92,8 +90,8 @@ impl Shared {
         self.distribute(&mut state);
         state.is_told = false;
         let messages = std::iter::from_fn(|| state.node.poll_transmit()).collect();
-        let (output, due) = (state.node.take_output(), state.node.poll_timeout());
-        let over = state.over.take().map(|report| (report, std::mem::take(&mut state.ends)));
+        let ((_, output), due) = (state.node.take_output(), state.node.poll_timeout());
+        let over = state.over.take().map(|report| (report, state.node.ends()));
         Ok(Outcome { messages, output, over, due })
     }
 
@@ -105,7 +103,8 @@ impl Shared {
                         self.tell(slot, ToSlot::PageReady);
                     }
                 }
-                Event::Happened(end) => *state.ends.entry(end.host).or_default() += 1,
+                // The log counts them; and only a membership that all hosts hear can leave nobody with the log.
+                Event::Happened(_) | Event::Stranded => {}
                 Event::Over(report) => state.over = Some(*report),
             }
         }

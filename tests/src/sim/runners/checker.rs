@@ -4,7 +4,8 @@
 //!
 //! Snapshot isolation: a committed run read only values of its snapshot, and nobody changed a word that it changed between its
 //! snapshot and its commit. Watchers: an instance runs because of a change since its baseline that its snapshot has; when all is
-//! over, no change since the baseline of a watcher that waits is left. Output: that of the commits, in their order.
+//! over, no change since the baseline of a watcher that waits is left. Output: that of the commits, in their order. All of that
+//! whoever is the root: what one has told is never told otherwise.
 
 use super::plan::Plan;
 use dvm_disa::machine::page::WORDS;
@@ -59,6 +60,10 @@ pub struct Checker {
     born: BTreeSet<u64>,
     ended: BTreeMap<u64, u64>,
     output: Vec<u8>,
+    /// How much of it was released.
+    shown: usize,
+    /// All ends, in their order.
+    history: Vec<Happened>,
     last: u64,
     /// Ends judged.
     pub judged: u64,
@@ -76,6 +81,8 @@ impl Checker {
             born: BTreeSet::from([0]),
             ended: BTreeMap::new(),
             output: Vec::new(),
+            shown: 0,
+            history: Vec::new(),
             last: 0,
             judged: 0,
         }
@@ -87,6 +94,11 @@ impl Checker {
     /// What must not be.
     pub fn end(&mut self, end: &Happened, record: &Record) -> Result<(), String> {
         let (id, at) = (end.id, end.at.0);
+        // Every host that has the log tells; a former root and its successor must tell the same.
+        if let Some(before) = at.checked_sub(1).and_then(|index| self.history.get(index as usize)) {
+            return if before == end { Ok(()) } else { Err(format!("history is not what it was: {before:?}, now {end:?}")) };
+        }
+        self.history.push(end.clone());
         if at != self.last + 1 {
             return Err(format!("runner {id} ended at {at} after {}", self.last));
         }
@@ -133,10 +145,10 @@ impl Checker {
     ///
     /// # Errors
     /// What must not be.
-    pub fn over(&self, report: &Report) -> Result<(), String> {
-        if report.output != self.output {
-            let (is, should) = (report.output.len() / 16, self.output.len() / 16);
-            return Err(format!("the output is not that of the commits in their order: {is} lines instead of {should}"));
+    pub fn over(&mut self, report: &Report) -> Result<(), String> {
+        if self.shown != self.output.len() {
+            let (is, should) = (self.shown / 16, self.output.len() / 16);
+            return Err(format!("the output is not that of all commits: {is} lines instead of {should}"));
         }
         for id in &self.born {
             if !self.watchers.contains_key(id) && self.ended.get(id) != Some(&1) && !self.was_watcher(*id) {
@@ -153,6 +165,24 @@ impl Checker {
                 return Err(format!("watcher {id} missed the change at {} since {}", change.at, watcher.baseline));
             }
         }
+        Ok(())
+    }
+
+    /// Output was released that begins at this place.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn released(&mut self, begin: u64, bytes: &[u8]) -> Result<(), String> {
+        let begin = begin as usize;
+        if begin > self.shown {
+            return Err(format!("output from {begin} on is released after {}", self.shown));
+        }
+        // What a former root has released already must be the same.
+        let end = begin + bytes.len();
+        if self.output.get(begin..end) != Some(bytes) {
+            return Err(format!("output {begin}..{end} is not that of the commits in their order"));
+        }
+        self.shown = self.shown.max(end);
         Ok(())
     }
 

@@ -74,10 +74,11 @@ pub fn seeds(seeds: Range<u64>, nodes: Option<u64>) -> Result<()> {
             });
         }
     });
-    let Outcome { judged, statistics, losses, versions } = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Outcome { judged, statistics, losses, successions, stranded, versions } =
+        sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     eprintln!(
         "{judged} ends of runners judged in {:.1} s: {} commits, {} conflicts, {} instances, {losses} hosts lost, {} runs lost, \
-         at most {versions} versions kept",
+         {successions} roots took over, {stranded} runs stranded, at most {versions} versions kept",
         begun.elapsed().as_secs_f64(),
         statistics.committed,
         statistics.conflicts,
@@ -96,6 +97,8 @@ pub fn seeds(seeds: Range<u64>, nodes: Option<u64>) -> Result<()> {
 fn add(sum: &mut Outcome, one: &Outcome) {
     sum.judged += one.judged;
     sum.losses += one.losses;
+    sum.successions += one.successions;
+    sum.stranded += one.stranded;
     sum.versions = sum.versions.max(one.versions);
     sum.statistics.committed += one.statistics.committed;
     sum.statistics.conflicts += one.statistics.conflicts;

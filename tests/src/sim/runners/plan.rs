@@ -41,18 +41,24 @@ pub struct Plan {
     pub delay_ns_max: u64,
     /// Times at which two hosts cannot reach each other: from, until, both.
     pub partitions: Vec<(u64, u64, [usize; 2])>,
-    /// Hosts that are lost: which, when, how much later the root is told; and whether it only seems so.
+    /// Hosts that are lost: which, when, how much later the membership says so; and whether it only seems so.
     pub losses: Vec<Loss>,
+    /// Hosts that have the log.
+    pub copies: usize,
+    /// Roots after the first that are lost, once as many hosts as there should be have the log: `at_ns` counts from then.
+    pub chain: Vec<Loss>,
+    /// Longest time until a host hears from the membership.
+    pub told_ns_max: u64,
 }
 
 /// A host that is lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
-    /// Which; never the root.
+    /// Which.
     pub host: usize,
     /// When it stops.
     pub at_ns: u64,
-    /// How much later the root is told.
+    /// How much later the membership gives it up.
     pub lease_ns: u64,
     /// It does not stop: it is slow, and taken for lost.
     pub is_alive: bool,
@@ -75,13 +81,23 @@ impl Plan {
             (from, from + long, [one, (one + 1 + rng.below(hosts as u64 - 1) as usize) % hosts])
         });
         let partitions = partitions.collect();
-        let losses = (1..hosts).filter_map(|host| {
-            let is_lost = rng.chance(250_000);
-            let (at_ns, lease_ns) = (rng.between(200 * US, 60 * MS), rng.between(1, 30) * MS);
-            let is_alive = rng.chance(300_000);
-            is_lost.then_some(Loss { host, at_ns, lease_ns, is_alive })
+        let copies = rng.between(1, 3) as usize;
+        let is_root_lost = copies > 1 && rng.chance(600_000);
+        let mut loss = |host, at_ns_max| {
+            let (at_ns, lease_ns) = (rng.between(200 * US, at_ns_max), rng.between(1, 30) * MS);
+            Loss { host, at_ns, lease_ns, is_alive: rng.chance(300_000) }
+        };
+        let mut losses: Vec<Loss> = (0..hosts).map(|host| loss(host, 60 * MS)).collect();
+        let mut chain: Vec<Loss> = (1..hosts - 1).map(|host| loss(host, 20 * MS)).collect();
+        let lost_of_million = if is_root_lost { 80_000 } else { 250_000 };
+        // The last host stays, or nobody could go on.
+        losses.retain(|loss| {
+            let is_lost = rng.chance(lost_of_million);
+            if loss.host == 0 { is_root_lost } else { is_lost && (copies == 1 || loss.host + 1 < hosts) }
         });
-        let losses = losses.collect();
+        if copies == 1 || rng.chance(500_000) {
+            chain.clear();
+        }
         Self {
             seed,
             slots,
@@ -101,6 +117,9 @@ impl Plan {
             delay_ns_max: rng.between(60, 3000) * US,
             partitions,
             losses,
+            copies,
+            chain,
+            told_ns_max: [10 * US, 3 * MS, 30 * MS][rng.below(3) as usize],
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the agenda. Must not judge: that is the checker's.
 
 use super::checker::{Checker, Record};
-use super::plan::Plan;
+use super::plan::{Loss, Plan};
 use super::script::{Script, Step, script};
 use crate::sim::rng::Rng;
 use dvm_disa::machine::Settings;
@@ -19,8 +19,8 @@ use dvm_disa::trap::{Trap, TrapKind};
 use dvm_runners::link::{Frame, Link};
 use dvm_runners::plant::{self, Plant};
 use dvm_runners::{Config, Event, Host, Message, Nanos, Node, Program, Run, RunKey};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Virtual time within which every run must be over.
@@ -37,6 +37,10 @@ pub struct Outcome {
     pub statistics: Statistics,
     /// Hosts lost.
     pub losses: u64,
+    /// Roots that took over from another.
+    pub successions: u64,
+    /// Runs that nobody could go on with, since all hosts that had the log were lost before another had it.
+    pub stranded: u64,
     /// Most versions kept at one host when all was over.
     pub versions: usize,
 }
@@ -54,11 +58,29 @@ pub struct Failure {
 
 #[derive(Debug)]
 enum What {
-    Frame { from: usize, to: usize, frame: Frame<Message> },
-    Step { host: usize, key: RunKey },
-    Wake { host: usize },
-    Stop { host: usize },
-    Lose { host: usize },
+    Frame {
+        from: usize,
+        to: usize,
+        frame: Frame<Message>,
+    },
+    Step {
+        host: usize,
+        key: RunKey,
+    },
+    Wake {
+        host: usize,
+    },
+    Stop {
+        host: usize,
+    },
+    Lose {
+        host: usize,
+    },
+    /// A host hears of so many losses.
+    Told {
+        host: usize,
+        count: usize,
+    },
 }
 
 /// A run in a slot.
@@ -83,6 +105,8 @@ struct Place {
     /// When it is woken next, if that is planned.
     wakes: Option<u64>,
     is_stopped: bool,
+    /// Losses it has heard of.
+    told: usize,
 }
 
 struct World {
@@ -92,6 +116,12 @@ struct World {
     agenda: BTreeMap<(u64, u64), What>,
     order: u64,
     places: Vec<Place>,
+    /// Hosts that the membership has given up, in its order.
+    lost: Vec<usize>,
+    /// Hosts that are not, or will not be, as far as it is decided.
+    doomed: BTreeSet<usize>,
+    /// Roots so far.
+    roots: BTreeSet<usize>,
     checker: Checker,
     trail: Option<Vec<String>>,
     outcome: Option<Outcome>,
@@ -123,6 +153,7 @@ impl World {
                 slots: plan.slots.clone(),
                 program: Arc::clone(&program),
                 told_words_max: plan.told_words_max,
+                copies: plan.copies,
             };
             let ids = (0..plan.slots[me]).map(|slot| Ids { next: 1 + (lane + slot) as u64, step: lanes as u64 }).collect();
             lane += plan.slots[me];
@@ -134,6 +165,7 @@ impl World {
                 ids,
                 wakes: None,
                 is_stopped: false,
+                told: 0,
             }
         });
         let places = places.collect();
@@ -143,6 +175,9 @@ impl World {
             agenda: BTreeMap::new(),
             order: 0,
             places,
+            lost: Vec::new(),
+            doomed: BTreeSet::new(),
+            roots: BTreeSet::from([0]),
             checker: Checker::new(plan),
             trail: has_trail.then(Vec::new),
             outcome: None,
@@ -152,10 +187,7 @@ impl World {
 
     fn run(&mut self) -> Result<Outcome, String> {
         for loss in self.plan.losses.clone() {
-            if !loss.is_alive {
-                self.plan_at(loss.at_ns, What::Stop { host: loss.host });
-            }
-            self.plan_at(loss.at_ns + loss.lease_ns, What::Lose { host: loss.host });
+            self.doom(loss);
         }
         self.places[0].node.handle_start(Nanos(0));
         self.drive(0)?;
@@ -222,11 +254,60 @@ impl World {
                 None
             }
             What::Lose { host } => {
-                self.say(|| format!("{host} is lost"));
-                self.places[0].node.handle_lost(now, Host(host as u16));
-                Some(0)
+                self.say(|| format!("{host} is given up"));
+                self.lost.push(host);
+                let count = self.lost.len();
+                for host in 0..self.places.len() {
+                    let at = self.now + self.rng.between(1, self.plan.told_ns_max);
+                    self.plan_at(at, What::Told { host, count });
+                }
+                None
+            }
+            What::Told { host, count } => {
+                self.hear(host, count);
+                (!self.places[host].is_stopped).then_some(host)
             }
         }
+    }
+
+    /// A host will be lost.
+    fn doom(&mut self, loss: Loss) {
+        if self.doomed.insert(loss.host) {
+            if !loss.is_alive {
+                self.plan_at(loss.at_ns, What::Stop { host: loss.host });
+            }
+            self.plan_at(loss.at_ns + loss.lease_ns, What::Lose { host: loss.host });
+        }
+    }
+
+    /// The membership tells a host of losses: in its order, and of its own, which ends it, before those that came later.
+    fn hear(&mut self, host: usize, count: usize) {
+        let place = &mut self.places[host];
+        while place.told < count && !place.is_stopped {
+            let lost = self.lost[place.told];
+            place.told += 1;
+            if lost == host {
+                place.is_stopped = true;
+            } else {
+                place.node.handle_lost(Nanos(self.now), Host(lost as u16));
+            }
+        }
+        let told = self.places[host].told;
+        self.say(|| format!("{host} has heard of {told} losses"));
+    }
+
+    /// The run is over, or nobody can go on.
+    fn end(&mut self, statistics: Statistics, stranded: u64) {
+        let alive = (0..self.places.len()).filter(|host| !self.doomed.contains(host));
+        let versions = alive.map(|host| self.places[host].node.versions()).max();
+        self.outcome = Some(Outcome {
+            judged: self.checker.judged,
+            statistics,
+            losses: self.lost.len() as u64,
+            successions: self.roots.len() as u64 - 1,
+            stranded,
+            versions: versions.unwrap_or_default(),
+        });
     }
 
     /// Takes everything that a host has to do or say.
@@ -250,17 +331,30 @@ impl World {
                     self.checker.end(&end, &record)?;
                 }
                 Event::Over(report) => {
+                    let (begin, bytes) = self.places[host].node.take_output();
+                    self.checker.released(begin, &bytes)?;
                     self.checker.over(&report)?;
-                    let lost: Vec<usize> = self.plan.losses.iter().map(|loss| loss.host).collect();
-                    let versions =
-                        (0..self.places.len()).filter(|host| !lost.contains(host)).map(|host| self.places[host].node.versions());
-                    self.outcome = Some(Outcome {
-                        judged: self.checker.judged,
-                        statistics: report.statistics,
-                        losses: lost.len() as u64,
-                        versions: versions.max().unwrap_or_default(),
-                    });
+                    self.end(report.statistics, 0);
                 }
+                Event::Stranded => {
+                    let stopped = |host: &usize| self.places[*host].is_stopped || self.lost.contains(host);
+                    let lost = (0..self.places.len()).filter(stopped).count();
+                    if lost < self.plan.copies {
+                        return Err(format!("{lost} hosts are lost, and nobody has the log"));
+                    }
+                    self.end(Statistics::default(), 1);
+                }
+            }
+        }
+        let (begin, bytes) = self.places[host].node.take_output();
+        if !bytes.is_empty() {
+            self.checker.released(begin, &bytes)?;
+        }
+        if self.places[host].node.is_covered() && self.roots.insert(host) {
+            self.say(|| format!("{host} is the root, and others have the log"));
+            let loss = self.plan.chain.iter().find(|loss| loss.host == host).copied();
+            if let Some(loss) = loss {
+                self.doom(Loss { at_ns: self.now + loss.at_ns, ..loss });
             }
         }
         while let Some((to, message)) = self.places[host].node.poll_transmit() {
@@ -363,7 +457,10 @@ impl World {
         record.output.clone_from(&kept.output);
         record.deletes = script.end == Some(dvm_disa::types::ExitMode::CommitDelete);
         record.is_plain_abort = script.end == Some(dvm_disa::types::ExitMode::Abort);
-        place.records.insert((run.runner.id, run.epoch.0), record);
+        // The same runner may run again on the same snapshot, since this run counts for nothing: it is that one that is judged.
+        if place.node.is_wanted(key) {
+            place.records.insert((run.runner.id, run.epoch.0), record);
+        }
         let end = script.end.ok_or(Trap { kind: TrapKind::Div0, pc: 0 });
         let ran = Ran { epoch: run.epoch, end, pc: 0, last: 0, used, kept, fuel_used: 1, runner: run.runner, record: 0 };
         place.node.handle_ran(now, key, ran);

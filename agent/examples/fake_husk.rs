@@ -148,6 +148,7 @@ fn root(path: &Path, hosts: &[String]) -> Result<()> {
         has_stages: false,
         has_sketch: false,
         outlives_members: false,
+        outlives_root: false,
     };
     let (job, view) = attach(&control, &ToAgent::OpenJob { version: API_VERSION, job })?;
     let hosts: Vec<String> = job.members.iter().map(|member| format!("{}={}", member.node, member.name)).collect();

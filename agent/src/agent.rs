@@ -302,8 +302,13 @@ impl Agent {
         };
         let job = self.jobs.borrow().get(&space).cloned();
         let is_entitled = |job: &Rc<Job>| match &job.role {
+            _ if job.given_up.borrow().contains(&link.peer) => false,
             // Only the link that opened a part rules it, so that a restarted root cannot touch what it has forgotten.
-            Role::Member(opened_by) => Rc::ptr_eq(opened_by, link) && !matches!(message, ToPeer::MemberLost { .. }),
+            Role::Member(opened_by) if Rc::ptr_eq(opened_by, link) => !matches!(message, ToPeer::MemberLost { .. }),
+            // Where the root is lost, another host of the job ends it.
+            Role::Member(_) => {
+                job.outlives_root && job.members.contains(&link.peer) && matches!(message, ToPeer::CloseSpace { .. })
+            }
             Role::Root => matches!(message, ToPeer::MemberLost { .. }) && job.members.contains(&link.peer),
         };
         let taken = job.filter(is_entitled).is_some_and(|job| job.notes.try_send(JobNote::Peer(message)).is_ok());
@@ -364,6 +369,15 @@ impl Agent {
                 self.counters.husk_connections_refused.add();
                 say(&self.counters, format_args!("space {space}: a connection could not be handed over: {reason}"));
             }
+        }
+    }
+
+    /// Tells jobs which hosts are of them no more.
+    pub fn tell_given_up(&self, given_up: &BTreeMap<u32, Vec<NodeId>>) {
+        for job in self.jobs().into_iter().filter(|job| job.outlives_root) {
+            let Some(nodes) = given_up.get(&job.space.0).cloned() else { continue };
+            // Whichever of two comes first, the longer list says it all.
+            tokio_uring::spawn(async move { drop(job.notes.send(JobNote::GivenUp(nodes)).await) });
         }
     }
 

@@ -82,6 +82,9 @@ pub const ETCD_DEADLINE: Duration = Duration::from_secs(3);
 /// For all of it when the agent starts: connecting, the lease, the first view.
 #[cfg(feature = "etcd")]
 pub const JOIN_DEADLINE: Duration = Duration::from_secs(8);
+/// How long it stands in etcd that a host is of a job no more. Who does not read it in time has lost its own lease, and its jobs.
+#[cfg(feature = "etcd")]
+pub const GIVEN_UP_KEPT: Duration = Duration::from_secs(3600);
 /// First and longest pause between two attempts to reach etcd.
 #[cfg(feature = "etcd")]
 pub const ETCD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));

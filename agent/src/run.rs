@@ -6,7 +6,7 @@ use crate::agent::{self, Agent, Start};
 use crate::config::{ClusterConfig, NodeConfig, NodeEntry};
 use crate::exit::{Exit, Failure, Refusal};
 use crate::job::part::{Shard, ShardMaker};
-use crate::job::root;
+use crate::job::{attach, root};
 use crate::limits::{
     BIND_DEADLINE, DIAL_PAUSE, FIRST_PACKET_DEADLINE, LOCAL_CONNECTIONS_MAX, LOCAL_CONNECTIONS_PER_USER_MAX, REAP_DEADLINE,
     ROOT_GRACE,
@@ -251,6 +251,7 @@ async fn answer(agent: Rc<Agent>, socket: OwnedFd, callers: Rc<Callers>) {
             report(&agent, &channel, observe::report_of(&agent, &host, query).await).await;
         }
         Ok(Ok((ToAgent::Drain { host, is_wanted }, _))) => drain(&agent, &channel, uid, host, is_wanted).await,
+        Ok(Ok((ToAgent::Attach { space }, _))) => attach::attach(&agent, &channel, uid, space).await,
         Ok(Ok((ToAgent::JoinJob { .. }, _))) => {
             agent.counters.packets_unexpected.add();
             let reason = "member husks are started by their agent; start a job with dvm-exec -- program".to_owned();

@@ -168,3 +168,53 @@ fn refusals() {
     }
     assert_eq!(found, std::fs::read_to_string(golden).unwrap(), "run with UPDATE=1 if this is meant");
 }
+
+/// The root's husk is killed at several moments of a run: who attaches to another host sees what there would have been to see.
+#[test]
+fn a_run_goes_on_without_its_root() {
+    // rule: H9, X14
+    let test = "a_run_goes_on_without_its_root";
+    let Some(bench) = Bench::new(test) else { return };
+    let program = bench.directory.join("rounds.dc");
+    std::fs::write(&program, ROUNDS).unwrap();
+    let expected = run(Command::new(EXEC).args(["disa", "run", "--local"]).arg(&program));
+    assert!(expected.status.success(), "{}", String::from_utf8_lossy(&expected.stderr));
+    for copies in ["1", "2", "3"] {
+        let mut whole = Command::new(EXEC);
+        let whole = run(whole.args(["disa", "run", "--copies", copies, "--socket"]).arg(&bench.socket).arg(&program));
+        let said = String::from_utf8_lossy(&whole.stderr);
+        assert_eq!((whole.status.code(), &whole.stdout), (Some(0), &expected.stdout), "{copies} copies: {said}");
+    }
+    for after_lines in [0, 1, 7] {
+        let mut root = Command::new(EXEC);
+        root.args(["disa", "run", "--copies", "2", "--socket"]).arg(&bench.socket).arg(&program);
+        let mut root = root.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut shown = std::io::BufReader::new(root.stdout.take().unwrap());
+        let mut seen = String::new();
+        for _ in 0..=after_lines {
+            assert!(std::io::BufRead::read_line(&mut shown, &mut seen).unwrap() > 0, "the run ended after {seen}");
+        }
+        root.kill().unwrap();
+        root.wait().unwrap();
+        std::io::Read::read_to_string(&mut shown, &mut seen).unwrap();
+        let attached = |from: usize| {
+            let mut attach = Command::new(EXEC);
+            attach.args(["disa", "attach", "--from", &from.to_string(), "--socket"]).arg(&bench.socket).arg("7");
+            run(&mut attach)
+        };
+        let started = Instant::now();
+        // Until another host has taken over, nobody shows it.
+        let all = loop {
+            let all = attached(0);
+            if all.status.code() != Some(127) || started.elapsed() > DEADLINE {
+                break all;
+            }
+        };
+        let said = String::from_utf8_lossy(&all.stderr).into_owned();
+        assert_eq!((all.status.code(), &all.stdout), (Some(0), &expected.stdout), "after {after_lines} lines: {said}");
+        assert!(all.stdout.starts_with(seen.as_bytes()), "what the root has shown is the beginning: {seen}");
+    }
+}
+
+/// A chain of runners, each of which prints a line and has work of its own.
+const ROUNDS: &str = include_str!("rounds.dc");

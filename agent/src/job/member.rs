@@ -2,13 +2,13 @@
 //!
 //! Owns the member's side of a job. Must not know how the root decides.
 
+use super::connect::connect;
 use super::part::{News, Part};
-use super::root::connect;
 use super::{Inbox, Job, JobNote, Role, Tasks, inbox, pump_husk};
 use crate::agent::Agent;
 use crate::cpu;
 use crate::limits::{
-    CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, ROOT_SAYS_WHY,
+    CONNECTS_PENDING_MAX, GROUPS_MAX, HUSK_GRACE, LAST_WORDS, MEMBER_DEADLINE, PROGRAM_BYTES_MAX, REACH_DEADLINE, ROOT_SAYS_WHY,
     STATISTICS_DEADLINE, VIEW_DEADLINE,
 };
 use crate::local::channel::Channel;
@@ -20,6 +20,7 @@ use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{API_VERSION, JobOpened, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -68,6 +69,10 @@ struct MemberJob {
     deadline: tokio::time::Instant,
     progress: Progress,
     connects: usize,
+    /// Why hosts are lost, as far as it was seen here.
+    reasons: BTreeMap<NodeId, String>,
+    /// The program has ended, at this host.
+    ended: Option<String>,
     /// What was seen when the husk went, and how long the root may say why.
     dying: Option<String>,
     dying_until: Instant,
@@ -130,6 +135,8 @@ fn prepare(
         has_stages: spec.has_stages,
         has_sketch: spec.has_sketch,
         outlives_members: spec.outlives_members,
+        outlives_root: spec.outlives_root,
+        given_up: RefCell::default(),
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -146,6 +153,11 @@ fn prepare(
         // Without a receiver the job has already ended.
         drop(to_job.send(JobNote::LinkLost(watched.peer, reason)).await);
     });
+    if job.outlives_root {
+        // Without the root nobody else would see that a member is lost.
+        let others = job.members.iter().copied().filter(|node| *node != agent.me && *node != job.root);
+        others.for_each(|node| tasks.run(watch_member(Rc::clone(agent), node, job.notes.clone())));
+    }
     Ok(MemberJob {
         agent: Rc::clone(agent),
         job,
@@ -161,10 +173,26 @@ fn prepare(
         deadline: tokio::time::Instant::now(),
         progress: Progress::default(),
         connects: 0,
+        reasons: BTreeMap::new(),
+        ended: None,
         dying: None,
         dying_until: Instant::now(),
         tasks,
     })
+}
+
+/// Tells a job when the link to a member is lost, or does not come to be.
+async fn watch_member(agent: Rc<Agent>, node: NodeId, notes: tokio::sync::mpsc::Sender<JobNote>) {
+    let link = match agent.peer(node) {
+        Some(peer) => peer.reach(REACH_DEADLINE).await,
+        None => Err("not a peer".to_owned()),
+    };
+    let reason = match link {
+        Ok(link) => link.lost().await,
+        Err(reason) => reason,
+    };
+    // Without a receiver the job has already ended.
+    drop(notes.send(JobNote::LinkLost(node, reason)).await);
 }
 
 /// Refuses what no agent of ours would send.
@@ -213,6 +241,9 @@ impl MemberJob {
             if let Err((node, reason)) = self.on_note(note).await {
                 break self.report(node, reason);
             }
+            if let Some(reason) = self.ended.take() {
+                break reason;
+            }
         };
         self.close(&mut inbox, &reason).await;
     }
@@ -221,6 +252,9 @@ impl MemberJob {
     fn report(&mut self, node: NodeId, reason: String) -> String {
         if node == self.job.root {
             return reason;
+        }
+        if self.can_agree() {
+            self.agent.membership.give_up(self.job.space.0, node);
         }
         match self.start_tag.take() {
             Some(tag) => self.link.send(ToPeer::Refused { tag, reason: reason.clone() }),
@@ -246,7 +280,11 @@ impl MemberJob {
             Some(JobNote::Shard(event)) => self.part.on_shard(event),
             Some(JobNote::ShardEnded) => self.part.on_ended(),
             Some(JobNote::Peer(message)) => return self.on_peer(message),
+            Some(JobNote::LinkLost(node, reason)) if self.can_agree() => News::Lost(node, reason),
+            // While the job is opened its root says who is missing.
+            Some(JobNote::LinkLost(node, _)) if node != self.job.root => News::None,
             Some(JobNote::LinkLost(_, reason)) => return Err((self.job.root, format!("root is lost: {reason}"))),
+            Some(JobNote::GivenUp(nodes)) => return self.on_given_up(nodes).await,
             Some(JobNote::Figures(sender)) => {
                 self.part.tell_figures(sender);
                 News::None
@@ -267,6 +305,12 @@ impl MemberJob {
             }
             News::Completed(tag) => self.tell(&ToHusk::Completed { tag }).await.map_err(|reason| (me, reason)),
             News::Refused(tag, reason) => self.tell(&ToHusk::Failed { tag, reason }).await.map_err(|reason| (me, reason)),
+            // When all hosts have agreed, the husk is told.
+            News::Lost(node, reason) if self.can_agree() && node != me => {
+                self.agent.membership.give_up(self.job.space.0, node);
+                self.reasons.insert(node, reason);
+                Ok(())
+            }
             News::Lost(node, reason) if node == self.job.root => {
                 // The control connection may be alive: the root must end the job all the same.
                 Err((me, format!("the data path to the root is lost: {reason}")))
@@ -274,6 +318,41 @@ impl MemberJob {
             // The root will see it too, or else both go on.
             News::Lost(node, _) if self.job.outlives_members && node != me => Ok(()),
             News::Lost(node, reason) => Err((node, reason)),
+        }
+    }
+
+    /// Whether a loss is for all hosts of the job to agree about: the job is open, and may go on without any of them.
+    fn can_agree(&self) -> bool {
+        self.job.outlives_root && self.progress.is_complete() && self.start_tag.is_none()
+    }
+
+    /// All hosts of the job agree that these are of it no more.
+    async fn on_given_up(&mut self, nodes: Vec<NodeId>) -> Result<(), (NodeId, String)> {
+        let me = self.agent.me;
+        for node in nodes {
+            let seen = self.reasons.get(&node).cloned();
+            let reason = seen.unwrap_or_else(|| "other hosts cannot reach it".to_owned());
+            if node == me {
+                return Err((me, reason));
+            }
+            let is_new = self.job.given_up.borrow_mut().insert(node);
+            if is_new {
+                let host = self.agent.members.name_of(node);
+                say(&self.agent.counters, format_args!("space {}: goes on without host {host}: {reason}", self.job.space));
+                self.tell(&ToHusk::HostLost { host, reason }).await.map_err(|reason| (me, reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The program has ended, at this host, which has taken over from the root: nothing of it stays anywhere.
+    fn end_everywhere(&self, status: i32) {
+        let given_up = self.job.given_up.borrow();
+        for node in self.job.members.iter().filter(|node| **node != self.agent.me && !given_up.contains(node)) {
+            if let Some(link) = self.agent.peer(*node).and_then(|peer| peer.link()) {
+                let reason = format!("the program ended with status {status}");
+                link.send(ToPeer::CloseSpace { space: self.job.space.0, reason });
+            }
         }
     }
 
@@ -404,12 +483,24 @@ impl MemberJob {
                 self.tasks.run(connect(Rc::clone(&self.agent), Rc::clone(&self.job), tag, NodeId(node), purpose));
                 Ok(())
             }
+            ToAgent::Unreachable { node, reason } if self.job.outlives_root => {
+                self.agent.membership.give_up(self.job.space.0, NodeId(node));
+                self.reasons.insert(NodeId(node), reason);
+                Ok(())
+            }
+            ToAgent::EndJob { status } if self.job.given_up.borrow().contains(&self.job.root) => {
+                self.end_everywhere(status);
+                self.ended = Some(format!("the program ended with status {status}"));
+                Ok(())
+            }
             ToAgent::Statistics { tag } => {
                 self.tell(&ToHusk::Failed { tag, reason: "only the root husk can ask for the job's figures".to_owned() }).await
             }
             ToAgent::JoinJob { .. }
             | ToAgent::OpenJob { .. }
             | ToAgent::EndJob { .. }
+            | ToAgent::Unreachable { .. }
+            | ToAgent::Attach { .. }
             | ToAgent::Query(_)
             | ToAgent::QueryOf { .. }
             | ToAgent::Drain { .. } => {
@@ -432,6 +523,7 @@ impl MemberJob {
             me: self.agent.me.0,
             root: self.job.root.0,
             members: self.husk_members.clone(),
+            outlives_root: self.job.outlives_root,
             job_key: self.spec.job_key,
         };
         let sent = channel.send(&ToHusk::JobOpened(opened), &[self.part.backing(), device.as_fd()]).await;

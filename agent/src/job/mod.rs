@@ -8,6 +8,9 @@
 //! ```
 //! A job is one task with one inbox of [`JobNote`]s. Whatever ends it, the same `close` takes everything down.
 
+pub mod attach;
+mod choose;
+mod connect;
 mod figures;
 pub mod member;
 mod offset;
@@ -22,6 +25,8 @@ use dsm_wire::{NodeId, SpaceId};
 use dvm_api::local::{HostStatistics, ToAgent};
 use dvm_api::peer::ToPeer;
 use dvm_api::socket::SocketError;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
@@ -51,6 +56,8 @@ pub enum JobNote {
     AgentEnds,
     /// The others have given this host up, for this reason.
     Fenced(String),
+    /// All hosts of the job agree that these are of it no more, in this order.
+    GivenUp(Vec<NodeId>),
 }
 
 /// This host's role in a job.
@@ -82,6 +89,10 @@ pub struct Job {
     pub has_sketch: bool,
     /// Whether it goes on without a member that is lost.
     pub outlives_members: bool,
+    /// Whether it goes on without its root, too: then the hosts agree, by the membership, who is of it no more.
+    pub outlives_root: bool,
+    /// Hosts that are of it no more, as all hosts have agreed: what they say of it does not count.
+    pub given_up: RefCell<BTreeSet<NodeId>>,
     /// When it began here.
     pub started: Instant,
     /// Its task's inbox.

@@ -2,6 +2,8 @@
 //!
 //! Owns the root's side of a job. Must not know how members do their part.
 
+use super::choose::{Refused, choose, refuse};
+use super::connect::connect;
 use super::figures::{Asked, gather};
 use super::offset::clock_offset_ns;
 use super::part::{News, Part};
@@ -16,8 +18,10 @@ use crate::standstill::Standstill;
 use crate::sys;
 use dsm_wire::NodeId;
 use dvm_api::features::CpuFeatures;
-use dvm_api::local::{API_VERSION, JobOpened, JobRequest, Member, Purpose, ToAgent, ToHusk};
+use dvm_api::local::{API_VERSION, JobOpened, JobRequest, Member, ToAgent, ToHusk};
 use dvm_api::peer::{SpaceMember, SpaceSpec, ToPeer};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -29,15 +33,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 /// The device that lets a husk make a userfaultfd without any capability.
 const USERFAULTFD: &str = "/dev/userfaultfd";
-
-/// Why a job is not opened.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Exit code of `dvm-exec`.
-    pub code: Refusal,
-    /// What it prints.
-    pub reason: String,
-}
 
 /// Why a job has ended.
 enum End {
@@ -59,6 +54,8 @@ struct RootJob {
     connects: usize,
     /// The husk is stopped, and the members were told.
     is_stopped: bool,
+    /// Why hosts are lost, as far as it was seen here.
+    reasons: BTreeMap<NodeId, String>,
     tasks: Tasks,
 }
 
@@ -85,10 +82,6 @@ pub async fn run(agent: Rc<Agent>, channel: Rc<Channel>, caller: Caller, version
     drop(channel.send(&packet, &[]).await);
 }
 
-fn refuse(code: Refusal, reason: impl Into<String>) -> Refused {
-    Refused { code, reason: reason.into() }
-}
-
 fn prepare(
     agent: &Rc<Agent>,
     channel: &Rc<Channel>,
@@ -113,6 +106,8 @@ fn prepare(
         has_stages: request.has_stages,
         has_sketch: request.has_sketch,
         outlives_members: request.outlives_members,
+        outlives_root: request.outlives_root && agent.membership.agrees(),
+        given_up: RefCell::default(),
         started: Instant::now(),
         notes,
         husk: watch::Sender::new(None),
@@ -146,36 +141,9 @@ fn prepare(
         members: Vec::new(),
         connects: 0,
         is_stopped: false,
+        reasons: BTreeMap::new(),
         tasks,
     })
-}
-
-/// The job's hosts, this one first. No name means all that take new jobs.
-fn choose(agent: &Agent, names: &[String]) -> Result<Vec<NodeId>, Refused> {
-    let mut members = vec![agent.me];
-    let draining = |node: NodeId| {
-        let reason = format!("host {} is being drained and takes no new jobs; use others", agent.members.name_of(node));
-        refuse(Refusal::Draining, reason)
-    };
-    if agent.members.is_draining(agent.me) {
-        return Err(draining(agent.me));
-    }
-    if names.is_empty() {
-        members.extend(agent.members.others().filter(|node| !agent.members.is_draining(*node)));
-    }
-    for name in names {
-        let Some(node) = agent.members.node(name) else {
-            let reason = format!("host `{name}` is not in the cluster; known hosts: {}", agent.members.names());
-            return Err(refuse(Refusal::UnknownHost, reason));
-        };
-        if agent.members.is_draining(node) {
-            return Err(draining(node));
-        }
-        if !members.contains(&node) {
-            members.push(node);
-        }
-    }
-    Ok(members)
 }
 
 impl RootJob {
@@ -189,6 +157,7 @@ impl RootJob {
             me: self.agent.me.0,
             root: self.agent.me.0,
             members: self.members.clone(),
+            outlives_root: self.job.outlives_root,
             job_key: self.key,
         })
     }
@@ -233,6 +202,7 @@ impl RootJob {
             has_stages: self.job.has_stages,
             has_sketch: self.job.has_sketch,
             outlives_members: self.job.outlives_members,
+            outlives_root: self.job.outlives_root,
         };
         let mut opening = JoinSet::new();
         for link in self.links.iter().map(Rc::clone) {
@@ -331,7 +301,7 @@ impl RootJob {
                 self.agent.counters.packets_unexpected.add();
                 News::None
             }
-            Some(JobNote::ConnectDone) => News::None,
+            Some(JobNote::ConnectDone | JobNote::GivenUp(_)) => News::None,
         };
         match news {
             News::Lost(node, reason) => {
@@ -351,6 +321,10 @@ impl RootJob {
             End::Husk(reason) => reason,
             End::Lost(host, reason) => {
                 self.agent.counters.jobs_lost.add();
+                if self.job.outlives_root {
+                    // The others go on: it is not for this host to close it.
+                    self.links.clear();
+                }
                 self.tell_lost(inbox, &host, &reason).await;
                 format!("host {host} is lost: {reason}")
             }
@@ -407,6 +381,10 @@ impl RootJob {
                     self.connects = self.connects.saturating_sub(1);
                     News::None
                 }
+                Some(JobNote::GivenUp(nodes)) => match self.on_given_up(nodes).await {
+                    Ok(()) => News::None,
+                    Err(end) => return end,
+                },
                 Some(JobNote::AgentEnds) | None => News::Lost(self.agent.me, "its agent is ending".to_owned()),
             };
             match news {
@@ -424,8 +402,18 @@ impl RootJob {
                 News::Lost(node, reason) => {
                     let (own, name) = (self.agent.name(), self.agent.members.name_of(node));
                     let (host, reason) = standstill.explain(Instant::now(), own, &name, reason);
-                    if !self.job.outlives_members || host != name || node == self.agent.me {
+                    let is_own = host != name || node == self.agent.me;
+                    if self.job.outlives_root {
+                        let lost = if is_own { self.agent.me } else { node };
+                        self.agent.membership.give_up(self.job.space.0, lost);
+                        self.reasons.insert(lost, reason.clone());
+                    }
+                    if !self.job.outlives_members || is_own {
                         return End::Lost(host, reason);
+                    }
+                    if self.job.outlives_root {
+                        // When all hosts have agreed, the husk is told.
+                        continue;
                     }
                     if let Err(reason) = self.go_on_without(node, host, reason).await {
                         return End::Husk(reason);
@@ -433,6 +421,20 @@ impl RootJob {
                 }
             }
         }
+    }
+
+    /// All hosts of the job agree that these are of it no more.
+    async fn on_given_up(&mut self, nodes: Vec<NodeId>) -> Result<(), End> {
+        for node in nodes {
+            let name = self.agent.members.name_of(node);
+            let reason = self.reasons.get(&node).cloned().unwrap_or_else(|| "other hosts cannot reach it".to_owned());
+            if node == self.agent.me {
+                return Err(End::Lost(name, reason));
+            }
+            self.job.given_up.borrow_mut().insert(node);
+            self.go_on_without(node, name, reason).await.map_err(End::Husk)?;
+        }
+        Ok(())
     }
 
     /// Stops the members' husks while the root's is stopped (^Z, SIGSTOP), and lets them go on with it.
@@ -478,10 +480,16 @@ impl RootJob {
                     self.tasks.run(connect(Rc::clone(&self.agent), Rc::clone(&self.job), tag, NodeId(node), purpose));
                 }
             }
+            ToAgent::Unreachable { node, reason } if self.job.outlives_root => {
+                self.agent.membership.give_up(self.job.space.0, NodeId(node));
+                self.reasons.insert(NodeId(node), reason);
+            }
             ToAgent::Statistics { tag } => self.gather(tag),
             ToAgent::EndJob { status } => return Ok(Some(status)),
             ToAgent::OpenJob { .. }
             | ToAgent::JoinJob { .. }
+            | ToAgent::Unreachable { .. }
+            | ToAgent::Attach { .. }
             | ToAgent::Query(_)
             | ToAgent::QueryOf { .. }
             | ToAgent::Drain { .. } => {
@@ -573,21 +581,4 @@ fn open_userfaultfd() -> Result<File, Refused> {
         );
         refuse(Refusal::NoUserfaultfd, reason)
     })
-}
-
-/// Opens a husk-to-husk connection and hands it over, beside the job's other work. Serves both roles.
-pub async fn connect(agent: Rc<Agent>, job: Rc<Job>, tag: u32, node: NodeId, purpose: Purpose) {
-    let opened = agent.open_husk_connection(&job, node, purpose).await;
-    let husk = job.husk.borrow().clone();
-    if let Some(channel) = husk {
-        let sent = match &opened {
-            Ok(socket) => channel.send(&ToHusk::Connection { tag, node: node.0, purpose }, &[socket.as_fd()]).await,
-            Err(reason) => channel.send(&ToHusk::Failed { tag, reason: reason.clone() }, &[]).await,
-        };
-        if let Err(error) = sent {
-            say(&agent.counters, format_args!("space {}: a connection could not be handed over: {error}", job.space));
-        }
-    }
-    // Without a receiver the job has already ended.
-    drop(job.notes.send(JobNote::ConnectDone).await);
 }

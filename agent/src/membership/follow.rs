@@ -76,4 +76,6 @@ fn on_view(agent: &Rc<Agent>, view: View) {
     for node in agent.members.others() {
         agent.get_to_know(node);
     }
+    // After links have ended: who is in no view any more is a loss of which all hosts of a job are to agree.
+    agent.tell_given_up(&after.given_up);
 }

@@ -35,6 +35,12 @@ impl Membership for List {
 
     fn note_space(&self, _: u32, _: Option<SpaceEntry>) {}
 
+    fn agrees(&self) -> bool {
+        false
+    }
+
+    fn give_up(&self, _: u32, _: NodeId) {}
+
     fn drain(&self, _: &str, _: bool) -> Answer<'_, Result<(), String>> {
         let reason = "the hosts are a fixed list in cluster.toml; only with [control] etcd can one be drained. End its jobs, stop its agent";
         Box::pin(ready(Err(reason.to_owned())))

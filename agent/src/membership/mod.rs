@@ -36,6 +36,9 @@ pub struct View {
     pub hosts: BTreeMap<NodeId, Host>,
     /// Jobs under way, by space, where the source keeps them.
     pub spaces: BTreeMap<u32, SpaceEntry>,
+    /// Hosts that are of a job no more, by space, in the order in which that was decided. What was decided an hour ago is there no
+    /// more.
+    pub given_up: BTreeMap<u32, Vec<NodeId>>,
 }
 
 /// A host in a view.
@@ -88,6 +91,12 @@ pub trait Membership {
 
     /// Enters a job that was started here into the space table, or strikes it out (no entry).
     fn note_space(&self, space: u32, entry: Option<SpaceEntry>);
+
+    /// Whether [`Self::give_up`] is heard by anybody.
+    fn agrees(&self) -> bool;
+
+    /// Has all hosts of a job agree that `node` is of it no more, unless this host is none of it itself by then. Views tell.
+    fn give_up(&self, space: u32, node: NodeId);
 
     /// Has the host called `name` take no new jobs and leave when its last one has ended; or not (`is_wanted`).
     ///

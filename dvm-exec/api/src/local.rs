@@ -7,7 +7,7 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 7;
+pub const API_VERSION: u32 = 8;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
 
@@ -63,10 +63,24 @@ pub enum ToAgent {
         /// Comes back.
         tag: u32,
     },
+    /// The husk on that host cannot be reached from here: the hosts of the job shall agree who goes on. Only in jobs that outlive
+    /// their root. No answer but [`ToHusk::HostLost`].
+    Unreachable {
+        /// Host that cannot be reached.
+        node: u16,
+        /// What was seen.
+        reason: String,
+    },
     /// The job's figures, all hosts together. Answer: [`ToHusk::JobStatistics`].
     Statistics {
         /// Comes back.
         tag: u32,
+    },
+    /// First packet of a tool: lets it see a run of this host whose root is lost. Answer: [`ToHusk::Attached`] with one descriptor, a
+    /// stream to the husk, or [`ToHusk::Refused`].
+    Attach {
+        /// The job's space.
+        space: u32,
     },
     /// The job has ended with this wait status; everything of it may go.
     EndJob {
@@ -128,13 +142,16 @@ pub enum ToHusk {
         /// One entry per host.
         hosts: Vec<HostStatistics>,
     },
-    /// A host of the job is lost; the job cannot go on, unless it said that it can ([`JobRequest::outlives_members`]).
+    /// A host of the job is lost; the job cannot go on, unless it said that it can ([`JobRequest::outlives_members`] and
+    /// [`JobRequest::outlives_root`]).
     HostLost {
         /// Name of the host.
         host: String,
         /// What was seen.
         reason: String,
     },
+    /// Answer to [`ToAgent::Attach`]. One descriptor follows.
+    Attached,
     /// The job is over; a member husk exits.
     JobEnded,
     /// The first packet was refused.
@@ -162,6 +179,8 @@ pub struct JobRequest {
     /// Whether the job goes on without a host that is lost, as long as it is not the root: only for husks that hold nothing in the
     /// pages of their space.
     pub outlives_members: bool,
+    /// Whether it goes on without its root, too, if the hosts can agree who is lost.
+    pub outlives_root: bool,
 }
 
 /// A job as its husk sees it.
@@ -175,6 +194,8 @@ pub struct JobOpened {
     pub root: u16,
     /// The job's hosts, root first.
     pub members: Vec<Member>,
+    /// Whether the job goes on without any one of them: then all are told of losses, in the same order.
+    pub outlives_root: bool,
     /// Key of the husk-to-husk message codes.
     pub job_key: [u8; 16],
 }
@@ -203,6 +224,8 @@ pub enum Purpose {
     Thread,
     /// Runners of a DISA program.
     Runners,
+    /// Somebody who wants to see a run whose root is lost; from the agent of the same host.
+    Attach,
 }
 
 /// Figures of one host's part of a job.

@@ -183,6 +183,8 @@ pub struct SpaceSpec {
     pub has_sketch: bool,
     /// Whether the job goes on without a host that is lost.
     pub outlives_members: bool,
+    /// Whether it goes on without its root, too: its hosts agree who is lost.
+    pub outlives_root: bool,
 }
 
 /// Where a member of a space listens for frames.

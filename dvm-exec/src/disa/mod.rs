@@ -2,6 +2,7 @@
 //!
 //! Owns the command line of it and its exit statuses. Must not know what a program means.
 
+mod attach;
 mod compile;
 mod debug;
 mod engine;
@@ -13,7 +14,7 @@ mod progress;
 mod run;
 mod timeline;
 
-pub use hosts::serve;
+pub use hosts::{attach, lose, serve};
 
 use crate::exit::Failure;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Runs a file or source.
     Run(Box<run::Options>),
+    /// Shows a run that lost the host where it was started: its output, and its exit status.
+    Attach(attach::Options),
     /// Runs one runner of a program or recording step by step: commands come from stdin, `help` lists them.
     Dbg(debug::Options),
     /// Runs a runner of a recording again, and compares what it changed with what was recorded.
@@ -116,6 +119,7 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Run(options) => run::run(&options),
+        Command::Attach(options) => attach::attach(&options),
         Command::Dbg(options) => debug::debug(&options),
         Command::Replay(options) => history::replay(&options),
         Command::Why(options) => history::why(&options),

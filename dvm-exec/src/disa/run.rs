@@ -26,6 +26,10 @@ pub struct Options {
     /// The agent's control socket [default: $DVM_SOCKET, or the only one in /run/dvm].
     #[arg(long, conflicts_with = "local")]
     socket: Option<PathBuf>,
+    /// Hosts that have the log of the run. With 2 and more it goes on when the host where it was started is lost, if etcd says who the
+    /// hosts are; `disa attach` shows it then.
+    #[arg(long, default_value_t = 1, conflicts_with = "local", value_parser = clap::value_parser!(u16).range(1..=64))]
+    copies: u16,
     /// The order of runners follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -94,10 +98,14 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         object.rules.is_page_grain = matches!(grain, Grain::Page);
     }
     if !options.local {
-        let request =
-            hosts::Request { hosts: options.hosts.clone(), socket: options.socket.as_deref(), program: &options.program };
+        let request = hosts::Request {
+            hosts: options.hosts.clone(),
+            socket: options.socket.as_deref(),
+            program: &options.program,
+            copies: usize::from(options.copies),
+        };
         let (report, ends) = hosts::run(request, object, settings(options)?)?;
-        tell(&report, options.stat);
+        eprint!("{}", told(&report, options.stat));
         ends.iter().filter(|_| options.stat).for_each(|(host, count)| eprintln!("ended on {host} {count}"));
         return Ok(report.exit_status());
     }
@@ -117,7 +125,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if let (Some(path), Some(recording)) = (&options.timeline, machine.recording()) {
         files::write(path, timeline::trace(recording).as_bytes())?;
     }
-    tell(&report, options.stat);
+    eprint!("{}", told(&report, options.stat));
     Ok(report.exit_status())
 }
 
@@ -149,22 +157,22 @@ fn input(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn tell(report: &Report, is_stat: bool) {
-    eprint!("{}", String::from_utf8_lossy(&report.log));
+/// What is said of the end of a run, beside its output.
+pub fn told(report: &Report, is_stat: bool) -> String {
+    let mut said = String::from_utf8_lossy(&report.log).into_owned();
     for failure in &report.failures {
-        eprintln!("{failure}");
+        said += &format!("{failure}\n");
     }
-    match &report.armed[..] {
-        [] => {}
-        [first, ..] => eprintln!("{} watchers never fired, the first of them runner {first}", report.armed.len()),
+    if let [first, ..] = &report.armed[..] {
+        said += &format!("{} watchers never fired, the first of them runner {first}\n", report.armed.len());
     }
     if report.is_cut {
-        eprintln!("runners were left: the starts of runners are used up");
+        said += "runners were left: the starts of runners are used up\n";
     }
     if is_stat {
         let counts = &report.statistics;
-        eprintln!(
-            "starts {} instructions {} made {} fired {} committed {} aborted {} trapped {} failed {} conflicts {} lost {}",
+        said += &format!(
+            "starts {} instructions {} made {} fired {} committed {} aborted {} trapped {} failed {} conflicts {} lost {}\n",
             counts.starts,
             counts.instructions,
             counts.made,
@@ -177,4 +185,5 @@ fn tell(report: &Report, is_stat: bool) {
             counts.lost
         );
     }
+    said
 }

@@ -91,8 +91,14 @@ impl Job {
     pub fn open(options: &Options) -> Result<Self, Failure> {
         let agent = Agent::connect(&agent::find_socket(options.socket.as_deref())?)?;
         let program = options.image.display().to_string();
-        let request =
-            JobRequest { hosts: options.hosts.clone(), program, has_stages: false, has_sketch: false, outlives_members: false };
+        let request = JobRequest {
+            hosts: options.hosts.clone(),
+            program,
+            has_stages: false,
+            has_sketch: false,
+            outlives_members: false,
+            outlives_root: false,
+        };
         let Opened { job, space, device } = agent.open_job(request)?;
         let (view, userfaultfd) = map_view(&space, &device)?;
         // Both are for the life of the process: processors would wake on zeros if the last descriptor were closed.

@@ -73,6 +73,20 @@ pub fn find_socket(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Asks the agent at `path` for a stream to the husk of a run that is to be seen.
+///
+/// # Errors
+/// The agent's refusal.
+pub fn attach(path: &Path, space: u32) -> Result<OwnedFd, Failure> {
+    let agent = Agent::connect(path)?;
+    agent.send(&ToAgent::Attach { space }, &[]).map_err(lost)?;
+    match agent.receive().map_err(lost)? {
+        (ToHusk::Attached, mut descriptors) if descriptors.len() == 1 => Ok(descriptors.remove(0)),
+        (ToHusk::Refused { code, reason }, _) => Err(Failure::Refused { code, reason }),
+        (other, _) => Err(Failure::Internal(format!("the agent answered {other:?}"))),
+    }
+}
+
 impl Agent {
     /// Connects to the agent at `path`.
     ///
@@ -261,6 +275,7 @@ fn tag_of(packet: &ToHusk) -> Option<u32> {
         | ToHusk::ViewAccepted
         | ToHusk::HostLost { .. }
         | ToHusk::JobEnded
+        | ToHusk::Attached
         | ToHusk::Refused { .. }
         | ToHusk::Report(_) => None,
     }

@@ -283,6 +283,7 @@ impl Root {
             | ToHusk::Connection { .. }
             | ToHusk::JobStatistics { .. }
             | ToHusk::Refused { .. }
+            | ToHusk::Attached
             | ToHusk::Report(_) => {}
         }
     }

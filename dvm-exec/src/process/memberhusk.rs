@@ -151,6 +151,9 @@ impl MemberHusk {
                 }
             }
             ToHusk::JobEnded => cpu::exit(0),
+            ToHusk::HostLost { host, reason } if self.job.outlives_root => {
+                crate::disa::lose(&self.agent, &self.job, &host, reason)
+            }
             ToHusk::HostLost { host, reason } => self.fail(&format!("host {host} lost: {reason}")),
             other => say::line(&format!("the agent sent {other:?}, which is out of place")),
         }
@@ -158,6 +161,9 @@ impl MemberHusk {
 
     fn accept(&'static self, purpose: Purpose, socket: OwnedFd) {
         let body = move || {
+            if purpose == Purpose::Attach {
+                return crate::disa::attach(socket).unwrap_or_else(|failure| say::line(&failure.to_string()));
+            }
             let connection = match Connection::start(socket, &self.job.job_key, Side::Member) {
                 Ok(connection) => connection,
                 Err(error) => return say::line(&format!("a connection from the root failed: {error}")),
@@ -165,8 +171,10 @@ impl MemberHusk {
             match purpose {
                 Purpose::Thread => member::carry(self, connection),
                 Purpose::Service => self.serve(connection),
+                // Served above.
+                Purpose::Attach => {}
                 Purpose::Runners => {
-                    if let Err(failure) = crate::disa::serve(connection) {
+                    if let Err(failure) = crate::disa::serve(&self.agent, &self.job, connection) {
                         self.fail(&failure.to_string());
                     }
                 }

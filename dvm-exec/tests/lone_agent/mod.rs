@@ -3,6 +3,7 @@
 //! Owns the control socket's protocol as a husk sees it. Must not know the page protocol: coherence is the machine's own.
 //! It lets the executor be tested with real programs on several husks without any network.
 
+mod agreed;
 mod sys;
 
 use dvm_api::features::CpuFeatures;
@@ -107,11 +108,16 @@ fn page(pager: &mut Pager) -> anyhow::Result<()> {
 }
 
 fn job(root: &OwnedFd, exec: &Path, hosts: usize, husks: &mut Vec<Child>) -> anyhow::Result<()> {
-    let (packet, _) = socket::receive::<ToAgent>(root.as_fd())?;
-    anyhow::ensure!(matches!(packet, ToAgent::OpenJob { .. }), "expected a job, got {packet:?}");
+    let request = match socket::receive::<ToAgent>(root.as_fd())?.0 {
+        ToAgent::OpenJob { job, .. } => job,
+        ToAgent::Attach { .. } => return agreed::attach(root),
+        other => anyhow::bail!("expected a job, got {other:?}"),
+    };
     let cpu = CpuFeatures::of_this_host();
     let member = |node: usize| Member { node: node as u16, name: HOSTS[node].to_owned(), cpus: 2, monotonic_offset_ns: 0, cpu };
-    let opened = JobOpened { space: 7, me: 0, root: 0, members: (0..hosts).map(member).collect(), job_key: [9; 16] };
+    let outlives_root = request.outlives_root;
+    let members = (0..hosts).map(member).collect();
+    let opened = JobOpened { space: 7, me: 0, root: 0, members, outlives_root, job_key: [9; 16] };
     let job = Job { opened, backing: Backing::create("lone-space")?, device: uffd_dsm::open_userfaultfd_device()? };
     let mut sockets = Vec::new();
     for node in 1..hosts {
@@ -125,6 +131,10 @@ fn job(root: &OwnedFd, exec: &Path, hosts: usize, husks: &mut Vec<Child>) -> any
     }
     job.tell(root.as_fd(), 0)?;
     job.take_view(root.as_fd())?;
+    if outlives_root {
+        sockets.insert(0, root.try_clone()?);
+        return agreed::attend(&sockets);
+    }
     attend(root, &job, &sockets)
 }
 

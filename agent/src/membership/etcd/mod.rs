@@ -27,6 +27,8 @@ use tokio::time::timeout;
 enum Command {
     /// Enter a job, or strike it out.
     Space(u32, Option<SpaceEntry>),
+    /// Have a host be of a job no more.
+    GiveUp(u32, NodeId),
     /// Have a host drained, or not any more.
     Drain { name: String, is_wanted: bool, answer: oneshot::Sender<Result<(), String>> },
     /// Leave, for good or until the agent is started again.
@@ -91,6 +93,14 @@ impl Membership for Etcd {
 
     fn note_space(&self, space: u32, entry: Option<SpaceEntry>) {
         self.send(Command::Space(space, entry));
+    }
+
+    fn agrees(&self) -> bool {
+        true
+    }
+
+    fn give_up(&self, space: u32, node: NodeId) {
+        self.send(Command::GiveUp(space, node));
     }
 
     fn drain(&self, name: &str, is_wanted: bool) -> Answer<'_, Result<(), String>> {

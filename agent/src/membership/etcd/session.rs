@@ -14,10 +14,10 @@ use super::store::{Store, told};
 use super::table::{self, Plan, Reading};
 use super::{Command, First};
 use crate::config::{EtcdConfig, NodeEntry};
-use crate::limits::{ETCD_DEADLINE, ETCD_PAUSE, JOIN_DEADLINE, REAP_DEADLINE, ROOT_GRACE};
+use crate::limits::{ETCD_DEADLINE, ETCD_PAUSE, GIVEN_UP_KEPT, JOIN_DEADLINE, REAP_DEADLINE, ROOT_GRACE};
 use crate::membership::{Change, SpaceEntry, View};
 use dsm_wire::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -53,6 +53,9 @@ pub struct Session {
     lease: Option<i64>,
     /// Jobs started here.
     spaces: BTreeMap<u32, SpaceEntry>,
+    /// Hosts of jobs that are to be given up, until etcd has heard of it.
+    wishes: BTreeSet<(u32, NodeId)>,
+    me: NodeId,
     last: View,
 }
 
@@ -66,7 +69,18 @@ impl Session {
         changes: mpsc::UnboundedSender<Change>,
     ) -> Self {
         let prefix = format!("/dvm/{cluster}/");
-        Self { config, prefix, own, incarnation, changes, lease: None, spaces: BTreeMap::new(), last: View::default() }
+        Self {
+            config,
+            prefix,
+            own,
+            incarnation,
+            changes,
+            lease: None,
+            spaces: BTreeMap::new(),
+            wishes: BTreeSet::new(),
+            me: NodeId(0),
+            last: View::default(),
+        }
     }
 
     /// Enters, tells so by `first`, and stays until a command says to leave.
@@ -125,7 +139,7 @@ impl Session {
                 return Err(reason);
             }
         };
-        self.lease = Some(lease);
+        (self.lease, self.me) = (Some(lease), me);
         let reading = store.read().await?;
         Ok((store, me, reading))
     }
@@ -201,7 +215,8 @@ impl Session {
             None => return Err(self.expired()),
         }
         let view = reading.view();
-        if (&view.hosts, &view.spaces) != (&self.last.hosts, &self.last.spaces) {
+        let parts = |view: &View| (view.hosts.clone(), view.spaces.clone(), view.given_up.clone());
+        if parts(&view) != parts(&self.last) {
             self.last = view.clone();
             self.tell(Change::View(view));
         }
@@ -225,8 +240,22 @@ impl Session {
                 drop(answer.send(store.change(lease, plan).await));
                 Ok(())
             }
+            Command::GiveUp(space, node) => {
+                self.wishes.insert((space, node));
+                self.give_up(store).await
+            }
             Command::Leave { .. } => Ok(()),
         }
+    }
+
+    /// Has hosts of jobs given up that are to be.
+    async fn give_up(&mut self, store: &mut Store) -> Result<(), String> {
+        while let Some((space, node)) = self.wishes.first().copied() {
+            let (own, kept) = (self.me, store.grant(GIVEN_UP_KEPT).await?);
+            store.change(kept, |reading| Ok(((), reading.give_up(space, own, node)))).await?;
+            self.wishes.remove(&(space, node));
+        }
+        Ok(())
     }
 
     async fn leave(&self, store: &mut Store, lease: i64, is_for_good: bool) {
@@ -251,6 +280,7 @@ impl Session {
         // A job that does not end in time has been named in the log; its peers have ended it long since.
         drop(timeout(FENCE_DEADLINE, over).await);
         self.spaces.clear();
+        self.wishes.clear();
     }
 
     /// Tries until etcd answers; none if we are to leave.
@@ -262,6 +292,7 @@ impl Session {
                 match command? {
                     Command::Space(space, Some(entry)) => drop(self.spaces.insert(space, entry)),
                     Command::Space(space, None) => drop(self.spaces.remove(&space)),
+                    Command::GiveUp(space, node) => drop(self.wishes.insert((space, node))),
                     Command::Drain { answer, .. } => drop(answer.send(Err("etcd does not answer; try again".to_owned()))),
                     Command::Leave { answer, .. } => {
                         let _gone = answer.send(());
@@ -300,6 +331,7 @@ impl Session {
             return Ok(Back::Fenced(reason));
         }
         self.settle(&mut store, lease, &reading).await?;
+        self.give_up(&mut store).await?;
         Ok(Back::Again(Box::new(store), reading.revision))
     }
 

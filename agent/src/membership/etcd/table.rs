@@ -9,6 +9,10 @@
 //! | `live/NAME` | incarnation and address of the agent | its lease runs out |
 //! | `drain/NAME` | nothing | the host has left, or may stay |
 //! | `spaces/SSSSSSSS` | program and hosts of a job | it ends, or the lease of its root's agent does |
+//! | `lost/SSSSSSSS/NNNN` | nothing: host NNNN is of that job no more | an hour later |
+//!
+//! What is `lost` goes with no agent's lease: who decided it may be lost next. It stays until every host has heard of it, or has lost
+//! its own lease. The order of revisions is the order in which all hosts of the job hear of it.
 
 use super::super::{Host, SpaceEntry, View};
 use crate::config::NodeEntry;
@@ -106,7 +110,34 @@ impl Reading {
             epoch: u64::try_from(self.revision).unwrap_or_default(),
             hosts: self.below("live/").filter_map(host).collect(),
             spaces: self.below("spaces/").filter_map(space).collect::<BTreeMap<u32, SpaceEntry>>(),
+            given_up: self.given_up(),
         }
+    }
+
+    fn given_up(&self) -> BTreeMap<u32, Vec<NodeId>> {
+        let mut rows: Vec<(i64, u32, NodeId)> = Vec::new();
+        for key in self.below("lost/") {
+            let numbers = key
+                .split_once('/')
+                .and_then(|(space, node)| Some((u32::from_str_radix(space, 16).ok()?, NodeId(node.parse().ok()?))));
+            rows.extend(numbers.map(|(space, node)| (self.revision_of(&lost(space, node)), space, node)));
+        }
+        rows.sort_unstable();
+        let mut given_up: BTreeMap<u32, Vec<NodeId>> = BTreeMap::new();
+        rows.into_iter().for_each(|(_, space, node)| given_up.entry(space).or_default().push(node));
+        given_up
+    }
+
+    /// What gives `node` up for a job, at the wish of the host with number `own`; nothing if one of them is given up already.
+    #[must_use]
+    pub fn give_up(&self, space: u32, own: NodeId, node: NodeId) -> Plan {
+        let mut plan = Plan::default();
+        let keys = [lost(space, own), lost(space, node)];
+        if keys.iter().all(|key| !self.rows.contains_key(key)) {
+            keys.iter().for_each(|key| plan.keep(self, key));
+            plan.puts.push((lost(space, node), Vec::new(), true));
+        }
+        plan
     }
 
     /// What enters the agent of `own`, and the number it then has.
@@ -195,6 +226,10 @@ fn live(name: &str) -> String {
 
 fn drain(name: &str) -> String {
     format!("drain/{name}")
+}
+
+fn lost(space: u32, node: NodeId) -> String {
+    format!("lost/{space:08x}/{:04}", node.0)
 }
 
 /// Key of a job.
@@ -299,6 +334,26 @@ mod tests {
         let plan = reading.drain("a", true).unwrap();
         assert!(carry_out(&mut reading, &plan, 0));
         assert!(reading.rows.is_empty(), "{:?}", reading.rows);
+    }
+
+    #[test]
+    fn who_is_given_up_gives_up_nobody() {
+        let mut reading = Reading::default();
+        let [a, b, c] = [NodeId(0), NodeId(1), NodeId(2)];
+        let wish = |reading: &mut Reading, own, node| {
+            let plan = reading.give_up(7, own, node);
+            !plan.puts.is_empty() && carry_out(reading, &plan, 3600)
+        };
+        assert!(wish(&mut reading, c, a));
+        assert!(!wish(&mut reading, a, b), "a is of the job no more, whatever it thinks of b");
+        assert!(!wish(&mut reading, b, a), "that was decided");
+        // Two that give each other up at a time: one is too late.
+        let [one, two] = [reading.give_up(7, b, c), reading.give_up(7, c, b)];
+        assert!(carry_out(&mut reading, &one, 3600) && !carry_out(&mut reading, &two, 3600));
+        assert!(wish(&mut reading, b, b), "a host may leave");
+        assert_eq!(reading.view().given_up, BTreeMap::from([(7, vec![a, c, b])]));
+        reading.rows.insert("lost/x/y".into(), Row { value: vec![], revision: 1, lease: 0 });
+        assert_eq!(reading.view().given_up.len(), 1);
     }
 
     #[test]

@@ -32,19 +32,34 @@ pub enum Input {
     Work,
     /// The root has ended the run.
     Ended,
-    /// A host is gone, for this reason: the run goes on without it. Only at the root.
+    /// A host is gone, for this reason: the run goes on without it. Where the run outlives its root, all hosts agree about that;
+    /// otherwise only the root is told.
     Lost(Host, String),
+    /// A host cannot be reached from here, for this reason: all hosts are to agree whether it is gone.
+    Unreachable(Host, String),
     /// The run cannot go on.
     Failed(Failure),
 }
 
 /// Where a run is seen.
 pub trait Show {
-    /// Output of runners that have committed.
-    fn output(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+    /// Output of runners that have committed, which begins at this place of all.
+    fn output(&mut self, begin: u64, bytes: &[u8]) -> Result<(), Failure>;
 
     /// A host is of the run no more.
     fn lost(&mut self, host: Host, reason: &str);
+
+    /// A host cannot be reached from here.
+    fn unreachable(&mut self, host: Host, reason: String);
+}
+
+/// How a run has ended for a host.
+#[derive(Debug)]
+pub enum End {
+    /// It is over, at this host: what came of it, and how many runners ended on each.
+    Here(Box<Report>, BTreeMap<Host, u64>),
+    /// The root has ended it.
+    Elsewhere,
 }
 
 /// The driver.
@@ -53,6 +68,7 @@ pub struct Driver {
     me: Host,
     shared: Arc<Shared>,
     peers: Peers,
+    outlives_root: bool,
     /// Hosts that are gone.
     lost: BTreeSet<Host>,
 }
@@ -60,14 +76,19 @@ pub struct Driver {
 impl Driver {
     /// Starts the slots.
     pub fn new(setup: &Setup, program: Arc<Program>, peers: Peers, inputs: Sender<Input>) -> Result<Self, Failure> {
-        let Setup { me, slots, .. } = setup;
+        let Setup { me, slots, copies, .. } = setup;
         let refused = |reason: String| Failure::Internal(format!("the program of the run: {reason}"));
         let place = usize::from(me.0);
         let own = *slots.get(place).ok_or_else(|| Failure::Internal(format!("host {place} is not among {}", slots.len())))?;
         let step = slots.iter().sum::<usize>() as u64;
         let first = 1 + slots[..place].iter().sum::<usize>() as u64;
-        let config =
-            Config { me: *me, slots: slots.clone(), program: Arc::clone(&program), told_words_max: TOLD_WORDS_MAX, copies: 1 };
+        let config = Config {
+            me: *me,
+            slots: slots.clone(),
+            program: Arc::clone(&program),
+            told_words_max: TOLD_WORDS_MAX,
+            copies: *copies,
+        };
         let code = Arc::new(Code::verified(&program.object.text).map_err(|error| refused(error.to_string()))?);
         let engine = engine::of(&program.object, program.settings.tier).map_err(|error| refused(error.to_string()))?;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..own).map(|_| channel()).unzip();
@@ -76,19 +97,25 @@ impl Driver {
             let slots = Slots { shared: Arc::clone(&shared), code: Arc::clone(&code), engine: Arc::clone(&engine) };
             slot::start(slots, Ids { next, step }, receiver, inputs.clone())?;
         }
-        Ok(Self { me: *me, shared, peers, lost: BTreeSet::new() })
+        Ok(Self { me: *me, shared, peers, outlives_root: *copies > 1, lost: BTreeSet::new() })
     }
 
     /// Runs to the end of the program; at a member, until the root has ended the run.
-    pub fn run(mut self, inputs: &Receiver<Input>, show: &mut impl Show) -> Result<(Report, BTreeMap<Host, u64>), Failure> {
+    pub fn run(mut self, inputs: &Receiver<Input>, show: &mut impl Show) -> Result<End, Failure> {
         let mut outcome = self.shared.drive(|node, now| node.handle_start(now))?;
         loop {
-            let Outcome { messages, output, over, due } = outcome;
+            let Outcome { messages, output: (begin, output), over, is_stranded, due } = outcome;
             if !output.is_empty() {
-                show.output(&output)?;
+                show.output(begin, &output)?;
             }
-            if let Some(over) = over {
-                return Ok(over);
+            if is_stranded {
+                return Err(Failure::Internal("all hosts that had the log of the run are lost".to_owned()));
+            }
+            if let Some((report, ends)) = over {
+                if self.outlives_root {
+                    self.peers.tell_over();
+                }
+                return Ok(End::Here(Box::new(report), ends));
             }
             self.send(messages)?;
             let wait = due.map_or(WAIT_MAX, |due| Duration::from_nanos(due.0.saturating_sub(self.shared.now().0)));
@@ -111,7 +138,12 @@ impl Driver {
                             lost.push(host);
                         }
                     }
-                    Input::Ended => return Ok((Report::default(), BTreeMap::new())),
+                    Input::Unreachable(host, reason) => {
+                        if !self.lost.contains(&host) {
+                            show.unreachable(host, reason);
+                        }
+                    }
+                    Input::Ended => return Ok(End::Elsewhere),
                     Input::Failed(failure) => return Err(failure),
                 }
             }

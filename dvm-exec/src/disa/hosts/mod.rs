@@ -5,13 +5,19 @@
 //! ```text
 //!   root husk: driver - node - slots, a thread for each processor          member husk: the same
 //!        '---- one connection, opened and authenticated by the agents, for each member; members' words to each other go by the root
+//!   where the run outlives its root, every husk has a connection with every other one
 //! ```
 
 mod driver;
+mod kept;
+mod member;
 mod peers;
 mod shared;
 mod slot;
 mod wire;
+
+pub use kept::{Kind, see};
+pub use member::{attach, lose, serve};
 
 use super::{files, show};
 use crate::exit::Failure;
@@ -20,8 +26,8 @@ use crate::process::connection::{Connection, Cutter};
 use crate::process::limits;
 use crate::process::memory::map_view;
 use crate::process::wire::Side;
-use driver::{Driver, Input, Show};
-use dvm_api::local::{JobRequest, Purpose, ToAgent, ToHusk};
+use driver::{Driver, End, Input, Show};
+use dvm_api::local::{JobOpened, JobRequest, Purpose, ToAgent, ToHusk};
 use dvm_disa::machine::report::Report;
 use dvm_disa::machine::{File, Settings};
 use dvm_disa::object::Object;
@@ -42,6 +48,8 @@ pub struct Request<'a> {
     pub socket: Option<&'a Path>,
     /// The program's file, for `status`.
     pub program: &'a Path,
+    /// Hosts that shall have the log.
+    pub copies: usize,
 }
 
 /// Runs a program over hosts; output is shown as it is released. How many runners ended on each host comes with the report.
@@ -49,7 +57,9 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     limits::raise_files().map_err(|error| Failure::Unsupported(format!("cannot raise the limit of open files: {error}")))?;
     let agent = Agent::connect(&agent::find_socket(request.socket)?)?;
     let program = request.program.display().to_string();
-    let job = JobRequest { hosts: request.hosts, program, has_stages: false, has_sketch: false, outlives_members: true };
+    let outlives_root = request.copies > 1;
+    let job =
+        JobRequest { hosts: request.hosts, program, has_stages: false, has_sketch: false, outlives_members: true, outlives_root };
     let Opened { job, space, device } = agent.open_job(job)?;
     // The agent connects husks as soon as each has its view; runners do not use it yet.
     let (_view, userfaultfd) = map_view(&space, &device)?;
@@ -58,9 +68,13 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     let (inputs, receiver) = channel();
     let names: Vec<String> = job.members.iter().map(|member| member.name.clone()).collect();
     let cutters = Arc::new(OnceLock::new());
-    listen(agent, names.clone(), Arc::clone(&cutters), inputs.clone())?;
+    listen(agent, &job, Arc::clone(&cutters), inputs.clone())?;
+    let copies = if job.outlives_root { request.copies } else { 1 };
+    if copies < request.copies {
+        eprintln!("dvm-exec: the hosts are a fixed list, and cannot agree who is lost: the run ends with this host");
+    }
     let slots: Vec<usize> = job.members.iter().map(|member| usize::from(member.cpus).max(1)).collect();
-    let mut setup = Setup { me: Host(0), slots, object: dvm_disa::elf::write(&object), settings };
+    let mut setup = Setup { me: Host(0), slots, copies, object: dvm_disa::elf::write(&object), settings };
     let mut connections = Vec::new();
     for member in job.members.iter().skip(1) {
         let refused = |reason: String| Failure::HostLost { host: member.name.clone(), reason };
@@ -70,14 +84,22 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     }
     // A connection that ends before is seen at its first use.
     drop(cutters.set(connections.iter().map(Connection::cutter).collect()));
-    let peers = Peers::of_root(connections, &inputs)?;
+    let peers = if copies > 1 {
+        Peers::of_all(Host(0), (1..).map(Host).zip(connections).collect(), Vec::new(), &inputs)?
+    } else {
+        Peers::of_root(connections, &inputs)?
+    };
     for member in 1..setup.slots.len() as u16 {
         setup.me = Host(member);
         peers.send(Host(member), &[Packet::Setup(setup.clone())])?;
     }
     setup.me = Host(0);
     let program = Arc::new(Program::new(object, setup.settings.clone()));
-    let (report, ends) = Driver::new(&setup, program, peers, inputs)?.run(&receiver, &mut Terminal(&names))?;
+    let mut terminal = Terminal { job: &job, names: &names, agent };
+    let (report, ends) = match Driver::new(&setup, program, peers, inputs)?.run(&receiver, &mut terminal)? {
+        End::Here(report, ends) => (*report, ends),
+        End::Elsewhere => return Err(Failure::Internal("another host has ended the run".to_owned())),
+    };
     agent.send(&ToAgent::EndJob { status: i32::from(report.exit_status()) }, &[]).unwrap_or(());
     Ok((report, ends.into_iter().map(|(host, count)| (name_of(&names, host).to_owned(), count)).collect()))
 }
@@ -89,10 +111,13 @@ fn name_of(names: &[String], host: Host) -> &str {
 /// Hears what the agent says of hosts: one that is lost gets nothing more, and is waited for no longer.
 fn listen(
     agent: &'static Agent,
-    names: Vec<String>,
+    job: &JobOpened,
     cutters: Arc<OnceLock<Vec<Cutter>>>,
     inputs: mpsc::Sender<Input>,
 ) -> Result<(), Failure> {
+    let names: Vec<String> = job.members.iter().map(|member| member.name.clone()).collect();
+    let goes_on =
+        job.outlives_root.then(|| format!("; the run goes on: see it with `dvm-exec disa attach {}` on another host", job.space));
     spawn("agent", move || {
         let error = agent.listen(|packet, _| {
             let ToHusk::HostLost { host, reason } = packet else { return };
@@ -101,7 +126,7 @@ fn listen(
                     cutters.get().and_then(|cutters| cutters.get(place)).into_iter().for_each(Cutter::cut);
                     Input::Lost(Host(place as u16 + 1), reason)
                 }
-                None => Input::Failed(Failure::HostLost { host, reason }),
+                None => Input::Failed(Failure::HostLost { host, reason: reason + goes_on.as_deref().unwrap_or_default() }),
             };
             // A driver that is gone has ended the run already.
             inputs.send(input).unwrap_or(());
@@ -111,37 +136,33 @@ fn listen(
 }
 
 /// The root's output and errors.
-struct Terminal<'a>(&'a [String]);
+struct Terminal<'a> {
+    job: &'a JobOpened,
+    names: &'a [String],
+    agent: &'a Agent,
+}
 
 impl Show for Terminal<'_> {
-    fn output(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn output(&mut self, _: u64, bytes: &[u8]) -> Result<(), Failure> {
         // A reader that has gone is no error of the run.
         show(bytes).map_err(|error| Failure::Internal(format!("standard output: {error:#}")))
     }
 
     fn lost(&mut self, host: Host, reason: &str) {
-        eprintln!("dvm-exec: host {} lost: {reason}; its runners run again on others", name_of(self.0, host));
+        eprintln!("dvm-exec: host {} lost: {reason}; its runners run again on others", name_of(self.names, host));
+    }
+
+    fn unreachable(&mut self, host: Host, reason: String) {
+        report_unreachable(self.agent, self.job, host, reason);
     }
 }
 
-/// A member shows nothing.
-struct Nobody;
-
-impl Show for Nobody {
-    fn output(&mut self, _: &[u8]) -> Result<(), Failure> {
-        Ok(())
+/// Has the hosts of a run agree whether one of them is gone.
+fn report_unreachable(agent: &Agent, job: &JobOpened, host: Host, reason: String) {
+    if let Some(member) = job.members.get(usize::from(host.0)) {
+        // An agent that is gone has ended the run here.
+        agent.send(&ToAgent::Unreachable { node: member.node, reason }, &[]).unwrap_or(());
     }
-
-    fn lost(&mut self, _: Host, _: &str) {}
-}
-
-/// Serves a run that was started elsewhere; returns when the root has ended it.
-pub fn serve(connection: Connection) -> Result<(), Failure> {
-    let (inputs, receiver) = channel();
-    let (peers, setup) = Peers::of_member(connection, &inputs)?;
-    let object = dvm_disa::elf::read(&setup.object).map_err(|error| Failure::Internal(format!("the root's program: {error}")))?;
-    let program = Arc::new(Program::new(object, setup.settings.clone()));
-    Driver::new(&setup, program, peers, inputs)?.run(&receiver, &mut Nobody).map(drop)
 }
 
 /// A thread of this run.

@@ -25,6 +25,7 @@ pub enum ToSlot {
 struct State {
     node: Node,
     over: Option<Report>,
+    is_stranded: bool,
     /// Whether the driver was told that there is something for it.
     is_told: bool,
 }
@@ -34,10 +35,12 @@ struct State {
 pub struct Outcome {
     /// Messages to others.
     pub messages: Vec<(Host, Message)>,
-    /// Output of committed runners.
-    pub output: Vec<u8>,
+    /// Output of committed runners, and where it begins among all.
+    pub output: (u64, Vec<u8>),
     /// What came of the program, if it is over, and how many runners ended where.
     pub over: Option<(Report, BTreeMap<Host, u64>)>,
+    /// Whether nobody can go on: all hosts that had the log are lost.
+    pub is_stranded: bool,
     /// When the node wants to be asked again.
     pub due: Option<Nanos>,
 }
@@ -56,7 +59,7 @@ pub struct Shared {
 impl Shared {
     /// A node and its slots before anything has happened.
     pub fn new(node: Node, program: Arc<Program>, slots: Vec<Sender<ToSlot>>, driver: Sender<Input>) -> Self {
-        let state = State { node, over: None, is_told: false };
+        let state = State { node, over: None, is_stranded: false, is_told: false };
         Self { program, state: Mutex::new(state), slots, driver, begun: Instant::now() }
     }
 
@@ -90,9 +93,9 @@ impl Shared {
         self.distribute(&mut state);
         state.is_told = false;
         let messages = std::iter::from_fn(|| state.node.poll_transmit()).collect();
-        let ((_, output), due) = (state.node.take_output(), state.node.poll_timeout());
+        let (output, due) = (state.node.take_output(), state.node.poll_timeout());
         let over = state.over.take().map(|report| (report, state.node.ends()));
-        Ok(Outcome { messages, output, over, due })
+        Ok(Outcome { messages, output, over, is_stranded: state.is_stranded, due })
     }
 
     fn distribute(&self, state: &mut State) {
@@ -103,8 +106,9 @@ impl Shared {
                         self.tell(slot, ToSlot::PageReady);
                     }
                 }
-                // The log counts them; and only a membership that all hosts hear can leave nobody with the log.
-                Event::Happened(_) | Event::Stranded => {}
+                // The log counts them.
+                Event::Happened(_) => {}
+                Event::Stranded => state.is_stranded = true,
                 Event::Over(report) => state.over = Some(*report),
             }
         }

@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 pub enum Packet {
     /// Root to member, first: the run.
     Setup(Setup),
-    /// A node's message; the root passes on what is for another member.
+    /// Member to member, first: who it is.
+    Hello(Host),
+    /// The run is over.
+    Over,
+    /// A node's message; where members have no ways to each other, the root passes on what is for another.
     Message {
         /// Who says it.
         from: Host,
@@ -29,6 +33,8 @@ pub struct Setup {
     pub me: Host,
     /// Runners at a time, by host.
     pub slots: Vec<usize>,
+    /// Hosts that have the log. With more than one every host has a way to every other one.
+    pub copies: usize,
     /// The program, as an ELF file.
     pub object: Vec<u8>,
     /// Limits, input, arguments, files.

@@ -182,6 +182,7 @@ fn with_agent(options: &Options, program: &Program) -> Result<Job, Failure> {
         has_stages: options.has_stages,
         has_sketch: options.hot_pages > 0 || options.placement() == Placement::Auto,
         outlives_members: false,
+        outlives_root: false,
     };
     let Opened { job, space, device } = agent.open_job(request)?;
     let masking = features::judge(&job.members, options.accepts_unequal)?;

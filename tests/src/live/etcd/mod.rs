@@ -2,6 +2,7 @@
 //!
 //! Owns what jobs, agents and operators must see of it. Must not know how agents speak to etcd.
 
+mod runners;
 mod server;
 
 use super::bed::{Bed, same_bytes, shortened};
@@ -48,6 +49,8 @@ pub fn cases() -> Vec<Case> {
         case("away", away),
         case("refusals", refusals),
         case("tls-and-login", tls_and_login),
+        case("disa-root-killed", runners::root_killed),
+        case("disa-backup-killed", runners::backup_killed),
     ]
 }
 

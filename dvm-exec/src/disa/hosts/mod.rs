@@ -62,7 +62,9 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
         JobRequest { hosts: request.hosts, program, has_stages: false, has_sketch: false, outlives_members: true, outlives_root };
     let Opened { job, space, device } = agent.open_job(job)?;
     // The agent connects husks as soon as each has its view; runners do not use it yet.
-    let (_view, userfaultfd) = map_view(&space, &device)?;
+    let (view, userfaultfd) = map_view(&space, &device)?;
+    // Its own descriptor is closed already: dropped, it would close whatever has that number then.
+    std::mem::forget(view);
     agent.hand_over(userfaultfd.as_fd())?;
     let agent: &'static Agent = Box::leak(Box::new(agent));
     let (inputs, receiver) = channel();

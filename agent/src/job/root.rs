@@ -357,70 +357,78 @@ impl RootJob {
                     continue;
                 }
             };
-            let news = match note {
-                Some(JobNote::Husk(packet, descriptors)) => match self.on_husk(packet, descriptors).await {
-                    Ok(None) => News::None,
-                    Ok(Some(status)) => return End::Husk(format!("the program ended with status {status}")),
-                    Err(reason) => return End::Husk(reason),
-                },
-                Some(JobNote::HuskGone(reason)) => return End::Husk(reason),
-                Some(JobNote::Shard(event)) => self.part.on_shard(event),
-                Some(JobNote::ShardEnded) => self.part.on_ended(),
-                Some(JobNote::LinkLost(node, reason)) => News::Lost(node, reason),
-                Some(JobNote::Fenced(reason)) => News::Lost(self.agent.me, reason),
-                Some(JobNote::Peer(ToPeer::MemberLost { node, reason, .. })) => News::Lost(NodeId(node), reason),
-                Some(JobNote::Peer(..)) => {
-                    self.agent.counters.peer_messages_unexpected.add();
-                    News::None
-                }
-                Some(JobNote::Figures(sender)) => {
-                    self.part.tell_figures(sender);
-                    News::None
-                }
-                Some(JobNote::ConnectDone) => {
-                    self.connects = self.connects.saturating_sub(1);
-                    News::None
-                }
-                Some(JobNote::GivenUp(nodes)) => match self.on_given_up(nodes).await {
-                    Ok(()) => News::None,
-                    Err(end) => return end,
-                },
-                Some(JobNote::AgentEnds) | None => News::Lost(self.agent.me, "its agent is ending".to_owned()),
+            let news = match self.on_note(note).await {
+                Ok(news) => news,
+                Err(end) => return end,
             };
-            match news {
-                News::None | News::PeersReady => {}
+            let done = match news {
+                News::None | News::PeersReady => Ok(()),
                 News::Completed(tag) => {
-                    if let Err(error) = self.channel.send(&ToHusk::Completed { tag }, &[]).await {
-                        return End::Husk(error.to_string());
-                    }
+                    let sent = self.channel.send(&ToHusk::Completed { tag }, &[]).await;
+                    sent.map_err(|error| End::Husk(error.to_string()))
                 }
-                News::Refused(tag, reason) => {
-                    if let Err(reason) = self.fail(tag, reason).await {
-                        return End::Husk(reason);
-                    }
-                }
-                News::Lost(node, reason) => {
-                    let (own, name) = (self.agent.name(), self.agent.members.name_of(node));
-                    let (host, reason) = standstill.explain(Instant::now(), own, &name, reason);
-                    let is_own = host != name || node == self.agent.me;
-                    if self.job.outlives_root {
-                        let lost = if is_own { self.agent.me } else { node };
-                        self.agent.membership.give_up(self.job.space.0, lost);
-                        self.reasons.insert(lost, reason.clone());
-                    }
-                    if !self.job.outlives_members || is_own {
-                        return End::Lost(host, reason);
-                    }
-                    if self.job.outlives_root {
-                        // When all hosts have agreed, the husk is told.
-                        continue;
-                    }
-                    if let Err(reason) = self.go_on_without(node, host, reason).await {
-                        return End::Husk(reason);
-                    }
-                }
+                News::Refused(tag, reason) => self.fail(tag, reason).await.map_err(End::Husk),
+                News::Lost(node, reason) => self.on_lost(node, reason, &standstill).await,
+            };
+            if let Err(end) = done {
+                return end;
             }
         }
+    }
+
+    /// What a note means for the job, if it does not end it.
+    async fn on_note(&mut self, note: Option<JobNote>) -> Result<News, End> {
+        let news = match note {
+            Some(JobNote::Husk(packet, descriptors)) => match self.on_husk(packet, descriptors).await {
+                Ok(None) => News::None,
+                Ok(Some(status)) => return Err(End::Husk(format!("the program ended with status {status}"))),
+                Err(reason) => return Err(End::Husk(reason)),
+            },
+            Some(JobNote::HuskGone(reason)) => return Err(End::Husk(reason)),
+            Some(JobNote::Shard(event)) => self.part.on_shard(event),
+            Some(JobNote::ShardEnded) => self.part.on_ended(),
+            Some(JobNote::LinkLost(node, reason)) => News::Lost(node, reason),
+            Some(JobNote::Fenced(reason)) => News::Lost(self.agent.me, reason),
+            Some(JobNote::Peer(ToPeer::MemberLost { node, reason, .. })) => News::Lost(NodeId(node), reason),
+            Some(JobNote::Peer(..)) => {
+                self.agent.counters.peer_messages_unexpected.add();
+                News::None
+            }
+            Some(JobNote::Figures(sender)) => {
+                self.part.tell_figures(sender);
+                News::None
+            }
+            Some(JobNote::ConnectDone) => {
+                self.connects = self.connects.saturating_sub(1);
+                News::None
+            }
+            Some(JobNote::GivenUp(nodes)) => {
+                self.on_given_up(nodes).await?;
+                News::None
+            }
+            Some(JobNote::AgentEnds) | None => News::Lost(self.agent.me, "its agent is ending".to_owned()),
+        };
+        Ok(news)
+    }
+
+    /// A host cannot be reached, or this one is to end.
+    async fn on_lost(&mut self, node: NodeId, reason: String, standstill: &Standstill) -> Result<(), End> {
+        let (own, name) = (self.agent.name(), self.agent.members.name_of(node));
+        let (host, reason) = standstill.explain(Instant::now(), own, &name, reason);
+        let is_own = host != name || node == self.agent.me;
+        if self.job.outlives_root {
+            let lost = if is_own { self.agent.me } else { node };
+            self.agent.membership.give_up(self.job.space.0, lost);
+            self.reasons.insert(lost, reason.clone());
+        }
+        if !self.job.outlives_members || is_own {
+            return Err(End::Lost(host, reason));
+        }
+        if self.job.outlives_root {
+            // When all hosts have agreed, the husk is told.
+            return Ok(());
+        }
+        self.go_on_without(node, host, reason).await.map_err(End::Husk)
     }
 
     /// All hosts of the job agree that these are of it no more.

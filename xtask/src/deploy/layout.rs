@@ -26,7 +26,7 @@ pub const PROGRAMS: [&str; 4] = ["dvm-agent", "dvm-exec", "libdvm_alloc.so", "dv
 /// Those that users call.
 pub const COMMANDS: [&str; 2] = ["dvm-agent", "dvm-exec"];
 /// Manual pages of those, as they write them.
-pub const PAGES: [&str; 22] = [
+pub const PAGES: [&str; 27] = [
     "dvm-agent",
     "dvm-agent-doctor",
     "dvm-agent-drain",
@@ -38,6 +38,7 @@ pub const PAGES: [&str; 22] = [
     "dvm-exec",
     "dvm-exec-disa",
     "dvm-exec-disa-as",
+    "dvm-exec-disa-attach",
     "dvm-exec-disa-cc",
     "dvm-exec-disa-dbg",
     "dvm-exec-disa-fmt",
@@ -48,7 +49,11 @@ pub const PAGES: [&str; 22] = [
     "dvm-exec-disa-run",
     "dvm-exec-disa-why",
     "dvm-exec-kvm",
+    "dvm-exec-kvm-pause",
+    "dvm-exec-kvm-ps",
+    "dvm-exec-kvm-resume",
     "dvm-exec-kvm-run",
+    "dvm-exec-kvm-stat",
 ];
 /// Their completions, and where shells look for them.
 pub const COMPLETIONS: [(&str, &str); 6] = [

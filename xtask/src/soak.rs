@@ -28,7 +28,9 @@ const ENGINES: &str = "disa: engines";
 const RUNS_PER_CALL: u64 = 5;
 const PROGRAMS_PER_CALL: usize = 8;
 /// Cases that run a program to its end: those are promised to hold every time.
-const COUNTED_CASES: [&str; 3] = ["program-", "further-program-", "ordinary-users-"];
+const COUNTED_CASES: [&str; 5] = ["program-", "further-program-", "ordinary-users-", "disa-", "etcd/disa-"];
+/// Cases that run a guest: of those more is promised.
+const GUEST_CASES: &str = "kvm/";
 /// The case that runs a program while frames are lost, and its runs per call.
 const LOSSY_CASES: &str = "stress-loss-";
 const LOSSY_RUNS_PER_CALL: u64 = 50;
@@ -43,6 +45,9 @@ pub struct Options {
     /// Runs of each program case.
     #[arg(long, default_value_t = 20)]
     runs: u64,
+    /// Runs of each case of a guest.
+    #[arg(long, default_value_t = 25)]
+    guest_runs: u64,
     /// Runs of the program while frames are lost.
     #[arg(long, default_value_t = 1_000)]
     lossy_runs: u64,
@@ -166,6 +171,7 @@ fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Prom
         let is_counted = COUNTED_CASES.iter().any(|prefix| case.starts_with(prefix));
         let (wanted, step) = match is_counted {
             _ if case.starts_with(LOSSY_CASES) => (options.lossy_runs, LOSSY_RUNS_PER_CALL),
+            _ if case.starts_with(GUEST_CASES) => (options.guest_runs, RUNS_PER_CALL),
             true => (options.runs, RUNS_PER_CALL),
             false => (1, 1),
         };
@@ -296,6 +302,7 @@ mod tests {
     fn the_record_counts_down() {
         let options = Options {
             runs: 20,
+            guest_runs: 25,
             lossy_runs: 1000,
             rounds: 5,
             signals: 1,
@@ -305,23 +312,24 @@ mod tests {
             only: vec![],
             restart: false,
         };
-        let cases = ["process/a/b", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"].map(str::to_owned);
+        let cases = ["process/a/b", "kvm/kv-2", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"];
+        let cases = cases.map(str::to_owned);
         assert_eq!(promises(&cases, true, &options)[2].wanted, 7);
         let promises = promises(&cases, false, &options);
-        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 9, 1, 1, 20, 1000]);
+        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 9, 1, 25, 1, 20, 1000]);
         let programs: Vec<Promise> =
             (0..10).map(|k| Promise { name: format!("p{k}"), wanted: 20, step: RUNS_PER_CALL }).collect();
         let all = [promises.clone(), programs].concat();
-        assert_eq!(batches(&all).map(<[Promise]>::len).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 8, 2]);
+        assert_eq!(batches(&all).map(<[Promise]>::len).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 8, 2]);
         let mut record = Record::default();
         let ahead = all.last().expect("programs").clone();
         record.add(&ahead, Step::Kept);
-        let (turn, done) = record.next_turn(&all[14..].iter().collect::<Vec<_>>()).expect("open");
-        assert_eq!((turn, done), (vec![&all[14]], 0));
+        let (turn, done) = record.next_turn(&all[15..].iter().collect::<Vec<_>>()).expect("open");
+        assert_eq!((turn, done), (vec![&all[15]], 0));
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);
         record.done.insert("sim".into(), 1500);
         assert_eq!(record.left(&promises[0]), 0);
-        assert_eq!(record.left(&promises[4]), 20);
+        assert_eq!(record.left(&promises[5]), 20);
     }
 }

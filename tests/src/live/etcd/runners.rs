@@ -12,8 +12,9 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// A program of some seconds, of which every host has pages.
+/// A program of which every host has pages, and how it is made to take longer than all waits here.
 const PROGRAM: &str = include_str!("../../../../dvm-exec/disa/programs/kmeans.dc");
+const ROUNDS: [&str; 2] = ["ROUNDS = 10;", "ROUNDS = 30;"];
 /// Where the run is started: etcd is on the first host.
 const ROOT: usize = 1;
 const OTHER: usize = 0;
@@ -92,7 +93,8 @@ fn written(bed: &Bed<'_>) -> Result<std::path::PathBuf> {
     let directory = bed.workshop.job_directory();
     std::fs::create_dir_all(&directory)?;
     let path = directory.join("kmeans.dc");
-    std::fs::write(&path, PROGRAM).with_context(|| path.display().to_string())?;
+    ensure!(PROGRAM.contains(ROUNDS[0]), "the program has no `{}`", ROUNDS[0]);
+    std::fs::write(&path, PROGRAM.replace(ROUNDS[0], ROUNDS[1])).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 

@@ -78,6 +78,7 @@ pub const FOR_TEST: &[Thing] = &[
     thing("openssl", "openssl"),
     thing("chromium", "chromium"),
     thing("virtualenv", "virtualenv"),
+    thing("promtool", "prometheus"),
 ];
 
 /// What an agent that speaks to etcd is built with.

@@ -7,6 +7,9 @@ use crate::figure::{Bar, Figure, Samples};
 use crate::list::{Bench, ROUNDS, in_turns, latencies, on_two_cores, p50};
 use anyhow::Result;
 
+/// Turns: a single one is off by some percent, which is more than the bar.
+const TURNS: usize = 16 * ROUNDS;
+
 /// The figure.
 pub const BENCHES: [Bench; 1] = [Bench { name: "collecting", run: collecting }];
 
@@ -14,7 +17,7 @@ pub const BENCHES: [Bench; 1] = [Bench { name: "collecting", run: collecting }];
 fn collecting(bed: &mut Bed) -> Result<Vec<Figure>> {
     on_two_cores(bed)?;
     let mut is_first = false;
-    let [with, without] = in_turns(bed, 2 * ROUNDS, |bed| {
+    let [with, without] = in_turns(bed, TURNS, |bed| {
         is_first = !is_first;
         let collected = |bed: &mut Bed| -> Result<Samples> {
             let _collector = bed.collect()?;

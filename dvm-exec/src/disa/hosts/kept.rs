@@ -17,6 +17,10 @@ use std::time::Duration;
 const KEPT_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one part.
 const PART_BYTES_MAX: usize = 1 << 20;
+/// Most who see a run at a time: each has a thread.
+const VIEWERS_MAX: usize = 64;
+/// How long one who has come may take to say from where on.
+const PLACE_LATEST: Duration = Duration::from_secs(10);
 /// How long the end of a run is kept for somebody to come.
 const END_KEPT: Duration = Duration::from_secs(600);
 
@@ -48,6 +52,8 @@ struct State {
     end: Option<(String, u8)>,
     /// Somebody has seen the end.
     is_seen: bool,
+    /// How many see it.
+    viewers: usize,
 }
 
 /// What is kept.
@@ -60,7 +66,7 @@ pub struct Kept {
 impl Kept {
     /// Nothing.
     pub const fn new() -> Self {
-        let state = State { is_here: false, begin: 0, kept: VecDeque::new(), end: None, is_seen: false };
+        let state = State { is_here: false, begin: 0, kept: VecDeque::new(), end: None, is_seen: false, viewers: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -97,10 +103,24 @@ impl Kept {
     /// He has gone.
     pub fn show(&self, stream: &mut UnixStream) -> Result<()> {
         let mut place = [0; 8];
+        stream.set_read_timeout(Some(PLACE_LATEST))?;
         stream.read_exact(&mut place)?;
-        let mut place = u64::from_le_bytes(place);
+        let mut state = self.lock();
+        if state.viewers >= VIEWERS_MAX {
+            drop(state);
+            let reason = format!("{VIEWERS_MAX} see this run already: end one of those");
+            return part(stream, Kind::Refused, reason.as_bytes());
+        }
+        state.viewers += 1;
+        drop(state);
+        let shown = self.show_from(u64::from_le_bytes(place), stream);
+        self.lock().viewers -= 1;
+        shown
+    }
+
+    fn show_from(&self, mut place: u64, stream: &mut UnixStream) -> Result<()> {
         loop {
-            let mut state = self.lock();
+            let state = self.lock();
             if !state.is_here {
                 let reason = b"the run is shown where it was started, or on the host that took over from there";
                 return part(stream, Kind::Refused, reason);
@@ -122,8 +142,7 @@ impl Kept {
             drop(state);
             part(stream, Kind::Said, said.as_bytes())?;
             part(stream, Kind::End, &[status])?;
-            state = self.lock();
-            state.is_seen = true;
+            self.lock().is_seen = true;
             self.changed.notify_all();
             return Ok(());
         }
@@ -180,6 +199,9 @@ mod tests {
     fn who_comes_later_sees_all_or_the_rest() {
         let kept = Kept::new();
         assert!(matches!(seen(&kept, 0).0, Err(Failure::NotFound(_))));
+        kept.lock().viewers = VIEWERS_MAX;
+        assert!(matches!(seen(&kept, 0).0, Err(Failure::NotFound(reason)) if reason.contains("64 see")));
+        kept.lock().viewers = 0;
         kept.append(3, b"lo ");
         thread::scope(|scope| {
             let first = scope.spawn(|| seen(&kept, 0));
@@ -189,5 +211,6 @@ mod tests {
         });
         assert_eq!(seen(&kept, 6), (Ok(3), b"world\narmed\n".to_vec()));
         assert_eq!(seen(&kept, 1000), (Ok(3), b"armed\n".to_vec()));
+        assert_eq!(kept.lock().viewers, 0);
     }
 }

@@ -97,8 +97,7 @@ fn join(cpus: usize) {
 
 /// FNV-1a of the centroids.
 fn hash() -> u64 {
-    let bytes = MEANS.iter().flat_map(|mean| mean.load(Ordering::Acquire).to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    dvm_guests::fnv1a(MEANS.iter().flat_map(|mean| mean.load(Ordering::Acquire).to_le_bytes()))
 }
 
 fn words() -> (u64, u64) {

@@ -33,14 +33,10 @@ pub struct Part<'a> {
     sectors: u64,
 }
 
-fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 /// The processor that a key belongs to.
 pub fn owner(key: &str, cpus: usize) -> usize {
     // Of short keys only the low bits differ.
-    (hash(key.bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % cpus
+    (dvm_guests::fnv1a(key.bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % cpus
 }
 
 /// A sector, in memory.
@@ -65,7 +61,7 @@ impl Record {
 
     fn checksum(&self) -> u64 {
         let (head, rest) = self.0.split_at(CHECKSUM);
-        hash(head.iter().chain(rest.iter().skip(8)).copied())
+        dvm_guests::fnv1a(head.iter().chain(rest.iter().skip(8)).copied())
     }
 
     fn signed(mut self) -> Self {
@@ -124,7 +120,7 @@ impl<'a> Part<'a> {
 
     /// Where a key is; or none, and where it could be, if there is room.
     fn find(&mut self, key: &str) -> Result<(Option<(u64, Record)>, Option<u64>), &'static str> {
-        let start = hash(key.bytes());
+        let start = dvm_guests::fnv1a(key.bytes());
         let mut room = None;
         for step in 0..self.sectors {
             let place = start.wrapping_add(step) % self.sectors;

@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::spawn;
@@ -27,6 +28,8 @@ const PAGES: u64 = 64;
 
 /// Kinds of the descriptors this process was started with.
 static KINDS: OnceLock<String> = OnceLock::new();
+/// The job was told to end.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> Result<()> {
     KINDS.get_or_init(inherited_kinds);
@@ -163,6 +166,8 @@ fn root(path: &Path, hosts: &[String]) -> Result<()> {
                     std::process::exit(87);
                 }
                 Ok(answer) => drop(sender.send(answer)),
+                // The agent closes a job's connection when it ends.
+                Err(_) if IS_ENDING.load(Ordering::Relaxed) => return,
                 Err(error) => {
                     println!("agent {error}");
                     std::process::exit(88);
@@ -206,6 +211,7 @@ impl Root {
                 other => bail!("unexpected {other:?}"),
             },
             ["end", status] => {
+                IS_ENDING.store(true, Ordering::Relaxed);
                 send(self.control.as_fd(), &ToAgent::EndJob { status: status.parse()? }, &[])?;
                 Ok("ended".to_owned())
             }

@@ -88,7 +88,7 @@ impl Code {
 
     fn quick_of(&self, step: &Step) -> Quick {
         let jump = self.step(step.target).map(|target| Jump { target: step.target, is_far: is_far(step.pc, target.pc) });
-        step.instruction.map_or(Quick::No, |instruction| Quick::new(&instruction, jump))
+        Quick::new(step, jump)
     }
 
     /// The quick form of an instruction, by index.

@@ -1,8 +1,9 @@
 //! Instructions in the form in which most of them are executed.
 //!
-//! Owns which instructions have such a form: integers in slots, constants and what slots point to, and jumps to constant targets. Must
-//! not know what they do.
+//! Owns which instructions have such a form: moves and comparisons of integers, arithmetic on quads, jumps to constant targets, calls and
+//! returns. Must not know what they do.
 
+use crate::code::Step;
 use crate::instruction::{Instruction, Operand};
 use crate::isa::{Op, Place};
 use crate::types::{Attribute, Condition, Type};
@@ -14,17 +15,26 @@ pub enum Source {
     Slot(u8),
     /// A constant.
     Constant(u64),
-    /// The cell behind the address in a slot.
-    Pointed(Pointer),
+    /// A cell.
+    Memory(Cell),
 }
 
-/// An address: a slot's value and a distance.
+/// The cell behind the address in a slot, if that leads out of the window.
 #[derive(Clone, Copy, Debug)]
-pub struct Pointer {
+pub struct Cell {
     /// The slot.
     pub slot: u8,
-    /// The distance.
+    /// How far behind it.
     pub displacement: i32,
+}
+
+/// A jump to an instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Jump {
+    /// Its index.
+    pub target: u32,
+    /// Whether it is backwards, or further than an instruction is long.
+    pub is_far: bool,
 }
 
 /// An instruction.
@@ -32,7 +42,7 @@ pub struct Pointer {
 pub enum Quick {
     /// It has no such form.
     No,
-    /// Two quads into a slot.
+    /// One quad of two, into a slot.
     Binary {
         /// How.
         op: Op,
@@ -42,6 +52,17 @@ pub enum Quick {
         right: Source,
         /// The slot.
         to: u8,
+    },
+    /// One quad of two, into memory.
+    BinaryInto {
+        /// How.
+        op: Op,
+        /// The first.
+        left: Source,
+        /// The second.
+        right: Source,
+        /// The cell.
+        to: Cell,
     },
     /// An integer into a slot.
     Move {
@@ -53,13 +74,13 @@ pub enum Quick {
         to: u8,
     },
     /// An integer into memory.
-    Store {
+    MoveInto {
         /// Of which type.
         ty: Type,
         /// The integer.
         from: Source,
-        /// Where.
-        to: Pointer,
+        /// The cell.
+        to: Cell,
     },
     /// A jump if integers compare so.
     Branch {
@@ -76,50 +97,60 @@ pub enum Quick {
     },
     /// A jump.
     Jump(Jump),
-}
-
-/// A jump to an instruction.
-#[derive(Clone, Copy, Debug)]
-pub struct Jump {
-    /// Its index.
-    pub target: u32,
-    /// Whether it is backwards, or further than an instruction is long.
-    pub is_far: bool,
+    /// A jump that leaves the address behind it in a slot.
+    Call {
+        /// The slot.
+        link: u8,
+        /// The address.
+        back: u64,
+        /// Where to.
+        jump: Jump,
+    },
+    /// A jump to the address in a slot.
+    Return(u8),
 }
 
 impl Quick {
-    /// The form of an instruction; its constant target, if that is an instruction.
-    pub fn new(instruction: &Instruction, jump: Option<Jump>) -> Self {
-        Self::of(instruction, jump).unwrap_or(Self::No)
+    /// The form of an instruction, with the jump to its constant target if that is an instruction.
+    pub fn new(step: &Step, jump: Option<Jump>) -> Self {
+        step.instruction.and_then(|instruction| Self::of(&instruction, step.next_pc, jump)).unwrap_or(Self::No)
     }
 
-    fn of(instruction: &Instruction, jump: Option<Jump>) -> Option<Self> {
+    fn of(instruction: &Instruction, back: u64, jump: Option<Jump>) -> Option<Self> {
         let (op, ty) = (instruction.op(), instruction.ty());
         if ty.is_float() {
             return None;
         }
-        let is_binary = matches!(instruction.places(), [Place::In, Place::In, Place::Out]);
+        let makes_one_of_two = matches!(instruction.places(), [Place::In, Place::In, Place::Out]);
         let source = |index| source(instruction.operand(index), ty);
-        match (op, instruction.attribute()) {
-            (Op::Mov, _) => {
+        match (op, instruction.attribute(), jump) {
+            (Op::Mov, ..) => {
                 let from = source(0)?;
                 match instruction.operand(1) {
                     Operand::Window(to) => Some(Self::Move { ty, from, to }),
-                    Operand::WindowIndirect { slot, displacement } => {
-                        Some(Self::Store { ty, from, to: Pointer { slot, displacement } })
-                    }
-                    _ => None,
+                    to => Some(Self::MoveInto { ty, from, to: cell(to)? }),
                 }
             }
-            (Op::Br, Attribute::Condition(Condition::Always)) => Some(Self::Jump(jump?)),
-            (Op::Br, Attribute::Condition(condition)) => {
-                let right = if condition.operands() == 2 { source(1)? } else { Source::Constant(0) };
-                Some(Self::Branch { condition, ty, left: source(0)?, right, jump: jump? })
+            (Op::Br, Attribute::Condition(Condition::Always), Some(jump)) => Some(Self::Jump(jump)),
+            (Op::Br, Attribute::Condition(Condition::Always), None) => {
+                let Operand::Window(slot) = instruction.operand(0) else { return None };
+                Some(Self::Return(slot))
             }
-            _ if is_binary && ty == Type::Q => match instruction.operand(2) {
-                Operand::Window(to) => Some(Self::Binary { op, left: source(0)?, right: source(1)?, to }),
-                _ => None,
-            },
+            (Op::Br, Attribute::Condition(condition), Some(jump)) => {
+                let right = if condition.operands() == 2 { source(1)? } else { Source::Constant(0) };
+                Some(Self::Branch { condition, ty, left: source(0)?, right, jump })
+            }
+            (Op::Bl, _, Some(jump)) => {
+                let Operand::Window(link) = instruction.operand(1) else { return None };
+                Some(Self::Call { link, back, jump })
+            }
+            _ if makes_one_of_two && ty == Type::Q => {
+                let (left, right) = (source(0)?, source(1)?);
+                match instruction.operand(2) {
+                    Operand::Window(to) => Some(Self::Binary { op, left, right, to }),
+                    to => Some(Self::BinaryInto { op, left, right, to: cell(to)? }),
+                }
+            }
             _ => None,
         }
     }
@@ -129,7 +160,11 @@ fn source(operand: Operand, ty: Type) -> Option<Source> {
     match operand {
         Operand::Immediate(_) | Operand::Code(_) => Some(Source::Constant(operand.value()? & ty.mask())),
         Operand::Window(slot) => Some(Source::Slot(slot)),
-        Operand::WindowIndirect { slot, displacement } => Some(Source::Pointed(Pointer { slot, displacement })),
-        Operand::Direct(_) | Operand::Indirect { .. } => None,
+        Operand::Direct(_) | Operand::Indirect { .. } | Operand::WindowIndirect { .. } => cell(operand).map(Source::Memory),
     }
+}
+
+fn cell(operand: Operand) -> Option<Cell> {
+    let Operand::WindowIndirect { slot, displacement } = operand else { return None };
+    Some(Cell { slot, displacement })
 }

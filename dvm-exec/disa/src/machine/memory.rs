@@ -298,3 +298,61 @@ pub fn parts(range: Range) -> impl Iterator<Item = (u64, usize, std::ops::Range<
         Some((at / PAGE_BYTES, offset as usize, part))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shared memory in which nobody has written yet.
+    struct Empty;
+
+    impl Snapshot for Empty {
+        fn page(&mut self, _: u64) -> Page {
+            Page::default()
+        }
+    }
+
+    const BASE: u64 = map::SR.base;
+
+    fn memory() -> RunnerMemory<'static, Empty> {
+        let mut grants = Grants::default();
+        grants.insert(map::SHARED_DATA);
+        RunnerMemory::new(Empty, [&[], &[]], grants, PagesMax { private: 8, shared: 2 * RECENT_PAGES as u64 })
+    }
+
+    #[test]
+    fn what_is_known_is_what_a_load_gives() {
+        let mut memory = memory();
+        assert!(memory.load_known(BASE, 8).is_none() && !memory.store_known(BASE, 8, 1), "no page is made on the way");
+        memory.store(BASE + 3, 8, 0x8877_6655_4433_2211).unwrap();
+        for (address, bytes) in (0..16).flat_map(|offset| [1, 2, 4, 8].map(|bytes| (BASE + offset, bytes))) {
+            let loaded = memory.load(address, bytes).unwrap();
+            assert_eq!(memory.load_known(address, bytes), Some(loaded), "{bytes} bytes at {address:x}");
+            assert!(memory.store_known(address, bytes, !loaded));
+            assert_eq!(memory.load(address, bytes).unwrap(), !loaded & (u64::MAX >> (64 - 8 * bytes)));
+            memory.store(BASE + 3, 8, 0x8877_6655_4433_2211).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_across_pages_or_for_ever() {
+        let mut memory = memory();
+        let behind = |pages: u64| BASE + pages * PAGE_BYTES;
+        memory.store(behind(1) - 4, 8, 1).unwrap();
+        assert!(memory.load_known(behind(1) - 4, 8).is_none() && !memory.store_known(behind(1) - 4, 8, 2));
+        assert_eq!(memory.load_known(behind(1) - 4, 4), Some(1));
+        memory.load(behind(RECENT_PAGES as u64), 8).unwrap();
+        assert!(memory.load_known(behind(1) - 4, 4).is_none(), "another page has the place");
+        assert_eq!(memory.load(behind(1) - 4, 8).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_page_that_was_only_read_before_is_changed() {
+        let mut memory = memory();
+        memory.load(BASE, 8).unwrap();
+        assert!(memory.store_known(BASE + 8, 1, 7));
+        let used = memory.finish().unwrap();
+        let (words, page) = &used.changed[&(BASE / PAGE_BYTES)];
+        assert_eq!((words.iter().collect::<Vec<_>>(), page.word(1)), (vec![1], 7));
+    }
+}

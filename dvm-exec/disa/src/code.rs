@@ -3,11 +3,18 @@
 //! Owns the way from an address to its instruction. Must not run it.
 
 use crate::instruction::{Instruction, Operand};
+use crate::limits::INSTRUCTION_BYTES_MAX;
 use crate::map;
+use crate::quick::{Jump, Quick};
 use crate::verify::{self, Placed, VerifyError};
 
 /// No instruction begins here.
 const NOWHERE: u32 = u32::MAX;
+
+/// Whether a jump is backwards, or further than an instruction is long.
+pub const fn is_far(from: u64, to: u64) -> bool {
+    to.wrapping_sub(from).wrapping_sub(1) >= INSTRUCTION_BYTES_MAX as u64
+}
 
 /// An instruction, what follows it, and where it leads if that is known.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +33,8 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub struct Code {
     steps: Vec<Step>,
+    /// By index as well.
+    quick: Vec<Quick>,
     by_offset: Vec<u32>,
 }
 
@@ -59,7 +68,7 @@ impl Code {
         if let Some(slot) = illegal.and_then(|offset| by_offset.get_mut(offset as usize)) {
             *slot = placed.len() as u32;
         }
-        let mut code = Self { steps: Vec::with_capacity(placed.len() + 1), by_offset };
+        let mut code = Self { steps: Vec::with_capacity(placed.len() + 1), quick: Vec::new(), by_offset };
         for one in placed {
             let pc = map::TX.base + one.offset;
             let target = match one.instruction.target() {
@@ -73,7 +82,19 @@ impl Code {
             let pc = map::TX.base + offset;
             code.steps.push(Step { instruction: None, pc, next_pc: pc, target: NOWHERE });
         }
+        code.quick = code.steps.iter().map(|step| code.quick_of(step)).collect();
         code
+    }
+
+    fn quick_of(&self, step: &Step) -> Quick {
+        let jump = self.step(step.target).map(|target| Jump { target: step.target, is_far: is_far(step.pc, target.pc) });
+        Quick::new(step, jump)
+    }
+
+    /// The quick form of an instruction, by index.
+    #[inline]
+    pub(crate) fn quick(&self, index: u32) -> &Quick {
+        self.quick.get(index as usize).unwrap_or(&Quick::No)
     }
 
     /// The index of the instruction at an address; out of range if there is none.

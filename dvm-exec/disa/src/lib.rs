@@ -29,6 +29,7 @@ pub mod map;
 pub mod memory;
 pub mod object;
 pub mod pages;
+mod quick;
 pub mod record;
 pub mod trap;
 pub mod types;

@@ -1,4 +1,4 @@
-//! Runs programs by chance on the interpreter and as machine code, and compares every word.
+//! Runs programs by chance instruction by instruction, on the interpreter in one go, and as machine code, and compares every word.
 //!
 //! Owns the comparison, and shrinking what differs. Must not know either engine's inside.
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use dvm_disa::code::Code;
 use dvm_disa::engine::{Engine, Interpreted, Position, Processor};
 use dvm_disa::interpreter::{Interpreter, Outcome};
+use dvm_disa::trap::Trap;
 use dvm_disa::{listing, map, object::Object};
 use dvm_jit::Jit;
 use memory::{Asked, Pages};
@@ -21,6 +22,23 @@ const FUEL: u64 = 600;
 const FUELS: u64 = 6;
 /// Programs after which the translator begins anew.
 const PROGRAMS_PER_JIT: u64 = 200;
+
+/// The engine that all others are held against: one instruction after the other, with nothing made ready.
+#[derive(Debug)]
+struct Stepped;
+
+impl Engine for Stepped {
+    fn run(&self, processor: &mut dyn Processor) -> Outcome {
+        loop {
+            let pc = processor.position().pc;
+            match processor.step() {
+                Ok(None) => {}
+                Ok(Some(mode)) => return Outcome::Exit(mode, pc),
+                Err(kind) => return Outcome::Trap(Trap { kind, pc }),
+            }
+        }
+    }
+}
 
 /// How a run ended, with all that is seen of it.
 #[derive(Debug, PartialEq)]
@@ -48,15 +66,18 @@ fn run(engine: &dyn Engine, text: &[u8], code: &Code, fuel: u64, pages: usize) -
 fn differs(jit: &Jit, text: &[u8], chance: &mut Chance) -> Result<Option<String>> {
     let code = Code::verified(text).context("the program was made valid")?;
     let translation = jit.load(text).context("the program was made valid")?;
-    let all = run(&Interpreted, text, &code, FUEL, 16);
+    let all = run(&Stepped, text, &code, FUEL, 16);
     let used = all.position.fuel_used;
     let mut cases = vec![(FUEL, 16), (FUEL, 1 + chance.below(3) as usize)];
     cases.extend((0..FUELS).map(|_| (chance.below(used.clamp(1, FUEL) + 1), 16)));
     for (fuel, pages) in cases {
-        let expected = run(&Interpreted, text, &code, fuel, pages);
-        let found = run(&*translation, text, &code, fuel, pages);
-        if !is_same(&expected, &found) {
-            return Ok(Some(format!("fuel {fuel} pages {pages}\nexpected {}\nfound    {}", show(&expected), show(&found))));
+        let expected = run(&Stepped, text, &code, fuel, pages);
+        for (name, engine) in [("interpreter", &Interpreted as &dyn Engine), ("machine code", &*translation)] {
+            let found = run(engine, text, &code, fuel, pages);
+            if !is_same(&expected, &found) {
+                let (expected, found) = (show(&expected), show(&found));
+                return Ok(Some(format!("{name}, fuel {fuel} pages {pages}\nexpected {expected}\nfound    {found}")));
+            }
         }
     }
     Ok(None)

@@ -31,6 +31,12 @@ impl Pages {
         self.pages.iter().map(|(page, bytes)| (*page, bytes.iter().map(Cell::get).collect())).collect()
     }
 
+    /// Bytes of one page that was accessed before.
+    fn known(&self, address: u64, bytes: usize) -> Option<&[Cell<u8>]> {
+        let offset = (address % PAGE_BYTES) as usize;
+        self.pages.get(&(address / PAGE_BYTES))?.get(offset..offset + bytes)
+    }
+
     fn page(&mut self, page: u64) -> Result<Rc<[Cell<u8>]>, TrapKind> {
         if !self.pages.contains_key(&page) && self.pages.len() >= self.pages_max {
             return Err(TrapKind::Mem);
@@ -80,6 +86,17 @@ impl Memory for Pages {
             self.page(at / PAGE_BYTES)?[(at % PAGE_BYTES) as usize].set(*byte);
         }
         Ok(())
+    }
+
+    fn load_known(&self, address: u64, bytes: usize) -> Option<u64> {
+        let known = self.known(address, bytes)?.iter().rev();
+        Some(known.fold(0, |value, byte| value << 8 | u64::from(byte.get())))
+    }
+
+    fn store_known(&mut self, address: u64, bytes: usize, value: u64) -> bool {
+        let Some(known) = self.known(address, bytes) else { return false };
+        known.iter().zip(value.to_le_bytes()).for_each(|(to, from)| to.set(from));
+        true
     }
 
     fn grant(&mut self, _: Range) {}

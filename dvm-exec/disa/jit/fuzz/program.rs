@@ -45,9 +45,12 @@ pub struct Line {
 pub fn program(chance: &mut Chance) -> Vec<Line> {
     let count = 4 + chance.below(INSTRUCTIONS_MAX) as usize;
     let mut lines = Vec::new();
-    for (slot, address) in
-        [SHARED.base + 8 * chance.below(64), map::PR.base + 0x2000 + chance.below(0x1010)].into_iter().enumerate()
-    {
+    let private = match chance.below(4) {
+        // Into the window, or behind it.
+        0 => map::WINDOW.base + map::WINDOW.bytes - 32 + chance.below(64),
+        _ => map::PR.base + 0x2000 + chance.below(0x1010),
+    };
+    for (slot, address) in [SHARED.base + 8 * chance.below(64), private].into_iter().enumerate() {
         lines.extend(line(Op::Mov, Type::Q, Attribute::None, &[Operand::Immediate(address as i64), Operand::Window(slot as u8)]));
     }
     while lines.len() < count {

@@ -18,3 +18,8 @@ pub const SURRENDERS_MAX: u64 = 64;
 pub const FUEL_PER_SURRENDER_MIN: u64 = 100;
 /// Most texts that are kept translated.
 pub const TEXTS_MAX: usize = 256;
+/// Places for regions used lately, at first,
+pub const RECENT_REGIONS: usize = 16;
+/// and when a runner uses many pages.
+pub const RECENT_REGIONS_MAX: usize = 4096;
+const _: () = assert!(RECENT_REGIONS.is_power_of_two() && RECENT_REGIONS_MAX.is_power_of_two());

@@ -53,6 +53,8 @@ pub struct Block {
     pub single: Option<usize>,
     /// Slots that may differ from the window in memory where it begins.
     pub dirty: Slots,
+    /// How many loops it is in: what is in more of them is taken to be executed more often.
+    pub depth: u32,
 }
 
 /// A set of slots.
@@ -203,9 +205,11 @@ impl Shape {
         let mut shape =
             Self { order: Vec::new(), slots: Slots::default(), returns, costs: vec![0; blocks.len()], blocks: Vec::new() };
         std::mem::swap(&mut shape.blocks, &mut blocks);
-        shape.order_blocks();
+        let loops = shape.order_blocks();
         shape.blocks[0].is_checked = true;
-        shape.find_single();
+        let before = shape.predecessors();
+        shape.find_single(&before);
+        shape.find_depths(&before, &loops);
         shape.find_dirty(code);
         shape.find_costs(code);
         Some(shape)
@@ -227,14 +231,15 @@ impl Shape {
         }
     }
 
-    /// Depth first: what is met again while it is open is the head of a loop.
-    fn order_blocks(&mut self) {
+    /// Depth first: what is met again while it is open is the head of a loop. Gives the heads, and the ends that lead back to them.
+    fn order_blocks(&mut self) -> BTreeMap<usize, Vec<usize>> {
         const OPEN: u8 = 1;
         const DONE: u8 = 2;
         let mut state = vec![0; self.blocks.len()];
         let mut stack = vec![(0, self.successors(0))];
         state[0] = OPEN;
         let mut order = Vec::new();
+        let mut loops: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         while let Some((block, rest)) = stack.last_mut() {
             match rest.pop() {
                 Some(next) if state[next] == 0 => {
@@ -242,7 +247,11 @@ impl Shape {
                     let successors = self.successors(next);
                     stack.push((next, successors));
                 }
-                Some(next) => self.blocks[next].is_checked |= state[next] == OPEN,
+                Some(next) if state[next] == OPEN => {
+                    self.blocks[next].is_checked = true;
+                    loops.entry(next).or_default().push(*block);
+                }
+                Some(_) => {}
                 None => {
                     state[*block] = DONE;
                     order.push(*block);
@@ -252,18 +261,38 @@ impl Shape {
         }
         order.reverse();
         self.order = order;
+        loops
     }
 
-    fn find_single(&mut self) {
-        let mut ways = vec![Vec::new(); self.blocks.len()];
-        for block in self.order.clone() {
-            self.successors(block).into_iter().for_each(|next| ways[next].push(block));
+    /// By block: those that may lead to it.
+    fn predecessors(&self) -> Vec<Vec<usize>> {
+        let mut before = vec![Vec::new(); self.blocks.len()];
+        for block in &self.order {
+            self.successors(*block).into_iter().for_each(|next| before[next].push(*block));
         }
-        for (block, from) in self.blocks.iter_mut().zip(&ways) {
+        before
+    }
+
+    fn find_single(&mut self, before: &[Vec<usize>]) {
+        for (block, from) in self.blocks.iter_mut().zip(before) {
             block.single = if let [only] = from[..] { Some(only) } else { None };
         }
         // The unit itself is entered there.
         self.blocks[0].single = None;
+    }
+
+    /// A loop is what leads back to its head without passing it.
+    fn find_depths(&mut self, before: &[Vec<usize>], loops: &BTreeMap<usize, Vec<usize>>) {
+        for (head, ends) in loops {
+            let mut inside = BTreeSet::from([*head]);
+            let mut work = ends.clone();
+            while let Some(block) = work.pop() {
+                if inside.insert(block) {
+                    work.extend(&before[block]);
+                }
+            }
+            inside.into_iter().for_each(|block| self.blocks[block].depth += 1);
+        }
     }
 
     fn find_dirty(&mut self, code: &Code) {
@@ -397,8 +426,8 @@ fn cut(code: &Code, root: u32, reached: &BTreeSet<u32>) -> (Vec<Block>, BTreeMap
                 }
             }
         };
-        let (is_checked, single, dirty) = (false, None, Slots::default());
-        Block { first: *first, end, ends, is_checked, single, dirty }
+        let (is_checked, single, dirty, depth) = (false, None, Slots::default(), 0);
+        Block { first: *first, end, ends, is_checked, single, dirty, depth }
     });
     (blocks.collect(), by_first, returns)
 }

@@ -94,7 +94,7 @@ fn window_byte(address: u64) -> Option<(usize, u64)> {
 }
 
 #[inline]
-fn overlaps_window(address: u64, bytes: usize) -> bool {
+pub(super) fn overlaps_window(address: u64, bytes: usize) -> bool {
     map::WINDOW.overlaps(Range::new(address, bytes as u64))
 }
 

@@ -7,7 +7,7 @@ use crate::trap::TrapKind;
 use crate::types::{Condition, Type};
 
 /// The result of an operation on two zero-extended values; bits above the width may be set.
-#[inline]
+#[inline(always)]
 pub(super) fn binary(op: Op, ty: Type, left: u64, right: u64) -> Result<u64, TrapKind> {
     let bits = ty.bits();
     let count = (right & u64::from(bits - 1)) as u32;
@@ -52,7 +52,7 @@ pub(super) fn count(op: Op, ty: Type, value: u64) -> u64 {
 }
 
 /// Whether a condition holds for zero-extended values.
-#[inline]
+#[inline(always)]
 pub(super) fn compare(condition: Condition, ty: Type, left: u64, right: u64) -> bool {
     let signed = || (ty.sign_extend(left), ty.sign_extend(right));
     match condition {

@@ -6,6 +6,7 @@ mod access;
 mod bulk;
 mod float;
 pub mod fnv1a;
+mod hurry;
 mod integer;
 mod processor;
 mod system;

@@ -3,8 +3,8 @@
 //! Owns when they may take over. Must not know what they do.
 
 use super::{Interpreter, Outcome};
+use crate::code::is_far;
 use crate::engine::{Position, Processor};
-use crate::limits::INSTRUCTION_BYTES_MAX;
 use crate::map::{Range, WINDOW, WINDOW_SLOTS};
 use crate::memory::{Access, Effects, Memory, Region};
 use crate::trap::{Trap, TrapKind};
@@ -34,14 +34,16 @@ impl<M: Memory, E: Effects> Processor for Interpreter<'_, M, E> {
 
     fn interpret(&mut self, wanted: &mut dyn FnMut(u64) -> bool) -> Option<Outcome> {
         loop {
+            if self.hurry(wanted) {
+                return None;
+            }
             let before = self.pc;
             match Self::step(self) {
                 Ok(None) => {}
                 Ok(Some(mode)) => return Some(Outcome::Exit(mode, self.pc)),
                 Err(kind) => return Some(Outcome::Trap(Trap { kind, pc: self.pc })),
             }
-            let is_far = self.pc.wrapping_sub(before).wrapping_sub(1) >= INSTRUCTION_BYTES_MAX as u64;
-            if is_far && wanted(self.pc) {
+            if is_far(before, self.pc) && wanted(self.pc) {
                 return None;
             }
         }

@@ -67,16 +67,37 @@ pub struct RunnerMemory<'a, S> {
     grants: Grants,
     frames: Vec<Frame>,
     index: PageMap<usize>,
-    last: (u64, usize),
+    recent: Recent,
     left: PagesMax,
+}
+
+/// Pages used lately, and which frames they are.
+#[derive(Debug)]
+struct Recent([(u64, usize); RECENT_PAGES]);
+
+/// Pages that are found without a search. One place for all pages with the same number modulo this.
+const RECENT_PAGES: usize = 64;
+
+impl Recent {
+    /// The frame of a page, and an offset in it, if the page was used lately and has all of these bytes.
+    #[inline]
+    fn find(&self, address: u64, bytes: u64) -> Option<(usize, usize)> {
+        let (page, offset) = (address / PAGE_BYTES, address % PAGE_BYTES);
+        let (known, slot) = self.0[page as usize % RECENT_PAGES];
+        (known == page && bytes <= PAGE_BYTES - offset).then_some((slot, offset as usize))
+    }
+
+    const fn insert(&mut self, page: u64, slot: usize) {
+        self.0[page as usize % RECENT_PAGES] = (page, slot);
+    }
 }
 
 impl<'a, S: Snapshot> RunnerMemory<'a, S> {
     /// Nothing accessed yet.
     #[must_use]
     pub fn new(shared: S, [text, rodata]: [&'a [u8]; 2], grants: Grants, left: PagesMax) -> Self {
-        let (frames, index, last) = (Vec::new(), PageMap::default(), (u64::MAX, 0));
-        Self { shared, text, rodata, grants, frames, index, last, left }
+        let (frames, index, recent) = (Vec::new(), PageMap::default(), Recent([(u64::MAX, 0); RECENT_PAGES]));
+        Self { shared, text, rodata, grants, frames, index, recent, left }
     }
 
     /// What was changed and read.
@@ -111,14 +132,18 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
     }
 
     fn frame(&mut self, page: u64) -> Result<&mut Frame, TrapKind> {
-        if self.last.0 != page {
-            let slot = match self.index.get(&page) {
-                Some(slot) => *slot,
-                None => self.make_frame(page)?,
-            };
-            self.last = (page, slot);
-        }
-        Ok(&mut self.frames[self.last.1])
+        let slot = match self.recent.find(page * PAGE_BYTES, PAGE_BYTES) {
+            Some((slot, _)) => slot,
+            None => {
+                let slot = match self.index.get(&page) {
+                    Some(slot) => *slot,
+                    None => self.make_frame(page)?,
+                };
+                self.recent.insert(page, slot);
+                slot
+            }
+        };
+        Ok(&mut self.frames[slot])
     }
 
     fn make_frame(&mut self, page: u64) -> Result<usize, TrapKind> {
@@ -131,12 +156,6 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
         self.frames.push(Frame { page, own, twin, is_stored: false });
         self.index.insert(page, slot);
         Ok(slot)
-    }
-
-    /// Whether the page in use last is this one: then all of it was checked.
-    const fn is_last(&self, range: Range) -> bool {
-        let page = range.base / PAGE_BYTES;
-        page == self.last.0 && range.base % PAGE_BYTES + range.bytes <= PAGE_BYTES
     }
 
     fn is_constant(&self, range: Range) -> bool {
@@ -163,7 +182,7 @@ fn changed_bytes(page: u64, word: usize, own: &Page, twin: &Page) -> impl Iterat
 
 impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
     fn check(&mut self, range: Range, access: Access) -> Result<(), TrapKind> {
-        if range.bytes == 0 || self.is_last(range) || map::PR.encloses(range) {
+        if range.bytes == 0 || self.recent.find(range.base, range.bytes).is_some() || map::PR.encloses(range) {
             return Ok(());
         }
         if map::SR.encloses(range) {
@@ -207,6 +226,32 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
         Ok(())
     }
 
+    #[inline(always)]
+    fn load_known(&self, address: u64, bytes: usize) -> Option<u64> {
+        let (slot, offset) = self.recent.find(address, bytes as u64)?;
+        let own = &self.frames[slot].own[offset..];
+        Some(match bytes {
+            1 => u64::from(u8::from_le_bytes(first(own)?)),
+            2 => u64::from(u16::from_le_bytes(first(own)?)),
+            4 => u64::from(u32::from_le_bytes(first(own)?)),
+            _ => u64::from_le_bytes(first(own)?),
+        })
+    }
+
+    #[inline(always)]
+    fn store_known(&mut self, address: u64, bytes: usize, value: u64) -> bool {
+        let Some((slot, offset)) = self.recent.find(address, bytes as u64) else { return false };
+        let frame = &mut self.frames[slot];
+        frame.is_stored = true;
+        let own = &frame.own[offset..][..bytes];
+        if let Some(own) = own.first_chunk::<8>() {
+            own.iter().zip(value.to_le_bytes()).for_each(|(to, from)| to.set(from));
+        } else {
+            own.iter().zip(value.to_le_bytes()).for_each(|(to, from)| to.set(from));
+        }
+        true
+    }
+
     fn grant(&mut self, range: Range) {
         self.grants.insert(range);
     }
@@ -230,6 +275,14 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
     }
 }
 
+/// The first of some bytes.
+#[inline]
+fn first<const N: usize>(cells: &[Cell<u8>]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(cells.first_chunk::<N>()?).for_each(|(to, from)| *to = from.get());
+    Some(bytes)
+}
+
 /// The pages of a range: page, offset in it, part of the range.
 pub fn parts(range: Range) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
     let mut done = 0;
@@ -244,4 +297,62 @@ pub fn parts(range: Range) -> impl Iterator<Item = (u64, usize, std::ops::Range<
         done += count;
         Some((at / PAGE_BYTES, offset as usize, part))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shared memory in which nobody has written yet.
+    struct Empty;
+
+    impl Snapshot for Empty {
+        fn page(&mut self, _: u64) -> Page {
+            Page::default()
+        }
+    }
+
+    const BASE: u64 = map::SR.base;
+
+    fn memory() -> RunnerMemory<'static, Empty> {
+        let mut grants = Grants::default();
+        grants.insert(map::SHARED_DATA);
+        RunnerMemory::new(Empty, [&[], &[]], grants, PagesMax { private: 8, shared: 2 * RECENT_PAGES as u64 })
+    }
+
+    #[test]
+    fn what_is_known_is_what_a_load_gives() {
+        let mut memory = memory();
+        assert!(memory.load_known(BASE, 8).is_none() && !memory.store_known(BASE, 8, 1), "no page is made on the way");
+        memory.store(BASE + 3, 8, 0x8877_6655_4433_2211).unwrap();
+        for (address, bytes) in (0..16).flat_map(|offset| [1, 2, 4, 8].map(|bytes| (BASE + offset, bytes))) {
+            let loaded = memory.load(address, bytes).unwrap();
+            assert_eq!(memory.load_known(address, bytes), Some(loaded), "{bytes} bytes at {address:x}");
+            assert!(memory.store_known(address, bytes, !loaded));
+            assert_eq!(memory.load(address, bytes).unwrap(), !loaded & (u64::MAX >> (64 - 8 * bytes)));
+            memory.store(BASE + 3, 8, 0x8877_6655_4433_2211).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_across_pages_or_for_ever() {
+        let mut memory = memory();
+        let behind = |pages: u64| BASE + pages * PAGE_BYTES;
+        memory.store(behind(1) - 4, 8, 1).unwrap();
+        assert!(memory.load_known(behind(1) - 4, 8).is_none() && !memory.store_known(behind(1) - 4, 8, 2));
+        assert_eq!(memory.load_known(behind(1) - 4, 4), Some(1));
+        memory.load(behind(RECENT_PAGES as u64), 8).unwrap();
+        assert!(memory.load_known(behind(1) - 4, 4).is_none(), "another page has the place");
+        assert_eq!(memory.load(behind(1) - 4, 8).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_page_that_was_only_read_before_is_changed() {
+        let mut memory = memory();
+        memory.load(BASE, 8).unwrap();
+        assert!(memory.store_known(BASE + 8, 1, 7));
+        let used = memory.finish().unwrap();
+        let (words, page) = &used.changed[&(BASE / PAGE_BYTES)];
+        assert_eq!((words.iter().collect::<Vec<_>>(), page.word(1)), (vec![1], 7));
+    }
 }

@@ -261,14 +261,29 @@ impl Lower<'_, '_> {
         }
     }
 
-    /// The same, unless all that follows goes on counting.
-    fn pay_for(&mut self, targets: &[Target]) {
-        let goes_on = |target: &Target| match target {
-            Target::Block(block) => self.shape.blocks[*block].single.is_some() && !self.shape.blocks[*block].is_checked,
-            Target::Out(_) => false,
+    /// Whether what follows there goes on counting: ways out pay for themselves.
+    fn goes_on(&self, target: Target) -> bool {
+        match target {
+            Target::Block(block) => self.shape.blocks[block].single.is_some() && !self.shape.blocks[block].is_checked,
+            Target::Out(_) => true,
+        }
+    }
+
+    /// Pays before a branch, unless what it leads to goes on counting. Gives the one of two targets that has to pay on the way there,
+    /// so that the other one, which is executed as often at least, pays once with what follows.
+    fn pay_for(&mut self, targets: &[Target]) -> Option<Target> {
+        let depth = |target: Target| match target {
+            Target::Block(block) => self.shape.blocks[block].depth,
+            Target::Out(_) => 0,
         };
-        if !targets.iter().all(goes_on) {
-            self.pay();
+        let (on, pay): (Vec<Target>, Vec<Target>) = targets.iter().partition(|target| self.goes_on(**target));
+        match (&on[..], &pay[..]) {
+            (_, []) => None,
+            ([on], [pays]) if depth(*on) >= depth(*pays) => Some(*pays),
+            _ => {
+                self.pay();
+                None
+            }
         }
     }
 
@@ -357,26 +372,37 @@ impl Lower<'_, '_> {
         self.exit = None;
         self.unpaid += 1;
         self.groups.advance(step.pc, instruction);
-        match taken {
+        let pays = match taken {
             Some(taken) => {
                 let targets: Vec<Target> = [Some(*taken), *next].into_iter().flatten().collect();
-                self.pay_for(&targets);
+                self.pay_for(&targets)
             }
-            None => self.pay(),
-        }
+            None => {
+                self.pay();
+                None
+            }
+        };
         self.ends[index] = Some((self.unpaid, self.groups.clone()));
+        // A block of its own is also put where it is not in the way of what goes on.
+        let mut way = |target| match target {
+            target if Some(target) == pays => self.builder.create_block(),
+            target => self.way_to(target, step.pc),
+        };
+        let on = next.map(&mut way);
         let to = match taken {
-            Some(taken) => self.way_to(*taken, step.pc),
+            Some(taken) => way(*taken),
             None => self.builder.create_block(),
         };
-        match (condition, next) {
-            (Some(condition), Some(next)) => {
-                let on = self.way_to(*next, step.pc);
-                self.builder.ins().brif(condition, to, &[], on, &[]);
-            }
-            _ => {
-                self.builder.ins().jump(to, &[]);
-            }
+        match (condition, on) {
+            (Some(condition), Some(on)) => self.builder.ins().brif(condition, to, &[], on, &[]),
+            _ => self.builder.ins().jump(to, &[]),
+        };
+        if let Some(Target::Block(block)) = pays {
+            let way = if *next == pays { on.unwrap_or(to) } else { to };
+            self.builder.switch_to_block(way);
+            self.builder.seal_block(way);
+            self.pay();
+            self.builder.ins().jump(self.blocks[block], &[]);
         }
         if let Some(address) = address {
             self.builder.seal_block(to);

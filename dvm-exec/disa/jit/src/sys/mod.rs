@@ -6,16 +6,16 @@
 
 pub mod bulk;
 mod executable;
+mod regions;
 
 pub use executable::Executable;
+pub use regions::Regions;
 
 use crate::frame::{Frame, SiteState, status};
 use crate::lower::Site;
 use dvm_disa::engine::{Position, Processor};
 use dvm_disa::interpreter::Outcome;
-use dvm_disa::map::{PAGE_BYTES, Range};
-use dvm_disa::memory::{Access, Region};
-use dvm_disa::pages::PageMap;
+use dvm_disa::map::Range;
 use dvm_disa::trap::Trap;
 use std::mem::{size_of, transmute};
 
@@ -36,26 +36,6 @@ impl State {
     /// Nothing known.
     pub fn new(unit: &Unit) -> Self {
         Self(vec![0; (size_of::<Frame>() + unit.sites.len() * size_of::<SiteState>()) / size_of::<u64>()])
-    }
-}
-
-/// Regions that were asked for in one run, by page.
-#[derive(Debug, Default)]
-pub struct Regions(PageMap<(Access, Region)>);
-
-impl Regions {
-    fn find(&mut self, range: Range, access: Access, processor: &mut dyn Processor) -> Option<Region> {
-        range.end()?;
-        let page = range.base / PAGE_BYTES;
-        if let Some((for_access, region)) = self.0.get(&page)
-            && (*for_access == Access::Store || access == Access::Load)
-            && region.range.encloses(range)
-        {
-            return Some(*region);
-        }
-        let region = processor.region(range, access).filter(|region| region.range.encloses(range))?;
-        self.0.insert(page, (access, region));
-        Some(region)
     }
 }
 

@@ -123,15 +123,9 @@ impl Life {
         self.lock().stage.is_over()
     }
 
-    /// The stage, as a word.
-    pub fn word(&self) -> &'static str {
-        match self.lock().stage {
-            Stage::Created => "created",
-            Stage::Running => "running",
-            Stage::Paused => "paused",
-            Stage::Stopped(_) => "stopped",
-            Stage::Failed(_) => "failed",
-        }
+    /// What `judge` makes of the stage as it is now.
+    pub fn judge<T>(&self, judge: impl FnOnce(&Stage) -> T) -> T {
+        judge(&self.lock().stage)
     }
 
     /// Waits for the end; gives the status, or why it was ended.
@@ -150,6 +144,17 @@ impl Life {
 }
 
 impl Stage {
+    /// As operators are told.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped(_) => "stopped",
+            Self::Failed(_) => "failed",
+        }
+    }
+
     fn is_over(&self) -> bool {
         matches!(self, Self::Stopped(_) | Self::Failed(_))
     }
@@ -173,7 +178,7 @@ mod tests {
         assert!(!life.run(), "what is held goes on by resume alone");
         assert!(life.resume() && !life.resume() && life.pause());
         assert!(life.stop(7) && !life.stop(8) && !life.resume() && life.is_over());
-        assert_eq!((life.word(), life.wait_for_end().unwrap()), ("stopped", 7));
+        assert_eq!((life.judge(Stage::word), life.wait_for_end().unwrap()), ("stopped", 7));
     }
 
     #[test]
@@ -190,7 +195,7 @@ mod tests {
             }
             assert!(life.wait_for_held(3, LATEST), "all wait for the start");
             for _ in 0..50 {
-                assert!(if life.word() == "created" { life.run() } else { life.resume() });
+                assert!(if life.judge(|stage| matches!(stage, Stage::Created)) { life.run() } else { life.resume() });
                 assert!(life.pause() && life.wait_for_held(3, LATEST));
             }
             assert!(!life.wait_for_held(4, Duration::ZERO), "there is no fourth");

@@ -311,9 +311,9 @@ impl Guest {
             (Question::Figures, _) => {
                 let mut rows = self.machine.figures();
                 let silent = self.members.as_ref().map_or_else(Vec::new, |members| {
-                    let (others, silent) = members.figures(ANSWERS_LATEST, || self.machine.life.is_over());
-                    rows.extend(others);
-                    silent
+                    let told = members.figures(ANSWERS_LATEST, || self.machine.life.is_over());
+                    rows.extend(told.rows);
+                    told.silent
                 });
                 rows.sort_by_key(|row| row.cpu);
                 let hosts = self.description.hosts.clone();

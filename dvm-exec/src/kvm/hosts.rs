@@ -60,8 +60,20 @@ struct Member {
 enum Event {
     /// Whether its KVM shadows page tables.
     Ready(bool),
-    Figures(Vec<Row>),
+    /// And how many nanoseconds its clock is from the root's at most.
+    Figures(Vec<Row>, u64),
     Held(u64),
+}
+
+/// What members say of themselves.
+#[derive(Default)]
+pub struct Told {
+    /// What their processors have done.
+    pub rows: Vec<Row>,
+    /// How many nanoseconds the clock of each is from the root's at most.
+    pub clocks: Vec<(String, u64)>,
+    /// Those that do not say.
+    pub silent: Vec<String>,
 }
 
 #[derive(Default)]
@@ -164,7 +176,7 @@ impl Job {
         }
         let ready = |event| match event {
             Event::Ready(has_shadows) => Some(has_shadows),
-            Event::Figures(_) | Event::Held(_) => None,
+            Event::Figures(..) | Event::Held(_) => None,
         };
         let (ready, silent) = self.members.collect(READY_LATEST, || machine.life.is_over(), ready);
         if !silent.is_empty() {
@@ -185,8 +197,8 @@ impl Job {
     }
 
     /// Ends the job; gives the members' figures if they are wanted.
-    pub fn end(&self, has_figures: bool, status: u8) -> Vec<Row> {
-        let figures = if has_figures { self.members.figures(FIGURES_LATEST, || false).0 } else { Vec::new() };
+    pub fn end(&self, has_figures: bool, status: u8) -> Told {
+        let figures = if has_figures { self.members.figures(FIGURES_LATEST, || false) } else { Told::default() };
         // An agent that is gone needs not be told.
         self.agent.send(&ToAgent::EndJob { status: i32::from(status) }, &[]).unwrap_or(());
         figures
@@ -246,7 +258,7 @@ impl Members {
             Message::AskClock(tag) => self.send(place, &Message::Clock(tag, machine.now().tsc)),
             // At the end nobody may wait any more.
             Message::Ready(has_shadows) => self.events.send((place, Event::Ready(has_shadows))).unwrap_or(()),
-            Message::Figures(rows) => self.events.send((place, Event::Figures(rows))).unwrap_or(()),
+            Message::Figures(rows, clock_ns) => self.events.send((place, Event::Figures(rows, clock_ns))).unwrap_or(()),
             Message::Held(tag) => self.events.send((place, Event::Held(tag))).unwrap_or(()),
             Message::Failed(status, reason) => {
                 machine.fail(Failure::Elsewhere { host: self.members[place - 1].name.clone(), status, reason });
@@ -291,15 +303,20 @@ impl Members {
         std::iter::once(&self.root).chain(self.members.iter().map(|member| &member.name)).cloned().collect()
     }
 
-    /// What the processors of members have done, and the members that do not say.
-    pub fn figures(&self, latest: Duration, is_over: impl Fn() -> bool) -> (Vec<Row>, Vec<String>) {
+    /// What members have done.
+    pub fn figures(&self, latest: Duration, is_over: impl Fn() -> bool) -> Told {
         self.send_all(&Message::AskFigures);
         let figures = |event| match event {
-            Event::Figures(rows) => Some(rows),
+            Event::Figures(rows, clock_ns) => Some((rows, clock_ns)),
             Event::Ready(_) | Event::Held(_) => None,
         };
-        let (rows, silent) = self.collect(latest, is_over, figures);
-        (rows.into_values().flatten().collect(), silent)
+        let (said, silent) = self.collect(latest, is_over, figures);
+        let mut told = Told { silent, ..Told::default() };
+        for (place, (rows, clock_ns)) in said {
+            told.rows.extend(rows);
+            told.clocks.push((self.members[place - 1].name.clone(), clock_ns));
+        }
+        told
     }
 
     /// Has the members hold their processors, or let them go on; gives those that have not.

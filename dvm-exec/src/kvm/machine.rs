@@ -9,9 +9,11 @@ use super::failure::Failure;
 use super::figures::{Figures, Row, count};
 use super::life::Life;
 use super::message::Access;
+use super::pvclock::Scale;
 use super::virtio::{self, Bus, Wish};
 use crate::sys::vm::Kicker;
 use dvm_apic::{Command, Directory, Effect, Identity, LocalApic, Now, Signal};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +31,11 @@ pub struct Machine {
     devices: Option<(Mutex<Devices>, Bus)>,
     elsewhere: Option<Box<dyn Elsewhere>>,
     clock: Clock,
+    /// When the guest's clock began, in nanoseconds since 1970.
+    pub began_ns: u64,
+    scale: Mutex<Scale>,
+    /// How many scales there have been.
+    scales: AtomicU32,
 }
 
 /// The other hosts of a guest.
@@ -110,6 +117,9 @@ impl Machine {
             devices: devices.map(|(devices, bus)| (Mutex::new(devices), bus)),
             elsewhere,
             clock: Clock::new(shape.tsc_khz),
+            began_ns: shape.began_ns,
+            scale: Mutex::new(Scale::new(shape.clock_tsc, shape.tsc_khz)),
+            scales: AtomicU32::new(0),
         }
     }
 
@@ -126,6 +136,30 @@ impl Machine {
     /// What the guest's time-stamp counter is ahead of this host's.
     pub fn set_tsc_offset(&self, offset: u64) {
         self.clock.set_tsc_offset(offset);
+    }
+
+    /// What the guest's clock is here.
+    pub fn scale(&self) -> Scale {
+        *self.scale.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there have been before that.
+    pub fn scales(&self) -> u32 {
+        self.scales.load(Ordering::Acquire)
+    }
+
+    /// It is this from now on: every processor leaves the guest to learn it.
+    pub fn set_scale(&self, scale: Scale) {
+        *self.scale.lock().unwrap_or_else(PoisonError::into_inner) = scale;
+        // Release: who sees the number finds the scale.
+        self.scales.fetch_add(1, Ordering::Release);
+        self.rouse_all();
+    }
+
+    /// Processor `cpu` has ended an interrupt without a write.
+    pub fn end_silently(&self, cpu: usize) {
+        let effect = self.processors[cpu].apic().end_silently();
+        self.perform(cpu, effect);
     }
 
     /// What the processors of this host have done.

@@ -9,18 +9,22 @@ use super::limits::HELD_LATEST;
 use super::machine::{Elsewhere, Machine};
 use super::message::{Access, Message};
 use super::part::{self, Part, VIEW};
+use super::pvclock::{COMPARED_NS, Compared, Follower};
 use super::setup::{self, Board};
 use crate::process::memberhusk::MemberHusk;
 use crate::process::wire::Message as Envelope;
 use crate::sys::vm::{self, timestamp};
 use dvm_apic::{Identity, Signal};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often the root is asked for the time; the quickest answer counts.
 const CLOCK_ASKED: usize = 16;
+/// Likewise, each time the clocks are compared while the guest runs.
+const CLOCK_COMPARED: usize = 4;
 /// Counters nearer to each other than this are taken to be one: a machine's own are, and a shift would only add an error.
 const SKEW_US: u64 = 50;
 /// Rates of counters that are further apart than this many parts of a million are two.
@@ -29,6 +33,8 @@ const RATES_PPM: u64 = 250;
 const ANSWER_LATEST: Duration = Duration::from_secs(30);
 
 static MACHINE: OnceLock<Arc<Machine>> = OnceLock::new();
+/// How many nanoseconds this host's clock was from the root's at most when they were last compared.
+static CLOCK_NS: AtomicU64 = AtomicU64::new(0);
 static ROOT: Root = Root { waiting: Mutex::new(Waiting { tag: 0, answers: BTreeMap::new() }), husk: OnceLock::new() };
 
 struct Root {
@@ -70,7 +76,10 @@ fn obey(husk: &'static MemberHusk, message: Message) {
             machine.set_identity(cpu as usize, identity);
             ROOT.tell(&Message::Renamed(tag));
         }
-        (Message::AskFigures, Some(machine)) => ROOT.tell(&Message::Figures(machine.figures())),
+        (Message::AskFigures, Some(machine)) => {
+            // Relaxed: a figure publishes nothing.
+            ROOT.tell(&Message::Figures(machine.figures(), CLOCK_NS.load(Ordering::Relaxed)));
+        }
         (Message::Hold(tag, true), Some(machine)) => hold(husk, machine, tag),
         (Message::Hold(tag, false), Some(machine)) => {
             machine.resume();
@@ -133,7 +142,32 @@ fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Fa
         machine.set_tsc_offset(offset.unwrap_or_else(|| vm::tsc_offset(first)));
     }
     part.start(&machine, None, false)?;
+    let clock = Arc::clone(&machine);
+    part::spawn("compare".to_owned(), move || follow(&clock))?;
     Ok(machine)
+}
+
+/// The thread that keeps this host's clock near the root's.
+fn follow(machine: &Machine) {
+    let start = machine.scale();
+    let mut follower = Follower::new(start);
+    while !machine.life.is_over() {
+        let compare = || {
+            let before = machine.now().tsc;
+            let answer = ROOT.ask(Message::AskClock);
+            let after = machine.now().tsc;
+            match answer {
+                Some(Message::Clock(_, there)) => Some(Compared { before, after, ns_there: start.ns(there) }),
+                _ => None,
+            }
+        };
+        let quickest = (0..CLOCK_COMPARED).filter_map(|_| compare()).min_by_key(|compared| compared.after - compared.before);
+        if let Some(scale) = quickest.and_then(|compared| follower.handle_compared(compared)) {
+            machine.set_scale(scale);
+        }
+        CLOCK_NS.store(follower.error_ns, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_nanos(COMPARED_NS));
+    }
 }
 
 /// What is to be added to this host's counter to have the root's; none if they are one already.

@@ -15,6 +15,7 @@ use super::run::Options;
 use crate::exit;
 use crate::process::agent::{self, Agent, Opened};
 use crate::process::connection::{Connection, Receiver, Sender};
+use crate::process::ear::Ear;
 use crate::process::memory::map_view;
 use crate::process::wire::{Message as Envelope, Side};
 use dvm_api::local::{HostStatistics, JobRequest, Purpose, ToAgent, ToHusk};
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long members may take until their processors are there.
@@ -213,10 +214,18 @@ impl Member {
 
 impl Members {
     fn send(&self, place: usize, message: &Message) {
+        self.send_or(place, message, &|| {});
+    }
+
+    /// Calls `before_wait` if this thread has to wait for that.
+    fn send_or(&self, place: usize, message: &Message, before_wait: &dyn Fn()) {
         let Some(member) = place.checked_sub(1).and_then(|index| self.members.get(index)) else { return };
+        if let Err(TryLockError::WouldBlock) = member.sender.try_lock() {
+            before_wait();
+        }
         if let Some(sender) = member.sender().as_mut() {
             // Who listens to a connection that is lost says so.
-            sender.send(&Envelope::Guest(message.encode())).unwrap_or(());
+            sender.send_or(&Envelope::Guest(message.encode()), before_wait).unwrap_or(());
         }
     }
 
@@ -225,12 +234,20 @@ impl Members {
     }
 
     /// The thread that listens to member `place`.
-    fn listen(&self, place: usize, mut receiver: Receiver, machine: &Machine) {
+    fn listen(&self, place: usize, receiver: Receiver, machine: &Machine) {
         let host = || self.members[place - 1].name.clone();
+        let mut ear = Ear::new(receiver);
         let reason = loop {
-            match receiver.receive(None) {
+            match ear.next() {
                 Ok(Envelope::Guest(bytes)) => match Message::decode(&bytes) {
-                    Ok(message) => self.handle(place, message, machine),
+                    Ok(Message::Signal(cpu, signal)) => match machine.arrive_by(ear, cpu as usize, signal) {
+                        Ok(back) => ear = back,
+                        Err(error) => break format!("its husk: {error}"),
+                    },
+                    Ok(message) => {
+                        ear.end_row();
+                        self.handle(place, message, machine);
+                    }
                     Err(error) => break error.to_string(),
                 },
                 Ok(other) => break format!("its husk sent {other:?}, which is out of place"),
@@ -244,7 +261,6 @@ impl Members {
 
     fn handle(&self, place: usize, message: Message, machine: &Machine) {
         match message {
-            Message::Signal(cpu, signal) => machine.arrive(cpu as usize, signal),
             Message::EndOfInterrupt(vector) => machine.end_of_interrupt(vector),
             Message::Rename(tag, cpu, identity) => {
                 machine.set_identity(cpu as usize, identity);
@@ -263,7 +279,9 @@ impl Members {
             Message::Failed(status, reason) => {
                 machine.fail(Failure::Elsewhere { host: self.members[place - 1].name.clone(), status, reason });
             }
+            // Signals are taken by who listens.
             Message::Setup(_)
+            | Message::Signal(..)
             | Message::Run
             | Message::Answer(..)
             | Message::Clock(..)
@@ -369,8 +387,8 @@ impl Members {
 }
 
 impl Elsewhere for Arc<Members> {
-    fn deliver(&self, cpu: usize, host: u16, signal: Signal) {
-        self.send(usize::from(host), &Message::Signal(cpu as u32, signal));
+    fn deliver(&self, cpu: usize, host: u16, signal: Signal, before_wait: &dyn Fn()) {
+        self.send_or(usize::from(host), &Message::Signal(cpu as u32, signal), before_wait);
     }
 
     fn rename(&self, cpu: usize, identity: Identity) {

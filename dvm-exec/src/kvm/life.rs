@@ -88,10 +88,11 @@ impl Life {
         self.change(|stage| (!stage.is_over()).then_some(Stage::Failed(failure)))
     }
 
-    /// Waits until a processor may run; false if it never will again.
-    pub fn wait_to_run(&self) -> bool {
+    /// Waits until a processor may run, after `before_wait` if it has to; false if it never will again.
+    pub fn wait_to_run(&self, before_wait: impl FnOnce()) -> bool {
         let mut state = self.lock();
         if state.stage.is_holding() {
+            before_wait();
             state.held += 1;
             self.changed.notify_all();
             let waits = |state: &mut State| state.stage.is_holding();
@@ -188,7 +189,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    while goes_on.load(Ordering::Relaxed) && life.wait_to_run() {
+                    while goes_on.load(Ordering::Relaxed) && life.wait_to_run(|| {}) {
                         std::thread::yield_now();
                     }
                 });

@@ -11,6 +11,8 @@ use super::message::{Access, Message};
 use super::part::{self, Part, VIEW};
 use super::pvclock::{COMPARED_NS, Compared, Follower};
 use super::setup::{self, Board};
+use crate::process::connection::ConnectionError;
+use crate::process::ear::Ear;
 use crate::process::memberhusk::MemberHusk;
 use crate::process::wire::Message as Envelope;
 use crate::sys::vm::{self, timestamp};
@@ -48,11 +50,23 @@ struct Waiting {
 }
 
 /// What the root says, on the thread that listens to it: nothing here may wait for the root.
-pub fn handle(husk: &'static MemberHusk, bytes: &[u8]) {
+///
+/// # Errors
+/// The connection's, from a processor that listened meanwhile.
+pub fn handle(husk: &'static MemberHusk, bytes: &[u8], mut ear: Ear) -> Result<Ear, ConnectionError> {
     ROOT.husk.get_or_init(|| husk);
-    match Message::decode(bytes) {
-        Ok(message) => obey(husk, message),
+    let message = match Message::decode(bytes) {
+        Ok(message) => message,
         Err(error) => husk.fail(&error.to_string()),
+    };
+    let Message::Signal(cpu, signal) = message else {
+        ear.end_row();
+        obey(husk, message);
+        return Ok(ear);
+    };
+    match MACHINE.get() {
+        Some(machine) => machine.arrive_by(ear, cpu as usize, signal),
+        None => husk.fail("the root sent an interrupt before there was a guest"),
     }
 }
 
@@ -71,7 +85,6 @@ fn obey(husk: &'static MemberHusk, message: Message) {
             }
         }
         (Message::Run, Some(machine)) => drop(machine.life.run()),
-        (Message::Signal(cpu, signal), Some(machine)) => machine.arrive(cpu as usize, signal),
         (Message::Rename(tag, cpu, identity), Some(machine)) => {
             machine.set_identity(cpu as usize, identity);
             ROOT.tell(&Message::Renamed(tag));
@@ -188,8 +201,12 @@ fn shift(offset: u64, tsc_khz: u64) -> Option<u64> {
 
 impl Root {
     fn tell(&self, message: &Message) {
+        self.tell_or(message, &|| {});
+    }
+
+    fn tell_or(&self, message: &Message, before_wait: &dyn Fn()) {
         if let Some(husk) = self.husk.get() {
-            husk.tell(&Envelope::Guest(message.encode()));
+            husk.tell_or(&Envelope::Guest(message.encode()), before_wait);
         }
     }
 
@@ -218,8 +235,8 @@ impl Root {
 }
 
 impl Elsewhere for &'static Root {
-    fn deliver(&self, cpu: usize, _host: u16, signal: Signal) {
-        self.tell(&Message::Signal(cpu as u32, signal));
+    fn deliver(&self, cpu: usize, _host: u16, signal: Signal, before_wait: &dyn Fn()) {
+        self.tell_or(&Message::Signal(cpu as u32, signal), before_wait);
     }
 
     fn rename(&self, cpu: usize, identity: Identity) {

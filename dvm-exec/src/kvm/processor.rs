@@ -61,7 +61,9 @@ impl<'a> Carrier<'a> {
 
     /// Runs until the guest is over; the kernel may have the APIC.
     pub fn run(mut self, has_kernel_apic: bool) {
-        if let Err(failure) = self.turns(has_kernel_apic) {
+        let ended = self.turns(has_kernel_apic);
+        self.machine.processors[self.cpu].desk.close();
+        if let Err(failure) = ended {
             self.machine.fail(failure);
         }
     }
@@ -70,9 +72,12 @@ impl<'a> Carrier<'a> {
         let processor = &self.machine.processors[self.cpu];
         loop {
             // Before the stage of life, too: who changes that rouses every processor after it.
-            processor.look();
-            if !self.machine.life.wait_to_run() {
+            let is_kicked = processor.look();
+            if !self.machine.life.wait_to_run(|| processor.desk.close()) {
                 return Ok(());
+            }
+            if is_kicked {
+                processor.desk.hear(|message| self.machine.take(self.cpu, message));
             }
             if has_kernel_apic || self.prepare(processor).map_err(|error| self.broken(&format!("an error at entry: {error}")))? {
                 let next = self.enter();
@@ -143,6 +148,7 @@ impl<'a> Carrier<'a> {
         let figures = &processor.figures;
         count(&figures.exits);
         let before = self.vcpu.get_kvm_run().cr8 as u8 & 15;
+        processor.desk.open();
         let exit = self.vcpu.run();
         // Before anything that asks which interrupt the processor is in.
         if self.given.is_ended() {
@@ -151,12 +157,12 @@ impl<'a> Carrier<'a> {
         let next = match exit {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&figures.ports);
-                machine.port_out(port, data);
+                machine.port_out(cpu, port, data);
                 Next::Run
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&figures.ports);
-                machine.port_in(port, data);
+                machine.port_in(cpu, port, data);
                 Next::Run
             }
             Ok(VcpuExit::MmioRead(address, data)) => {

@@ -87,7 +87,7 @@ pub fn clock(_: usize) -> Outcome {
 
 /// What one processor reads is not less than what another one read before, but for what hosts may differ.
 pub fn clocks(cpu: usize) -> Outcome {
-    const ROUNDS: u64 = 50;
+    const ROUNDS: u64 = 10;
     let cpus = processor::count() as u64;
     if cpu == 0 {
         TURN.store(0, Ordering::Release);

@@ -2,7 +2,7 @@
 //!
 //! Owns the target, the build and where the images lie. Must not know what they do.
 
-use crate::{cargo, setup};
+use crate::{cargo, linux, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -26,6 +26,10 @@ pub fn run() -> Result<ExitCode> {
             eprintln!("guests: {reason}");
             return Ok(ExitCode::FAILURE);
         }
+    }
+    match linux::provide()? {
+        Ok(image) => println!("{}", image.display()),
+        Err(reason) => eprintln!("guests: no linux: {reason}"),
     }
     Ok(ExitCode::SUCCESS)
 }

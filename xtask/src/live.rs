@@ -3,7 +3,7 @@
 //! Owns building and starting it, and reading its totals. Must not know the cases.
 
 use crate::tally::Tally;
-use crate::{cargo, ebpf, guests, setup};
+use crate::{cargo, ebpf, guests, linux, setup};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::env;
@@ -28,6 +28,9 @@ fn harness() -> Result<Command> {
     ebpf::provide()?;
     if let Err(reason) = guests::provide()? {
         eprintln!("guests: no images: {reason}");
+    }
+    if let Err(reason) = linux::provide()? {
+        eprintln!("guests: no linux: {reason}");
     }
     for lack in setup::prepare(setup::FOR_ETCD)? {
         eprintln!("setup: {lack}; the agent is built without etcd");

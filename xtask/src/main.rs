@@ -11,6 +11,7 @@ mod guests;
 mod histograms;
 mod hosts;
 mod interrupt;
+mod linux;
 mod live;
 mod manual;
 mod setup;

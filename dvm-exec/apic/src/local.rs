@@ -215,6 +215,18 @@ impl LocalApic {
         Some(vector)
     }
 
+    /// Whether nobody waits for the end of the interrupt that the processor is in: no other vector, and no I/O APIC.
+    #[must_use]
+    pub fn may_end_silently(&self) -> bool {
+        let only = self.in_service.only().filter(|vector| !self.levels.contains(*vector));
+        only.is_some() && self.requests.highest().is_none()
+    }
+
+    /// The processor has ended it without a write of the register, which it may where [`LocalApic::may_end_silently`].
+    pub fn end_silently(&mut self) -> Effect {
+        self.end_of_interrupt()
+    }
+
     /// The task priority as control register 8 shows it.
     #[must_use]
     pub fn control_register(&self) -> u8 {

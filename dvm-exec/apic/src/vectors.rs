@@ -37,6 +37,13 @@ impl Vectors {
         Some((word * 32 + 31 - self.0[word].leading_zeros() as usize) as u8)
     }
 
+    /// The one that is in it, if it is one.
+    #[must_use]
+    pub fn only(&self) -> Option<u8> {
+        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        self.highest().filter(|_| count == 1)
+    }
+
     /// 32 vectors as the register `index` of eight shows them.
     #[must_use]
     pub fn word(&self, index: usize) -> u32 {
@@ -61,6 +68,7 @@ mod tests {
         }
         for vector in [255, 200, 63, 32, 31, 0] {
             assert_eq!(vectors.highest(), Some(vector));
+            assert_eq!(vectors.only(), (vector == 0).then_some(0));
             assert!(vectors.contains(vector) && vectors.remove(vector) && !vectors.remove(vector));
         }
         assert_eq!(vectors, Vectors::default());

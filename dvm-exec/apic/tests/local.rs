@@ -66,6 +66,22 @@ fn the_end_of_a_level_interrupt_is_told() {
 }
 
 #[test]
+fn an_end_for_which_nobody_waits() {
+    let mut apic = enabled();
+    assert!(!apic.may_end_silently(), "nothing is in service");
+    assert!(apic.accept(vector(0x41)) && apic.acknowledge() == Some(0x41) && apic.may_end_silently());
+    assert!(apic.accept(vector(0x31)) && !apic.may_end_silently(), "one of a lower class waits");
+    assert_eq!((apic.end_silently(), apic.acknowledge()), (Effect::None, Some(0x31)), "an end is an end all the same");
+    assert!(apic.may_end_silently());
+    assert!(apic.accept(vector(0x52)) && apic.acknowledge() == Some(0x52) && !apic.may_end_silently(), "two are in service");
+    assert_eq!(apic.write(0xb0, 0, NOW), Effect::None);
+    assert!(apic.may_end_silently() && apic.end_silently() == Effect::None && !apic.may_end_silently());
+    assert!(apic.accept(Signal::Interrupt { vector: 0x61, is_level: true }) && apic.acknowledge() == Some(0x61));
+    assert!(!apic.may_end_silently(), "the I/O APIC waits");
+    assert_eq!(apic.end_silently(), Effect::EndOfInterrupt { vector: 0x61 });
+}
+
+#[test]
 fn start_of_a_processor() {
     let mut apic = LocalApic::new(1, false);
     assert_eq!(apic.poll_order(), None);

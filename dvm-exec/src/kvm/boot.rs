@@ -34,6 +34,12 @@ pub struct Shape {
     pub bytes: u64,
     /// Rate of the time-stamp counter.
     pub tsc_khz: u64,
+    /// Where the counter was when the guest's clock began.
+    pub clock_tsc: u64,
+    /// When that was, in nanoseconds since 1970.
+    pub began_ns: u64,
+    /// Whether ends of interrupts can be noted in a word.
+    pub has_ends: bool,
     /// Its command line.
     pub command_line: String,
     /// First byte behind the image.
@@ -66,6 +72,7 @@ pub fn prepare_private(memory: &Memory, shape: &Shape) -> Result<(), String> {
         low_end,
         HIGH,
         shape.image_end.next_multiple_of(PAGE),
+        u64::from(shape.has_ends),
     ];
     let write = || -> Result<(), vm_memory::GuestMemoryError> {
         for (index, word) in (0..).zip(words) {

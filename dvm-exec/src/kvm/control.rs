@@ -5,6 +5,7 @@
 use super::failure::Failure;
 use super::figures::Row;
 use super::hosts::Members;
+use super::life::Stage;
 use super::limits::{ANSWERS_LATEST, HELD_LATEST, TAKEN_BACK_LATEST, WORDS_BYTES_MAX, WORDS_LATEST};
 use super::machine::Machine;
 use super::part;
@@ -27,6 +28,8 @@ const ROOT_DIRECTORY: &str = "/run/dvm-guests";
 const USER_DIRECTORY: &str = "dvm-guests";
 const END: &str = "sock";
 const NAME_BYTES_MAX: usize = 64;
+/// What is answered to who asks something of a guest that is over.
+const OVER: &str = "it is over";
 
 /// What is asked of a guest, as a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -296,24 +299,21 @@ impl Guest {
     }
 
     fn answer(&self, question: Question) -> Answer {
-        let stage = self.machine.life.word();
-        match (question, stage) {
+        let (stage, refusal) = self.machine.life.judge(|stage| (stage.word(), refusal(stage)));
+        match (question, refusal) {
             (Question::Describe, _) => {
                 let uptime_s = self.started.elapsed().as_secs();
                 Answer::Description(Description { stage: stage.to_owned(), uptime_s, ..self.description.clone() })
             }
-            (Question::Pause | Question::Resume, "created") => {
-                Answer::Refused("its hosts are not ready yet: ask again".to_owned())
-            }
-            (Question::Pause | Question::Resume, "stopped" | "failed") => Answer::Refused("it is over".to_owned()),
-            (Question::Pause, _) => self.pause(),
-            (Question::Resume, _) => self.resume(),
+            (Question::Pause | Question::Resume, Some(reason)) => Answer::Refused(reason.to_owned()),
+            (Question::Pause, None) => self.pause(),
+            (Question::Resume, None) => self.resume(),
             (Question::Figures, _) => {
                 let mut rows = self.machine.figures();
                 let silent = self.members.as_ref().map_or_else(Vec::new, |members| {
-                    let (others, silent) = members.figures(ANSWERS_LATEST, || self.machine.life.is_over());
-                    rows.extend(others);
-                    silent
+                    let told = members.figures(ANSWERS_LATEST, || self.machine.life.is_over());
+                    rows.extend(told.rows);
+                    told.silent
                 });
                 rows.sort_by_key(|row| row.cpu);
                 let hosts = self.description.hosts.clone();
@@ -352,7 +352,16 @@ impl Guest {
     }
 
     fn over_or(&self, answer: Answer) -> Answer {
-        if self.machine.life.is_over() { Answer::Refused("it is over".to_owned()) } else { answer }
+        if self.machine.life.is_over() { Answer::Refused(OVER.to_owned()) } else { answer }
+    }
+}
+
+/// Why a guest at this stage is neither held nor let go on.
+fn refusal(stage: &Stage) -> Option<&'static str> {
+    match stage {
+        Stage::Created => Some("its hosts are not ready yet: ask again"),
+        Stage::Running | Stage::Paused => None,
+        Stage::Stopped(_) | Stage::Failed(_) => Some(OVER),
     }
 }
 

@@ -15,6 +15,7 @@ use super::run::Options;
 use crate::exit;
 use crate::process::agent::{self, Agent, Opened};
 use crate::process::connection::{Connection, Receiver, Sender};
+use crate::process::ear::Ear;
 use crate::process::memory::map_view;
 use crate::process::wire::{Message as Envelope, Side};
 use dvm_api::local::{HostStatistics, JobRequest, Purpose, ToAgent, ToHusk};
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long members may take until their processors are there.
@@ -60,8 +61,20 @@ struct Member {
 enum Event {
     /// Whether its KVM shadows page tables.
     Ready(bool),
-    Figures(Vec<Row>),
+    /// And how many nanoseconds its clock is from the root's at most.
+    Figures(Vec<Row>, u64),
     Held(u64),
+}
+
+/// What members say of themselves.
+#[derive(Default)]
+pub struct Told {
+    /// What their processors have done.
+    pub rows: Vec<Row>,
+    /// How many nanoseconds the clock of each is from the root's at most.
+    pub clocks: Vec<(String, u64)>,
+    /// Those that do not say.
+    pub silent: Vec<String>,
 }
 
 #[derive(Default)]
@@ -164,7 +177,7 @@ impl Job {
         }
         let ready = |event| match event {
             Event::Ready(has_shadows) => Some(has_shadows),
-            Event::Figures(_) | Event::Held(_) => None,
+            Event::Figures(..) | Event::Held(_) => None,
         };
         let (ready, silent) = self.members.collect(READY_LATEST, || machine.life.is_over(), ready);
         if !silent.is_empty() {
@@ -185,8 +198,8 @@ impl Job {
     }
 
     /// Ends the job; gives the members' figures if they are wanted.
-    pub fn end(&self, has_figures: bool, status: u8) -> Vec<Row> {
-        let figures = if has_figures { self.members.figures(FIGURES_LATEST, || false).0 } else { Vec::new() };
+    pub fn end(&self, has_figures: bool, status: u8) -> Told {
+        let figures = if has_figures { self.members.figures(FIGURES_LATEST, || false) } else { Told::default() };
         // An agent that is gone needs not be told.
         self.agent.send(&ToAgent::EndJob { status: i32::from(status) }, &[]).unwrap_or(());
         figures
@@ -201,10 +214,18 @@ impl Member {
 
 impl Members {
     fn send(&self, place: usize, message: &Message) {
+        self.send_or(place, message, &|| {});
+    }
+
+    /// Calls `before_wait` if this thread has to wait for that.
+    fn send_or(&self, place: usize, message: &Message, before_wait: &dyn Fn()) {
         let Some(member) = place.checked_sub(1).and_then(|index| self.members.get(index)) else { return };
+        if let Err(TryLockError::WouldBlock) = member.sender.try_lock() {
+            before_wait();
+        }
         if let Some(sender) = member.sender().as_mut() {
             // Who listens to a connection that is lost says so.
-            sender.send(&Envelope::Guest(message.encode())).unwrap_or(());
+            sender.send_or(&Envelope::Guest(message.encode()), before_wait).unwrap_or(());
         }
     }
 
@@ -213,12 +234,20 @@ impl Members {
     }
 
     /// The thread that listens to member `place`.
-    fn listen(&self, place: usize, mut receiver: Receiver, machine: &Machine) {
+    fn listen(&self, place: usize, receiver: Receiver, machine: &Machine) {
         let host = || self.members[place - 1].name.clone();
+        let mut ear = Ear::new(receiver);
         let reason = loop {
-            match receiver.receive(None) {
+            match ear.next() {
                 Ok(Envelope::Guest(bytes)) => match Message::decode(&bytes) {
-                    Ok(message) => self.handle(place, message, machine),
+                    Ok(Message::Signal(cpu, signal)) => match machine.arrive_by(ear, cpu as usize, signal) {
+                        Ok(back) => ear = back,
+                        Err(error) => break format!("its husk: {error}"),
+                    },
+                    Ok(message) => {
+                        ear.end_row();
+                        self.handle(place, message, machine);
+                    }
                     Err(error) => break error.to_string(),
                 },
                 Ok(other) => break format!("its husk sent {other:?}, which is out of place"),
@@ -232,7 +261,6 @@ impl Members {
 
     fn handle(&self, place: usize, message: Message, machine: &Machine) {
         match message {
-            Message::Signal(cpu, signal) => machine.arrive(cpu as usize, signal),
             Message::EndOfInterrupt(vector) => machine.end_of_interrupt(vector),
             Message::Rename(tag, cpu, identity) => {
                 machine.set_identity(cpu as usize, identity);
@@ -246,12 +274,14 @@ impl Members {
             Message::AskClock(tag) => self.send(place, &Message::Clock(tag, machine.now().tsc)),
             // At the end nobody may wait any more.
             Message::Ready(has_shadows) => self.events.send((place, Event::Ready(has_shadows))).unwrap_or(()),
-            Message::Figures(rows) => self.events.send((place, Event::Figures(rows))).unwrap_or(()),
+            Message::Figures(rows, clock_ns) => self.events.send((place, Event::Figures(rows, clock_ns))).unwrap_or(()),
             Message::Held(tag) => self.events.send((place, Event::Held(tag))).unwrap_or(()),
             Message::Failed(status, reason) => {
                 machine.fail(Failure::Elsewhere { host: self.members[place - 1].name.clone(), status, reason });
             }
+            // Signals are taken by who listens.
             Message::Setup(_)
+            | Message::Signal(..)
             | Message::Run
             | Message::Answer(..)
             | Message::Clock(..)
@@ -291,15 +321,20 @@ impl Members {
         std::iter::once(&self.root).chain(self.members.iter().map(|member| &member.name)).cloned().collect()
     }
 
-    /// What the processors of members have done, and the members that do not say.
-    pub fn figures(&self, latest: Duration, is_over: impl Fn() -> bool) -> (Vec<Row>, Vec<String>) {
+    /// What members have done.
+    pub fn figures(&self, latest: Duration, is_over: impl Fn() -> bool) -> Told {
         self.send_all(&Message::AskFigures);
         let figures = |event| match event {
-            Event::Figures(rows) => Some(rows),
+            Event::Figures(rows, clock_ns) => Some((rows, clock_ns)),
             Event::Ready(_) | Event::Held(_) => None,
         };
-        let (rows, silent) = self.collect(latest, is_over, figures);
-        (rows.into_values().flatten().collect(), silent)
+        let (said, silent) = self.collect(latest, is_over, figures);
+        let mut told = Told { silent, ..Told::default() };
+        for (place, (rows, clock_ns)) in said {
+            told.rows.extend(rows);
+            told.clocks.push((self.members[place - 1].name.clone(), clock_ns));
+        }
+        told
     }
 
     /// Has the members hold their processors, or let them go on; gives those that have not.
@@ -352,8 +387,8 @@ impl Members {
 }
 
 impl Elsewhere for Arc<Members> {
-    fn deliver(&self, cpu: usize, host: u16, signal: Signal) {
-        self.send(usize::from(host), &Message::Signal(cpu as u32, signal));
+    fn deliver(&self, cpu: usize, host: u16, signal: Signal, before_wait: &dyn Fn()) {
+        self.send_or(usize::from(host), &Message::Signal(cpu as u32, signal), before_wait);
     }
 
     fn rename(&self, cpu: usize, identity: Identity) {

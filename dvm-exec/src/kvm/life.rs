@@ -88,10 +88,11 @@ impl Life {
         self.change(|stage| (!stage.is_over()).then_some(Stage::Failed(failure)))
     }
 
-    /// Waits until a processor may run; false if it never will again.
-    pub fn wait_to_run(&self) -> bool {
+    /// Waits until a processor may run, after `before_wait` if it has to; false if it never will again.
+    pub fn wait_to_run(&self, before_wait: impl FnOnce()) -> bool {
         let mut state = self.lock();
         if state.stage.is_holding() {
+            before_wait();
             state.held += 1;
             self.changed.notify_all();
             let waits = |state: &mut State| state.stage.is_holding();
@@ -123,15 +124,9 @@ impl Life {
         self.lock().stage.is_over()
     }
 
-    /// The stage, as a word.
-    pub fn word(&self) -> &'static str {
-        match self.lock().stage {
-            Stage::Created => "created",
-            Stage::Running => "running",
-            Stage::Paused => "paused",
-            Stage::Stopped(_) => "stopped",
-            Stage::Failed(_) => "failed",
-        }
+    /// What `judge` makes of the stage as it is now.
+    pub fn judge<T>(&self, judge: impl FnOnce(&Stage) -> T) -> T {
+        judge(&self.lock().stage)
     }
 
     /// Waits for the end; gives the status, or why it was ended.
@@ -150,6 +145,17 @@ impl Life {
 }
 
 impl Stage {
+    /// As operators are told.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped(_) => "stopped",
+            Self::Failed(_) => "failed",
+        }
+    }
+
     fn is_over(&self) -> bool {
         matches!(self, Self::Stopped(_) | Self::Failed(_))
     }
@@ -173,7 +179,7 @@ mod tests {
         assert!(!life.run(), "what is held goes on by resume alone");
         assert!(life.resume() && !life.resume() && life.pause());
         assert!(life.stop(7) && !life.stop(8) && !life.resume() && life.is_over());
-        assert_eq!((life.word(), life.wait_for_end().unwrap()), ("stopped", 7));
+        assert_eq!((life.judge(Stage::word), life.wait_for_end().unwrap()), ("stopped", 7));
     }
 
     #[test]
@@ -183,14 +189,14 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    while goes_on.load(Ordering::Relaxed) && life.wait_to_run() {
+                    while goes_on.load(Ordering::Relaxed) && life.wait_to_run(|| {}) {
                         std::thread::yield_now();
                     }
                 });
             }
             assert!(life.wait_for_held(3, LATEST), "all wait for the start");
             for _ in 0..50 {
-                assert!(if life.word() == "created" { life.run() } else { life.resume() });
+                assert!(if life.judge(|stage| matches!(stage, Stage::Created)) { life.run() } else { life.resume() });
                 assert!(life.pause() && life.wait_for_held(3, LATEST));
             }
             assert!(!life.wait_for_held(4, Duration::ZERO), "there is no fourth");

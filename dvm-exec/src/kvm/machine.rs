@@ -8,10 +8,15 @@ use super::devices::{Devices, Outcome, Storm};
 use super::failure::Failure;
 use super::figures::{Figures, Row, count};
 use super::life::Life;
-use super::message::Access;
+use super::message::{Access, Message};
+use super::pvclock::Scale;
 use super::virtio::{self, Bus, Wish};
+use crate::process::connection::ConnectionError;
+use crate::process::ear::{Desk, Ear};
+use crate::process::wire::Message as Envelope;
 use crate::sys::vm::Kicker;
 use dvm_apic::{Command, Directory, Effect, Identity, LocalApic, Now, Signal};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,12 +34,17 @@ pub struct Machine {
     devices: Option<(Mutex<Devices>, Bus)>,
     elsewhere: Option<Box<dyn Elsewhere>>,
     clock: Clock,
+    /// When the guest's clock began, in nanoseconds since 1970.
+    pub began_ns: u64,
+    scale: Mutex<Scale>,
+    /// How many scales there have been.
+    scales: AtomicU32,
 }
 
 /// The other hosts of a guest.
 pub trait Elsewhere: Send + Sync {
-    /// `signal` is for processor `cpu` of `host`.
-    fn deliver(&self, cpu: usize, host: u16, signal: Signal);
+    /// `signal` is for processor `cpu` of `host`. `before_wait` is called if this thread has to wait for that.
+    fn deliver(&self, cpu: usize, host: u16, signal: Signal, before_wait: &dyn Fn());
 
     /// Processor `cpu` of this host is named so now; returns when all know.
     fn rename(&self, cpu: usize, identity: Identity);
@@ -52,6 +62,8 @@ pub struct Processor {
     /// It waits to be started or woken.
     wake: Condvar,
     kicker: OnceLock<Kicker>,
+    /// What its thread listens to while it is in the guest.
+    pub desk: Desk,
     /// What it has done.
     pub figures: Figures,
 }
@@ -67,11 +79,9 @@ impl Processor {
         self.kicker.get_or_init(|| kicker);
     }
 
-    /// Before the processor looks what there is to do.
-    pub fn look(&self) {
-        if let Some(kicker) = self.kicker.get() {
-            kicker.clear();
-        }
+    /// Before the processor looks what there is to do: whether somebody ended its stay in the guest.
+    pub fn look(&self) -> bool {
+        self.kicker.get().is_some_and(Kicker::clear)
     }
 
     /// It has to look what there is to do.
@@ -86,6 +96,7 @@ impl Processor {
 
     /// Waits with its APIC, which others may use meanwhile.
     pub fn wait<'a>(&'a self, apic: MutexGuard<'a, LocalApic>) -> MutexGuard<'a, LocalApic> {
+        self.desk.close();
         self.wake.wait(apic).unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,6 +110,7 @@ impl Machine {
             apic: Mutex::new(apic),
             wake: Condvar::new(),
             kicker: OnceLock::new(),
+            desk: Desk::default(),
             figures: Figures::default(),
         };
         Self {
@@ -110,6 +122,9 @@ impl Machine {
             devices: devices.map(|(devices, bus)| (Mutex::new(devices), bus)),
             elsewhere,
             clock: Clock::new(shape.tsc_khz),
+            began_ns: shape.began_ns,
+            scale: Mutex::new(Scale::new(shape.clock_tsc, shape.tsc_khz)),
+            scales: AtomicU32::new(0),
         }
     }
 
@@ -126,6 +141,30 @@ impl Machine {
     /// What the guest's time-stamp counter is ahead of this host's.
     pub fn set_tsc_offset(&self, offset: u64) {
         self.clock.set_tsc_offset(offset);
+    }
+
+    /// What the guest's clock is here.
+    pub fn scale(&self) -> Scale {
+        *self.scale.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there have been before that.
+    pub fn scales(&self) -> u32 {
+        self.scales.load(Ordering::Acquire)
+    }
+
+    /// It is this from now on: every processor leaves the guest to learn it.
+    pub fn set_scale(&self, scale: Scale) {
+        *self.scale.lock().unwrap_or_else(PoisonError::into_inner) = scale;
+        // Release: who sees the number finds the scale.
+        self.scales.fetch_add(1, Ordering::Release);
+        self.rouse_all();
+    }
+
+    /// Processor `cpu` has ended an interrupt without a write.
+    pub fn end_silently(&self, cpu: usize) {
+        let effect = self.processors[cpu].apic().end_silently();
+        self.perform(cpu, effect);
     }
 
     /// What the processors of this host have done.
@@ -184,7 +223,10 @@ impl Machine {
     /// `signal` is for processor `cpu`; one that asks for it itself looks anyway.
     fn deliver(&self, cpu: usize, signal: Signal, sender: Option<usize>) {
         match (&self.elsewhere, self.processors.get(cpu)) {
-            (Some(elsewhere), Some(_)) if self.hosts[cpu] != self.here => elsewhere.deliver(cpu, self.hosts[cpu], signal),
+            (Some(elsewhere), Some(_)) if self.hosts[cpu] != self.here => {
+                let before_wait = || sender.into_iter().for_each(|cpu| self.processors[cpu].desk.close());
+                elsewhere.deliver(cpu, self.hosts[cpu], signal, &before_wait);
+            }
             (_, Some(processor)) => {
                 if processor.apic().accept(signal) && sender != Some(cpu) {
                     processor.rouse();
@@ -194,9 +236,32 @@ impl Machine {
         }
     }
 
-    /// `signal` has come from another host for processor `cpu`.
-    pub fn arrive(&self, cpu: usize, signal: Signal) {
+    /// `signal` has come from another host for processor `cpu`, which may listen itself after that; gives the listening back then.
+    ///
+    /// # Errors
+    /// The connection's, if it ended meanwhile.
+    pub fn arrive_by(&self, mut ear: Ear, cpu: usize, signal: Signal) -> Result<Ear, ConnectionError> {
         self.deliver(cpu, signal, None);
+        match self.local().find(|(local, _)| *local == cpu) {
+            Some((_, processor)) => ear.handle_message_for(cpu, &processor.desk, || processor.rouse()),
+            None => {
+                ear.end_row();
+                Ok(ear)
+            }
+        }
+    }
+
+    /// Processor `cpu` listens to what comes from other hosts: false if it is not for it alone.
+    pub fn take(&self, cpu: usize, envelope: &Envelope) -> bool {
+        let Envelope::Guest(bytes) = envelope else { return false };
+        match Message::decode(bytes) {
+            Ok(Message::Signal(meant, signal)) if meant as usize == cpu => {
+                // It looks after this anyway.
+                self.processors[cpu].apic().accept(signal);
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
@@ -222,7 +287,10 @@ impl Machine {
                 count(&self.processors[cpu].figures.sent);
                 self.send(&command, Some(cpu));
             }
-            Effect::EndOfInterrupt { vector } => self.end_of_interrupt(vector),
+            Effect::EndOfInterrupt { vector } => {
+                self.processors[cpu].desk.close();
+                self.end_of_interrupt(vector);
+            }
             Effect::Renamed => self.rename(cpu),
             Effect::None => {}
         }
@@ -246,6 +314,8 @@ impl Machine {
 
     /// Everybody learns how processor `cpu` is named now.
     pub fn rename(&self, cpu: usize) {
+        // It waits until others know.
+        self.processors[cpu].desk.close();
         let identity = self.processors[cpu].apic().identity();
         self.set_identity(cpu, identity);
         if let Some(elsewhere) = &self.elsewhere {
@@ -292,7 +362,10 @@ impl Machine {
                 self.change(cpu, |apic, now| (apic.read_bytes(offset, data, now), Effect::None));
                 true
             }
-            None => self.fetch(Access::Read(address, data.len() as u8), data),
+            None => {
+                self.processors[cpu].desk.close();
+                self.fetch(Access::Read(address, data.len() as u8), data)
+            }
         }
     }
 
@@ -303,17 +376,22 @@ impl Machine {
                 self.change(cpu, |apic, now| ((), apic.write_bytes(offset, data, now)));
                 true
             }
-            None => self.access(Access::Write(address, data.to_vec())).0,
+            None => {
+                self.processors[cpu].desk.close();
+                self.access(Access::Write(address, data.to_vec())).0
+            }
         }
     }
 
-    /// A processor reads a port.
-    pub fn port_in(&self, port: u16, data: &mut [u8]) {
+    /// Processor `cpu` reads a port.
+    pub fn port_in(&self, cpu: usize, port: u16, data: &mut [u8]) {
+        self.processors[cpu].desk.close();
         self.fetch(Access::PortIn(port, data.len() as u8), data);
     }
 
-    /// A processor writes a port.
-    pub fn port_out(&self, port: u16, data: &[u8]) {
+    /// Processor `cpu` writes a port.
+    pub fn port_out(&self, cpu: usize, port: u16, data: &[u8]) {
+        self.processors[cpu].desk.close();
         self.access(Access::PortOut(port, data.to_vec()));
     }
 

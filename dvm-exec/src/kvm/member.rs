@@ -9,18 +9,24 @@ use super::limits::HELD_LATEST;
 use super::machine::{Elsewhere, Machine};
 use super::message::{Access, Message};
 use super::part::{self, Part, VIEW};
+use super::pvclock::{COMPARED_NS, Compared, Follower};
 use super::setup::{self, Board};
+use crate::process::connection::ConnectionError;
+use crate::process::ear::Ear;
 use crate::process::memberhusk::MemberHusk;
 use crate::process::wire::Message as Envelope;
 use crate::sys::vm::{self, timestamp};
 use dvm_apic::{Identity, Signal};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often the root is asked for the time; the quickest answer counts.
 const CLOCK_ASKED: usize = 16;
+/// Likewise, each time the clocks are compared while the guest runs.
+const CLOCK_COMPARED: usize = 4;
 /// Counters nearer to each other than this are taken to be one: a machine's own are, and a shift would only add an error.
 const SKEW_US: u64 = 50;
 /// Rates of counters that are further apart than this many parts of a million are two.
@@ -29,6 +35,8 @@ const RATES_PPM: u64 = 250;
 const ANSWER_LATEST: Duration = Duration::from_secs(30);
 
 static MACHINE: OnceLock<Arc<Machine>> = OnceLock::new();
+/// How many nanoseconds this host's clock was from the root's at most when they were last compared.
+static CLOCK_NS: AtomicU64 = AtomicU64::new(0);
 static ROOT: Root = Root { waiting: Mutex::new(Waiting { tag: 0, answers: BTreeMap::new() }), husk: OnceLock::new() };
 
 struct Root {
@@ -42,11 +50,23 @@ struct Waiting {
 }
 
 /// What the root says, on the thread that listens to it: nothing here may wait for the root.
-pub fn handle(husk: &'static MemberHusk, bytes: &[u8]) {
+///
+/// # Errors
+/// The connection's, from a processor that listened meanwhile.
+pub fn handle(husk: &'static MemberHusk, bytes: &[u8], mut ear: Ear) -> Result<Ear, ConnectionError> {
     ROOT.husk.get_or_init(|| husk);
-    match Message::decode(bytes) {
-        Ok(message) => obey(husk, message),
+    let message = match Message::decode(bytes) {
+        Ok(message) => message,
         Err(error) => husk.fail(&error.to_string()),
+    };
+    let Message::Signal(cpu, signal) = message else {
+        ear.end_row();
+        obey(husk, message);
+        return Ok(ear);
+    };
+    match MACHINE.get() {
+        Some(machine) => machine.arrive_by(ear, cpu as usize, signal),
+        None => husk.fail("the root sent an interrupt before there was a guest"),
     }
 }
 
@@ -65,12 +85,14 @@ fn obey(husk: &'static MemberHusk, message: Message) {
             }
         }
         (Message::Run, Some(machine)) => drop(machine.life.run()),
-        (Message::Signal(cpu, signal), Some(machine)) => machine.arrive(cpu as usize, signal),
         (Message::Rename(tag, cpu, identity), Some(machine)) => {
             machine.set_identity(cpu as usize, identity);
             ROOT.tell(&Message::Renamed(tag));
         }
-        (Message::AskFigures, Some(machine)) => ROOT.tell(&Message::Figures(machine.figures())),
+        (Message::AskFigures, Some(machine)) => {
+            // Relaxed: a figure publishes nothing.
+            ROOT.tell(&Message::Figures(machine.figures(), CLOCK_NS.load(Ordering::Relaxed)));
+        }
         (Message::Hold(tag, true), Some(machine)) => hold(husk, machine, tag),
         (Message::Hold(tag, false), Some(machine)) => {
             machine.resume();
@@ -133,7 +155,32 @@ fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Fa
         machine.set_tsc_offset(offset.unwrap_or_else(|| vm::tsc_offset(first)));
     }
     part.start(&machine, None, false)?;
+    let clock = Arc::clone(&machine);
+    part::spawn("compare".to_owned(), move || follow(&clock))?;
     Ok(machine)
+}
+
+/// The thread that keeps this host's clock near the root's.
+fn follow(machine: &Machine) {
+    let start = machine.scale();
+    let mut follower = Follower::new(start);
+    while !machine.life.is_over() {
+        let compare = || {
+            let before = machine.now().tsc;
+            let answer = ROOT.ask(Message::AskClock);
+            let after = machine.now().tsc;
+            match answer {
+                Some(Message::Clock(_, there)) => Some(Compared { before, after, ns_there: start.ns(there) }),
+                _ => None,
+            }
+        };
+        let quickest = (0..CLOCK_COMPARED).filter_map(|_| compare()).min_by_key(|compared| compared.after - compared.before);
+        if let Some(scale) = quickest.and_then(|compared| follower.handle_compared(compared)) {
+            machine.set_scale(scale);
+        }
+        CLOCK_NS.store(follower.error_ns, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_nanos(COMPARED_NS));
+    }
 }
 
 /// What is to be added to this host's counter to have the root's; none if they are one already.
@@ -154,8 +201,12 @@ fn shift(offset: u64, tsc_khz: u64) -> Option<u64> {
 
 impl Root {
     fn tell(&self, message: &Message) {
+        self.tell_or(message, &|| {});
+    }
+
+    fn tell_or(&self, message: &Message, before_wait: &dyn Fn()) {
         if let Some(husk) = self.husk.get() {
-            husk.tell(&Envelope::Guest(message.encode()));
+            husk.tell_or(&Envelope::Guest(message.encode()), before_wait);
         }
     }
 
@@ -184,8 +235,8 @@ impl Root {
 }
 
 impl Elsewhere for &'static Root {
-    fn deliver(&self, cpu: usize, _host: u16, signal: Signal) {
-        self.tell(&Message::Signal(cpu as u32, signal));
+    fn deliver(&self, cpu: usize, _host: u16, signal: Signal, before_wait: &dyn Fn()) {
+        self.tell_or(&Message::Signal(cpu as u32, signal), before_wait);
     }
 
     fn rename(&self, cpu: usize, identity: Identity) {

@@ -37,8 +37,8 @@ pub enum Message {
     Clock(u64, u64),
     /// Root: what have your processors done? Answered by `Figures`.
     AskFigures,
-    /// Member: what each of its processors has done.
-    Figures(Vec<Row>),
+    /// Member: what each of its processors has done, and how many nanoseconds its clock is from the root's at most.
+    Figures(Vec<Row>, u64),
     /// Root: hold your processors, or let them go on. Answered by `Held` when it is so.
     Hold(u64, bool),
     /// Member: it is so.
@@ -75,7 +75,8 @@ impl Message {
         match self {
             Self::Setup(shape) => {
                 out.byte(1).list(&shape.hosts.iter().flat_map(|host| host.to_le_bytes()).collect::<Vec<_>>());
-                out.word(u64::from(shape.here)).word(shape.bytes).word(shape.tsc_khz).word(shape.image_end);
+                out.word(u64::from(shape.here)).word(shape.bytes).word(shape.tsc_khz).word(shape.clock_tsc);
+                out.word(shape.began_ns).byte(u8::from(shape.has_ends)).word(shape.image_end);
                 out.list(shape.command_line.as_bytes())
             }
             Self::Ready(has_shadows) => out.byte(2).byte(u8::from(*has_shadows)),
@@ -88,7 +89,7 @@ impl Message {
             Self::Answer(tag, is_there, data) => out.byte(10).word(*tag).byte(u8::from(*is_there)).list(data),
             Self::AskClock(tag) => out.byte(11).word(*tag),
             Self::Clock(tag, tsc) => out.byte(12).word(*tag).word(*tsc),
-            Self::Figures(rows) => out.byte(13).rows(rows),
+            Self::Figures(rows, clock_ns) => out.byte(13).rows(rows).word(*clock_ns),
             Self::AskFigures => out.byte(14),
             Self::Hold(tag, is_wanted) => out.byte(16).word(*tag).byte(u8::from(*is_wanted)),
             Self::Held(tag) => out.byte(17).word(*tag),
@@ -115,7 +116,7 @@ impl Message {
             10 => Self::Answer(from.word()?, from.byte()? != 0, from.list()?),
             11 => Self::AskClock(from.word()?),
             12 => Self::Clock(from.word()?, from.word()?),
-            13 => Self::Figures(from.rows()?),
+            13 => Self::Figures(from.rows()?, from.word()?),
             14 => Self::AskFigures,
             16 => Self::Hold(from.word()?, from.byte()? != 0),
             17 => Self::Held(from.word()?),
@@ -237,6 +238,9 @@ impl Reader<'_> {
             here: self.word()? as u16,
             bytes: self.word()?,
             tsc_khz: self.word()?,
+            clock_tsc: self.word()?,
+            began_ns: self.word()?,
+            has_ends: self.byte()? != 0,
             image_end: self.word()?,
             command_line: self.text()?,
         })
@@ -287,6 +291,9 @@ mod tests {
             here: 2,
             bytes: 64 << 20,
             tsc_khz: 2_596_120,
+            clock_tsc: 1 << 40,
+            began_ns: 1 << 60,
+            has_ends: true,
             command_line: "x y".to_owned(),
             image_end: 0x10_4000,
         };
@@ -308,7 +315,7 @@ mod tests {
             Message::AskClock(1),
             Message::Clock(1, u64::MAX),
             Message::AskFigures,
-            Message::Figures(vec![Row { cpu: 2, host: 1, counts: [1, 2, 3, 4, 5, 6, u64::MAX] }]),
+            Message::Figures(vec![Row { cpu: 2, host: 1, counts: [1, 2, 3, 4, 5, 6, u64::MAX] }], 70),
             Message::Hold(8, true),
             Message::Held(8),
             Message::Failed(63, "why".to_owned()),

@@ -22,6 +22,7 @@ pub const VIEW: u64 = 0x1000_0000_0000;
 /// The processors of this host, before they run.
 pub struct Part {
     vcpus: Vec<(usize, VcpuFd)>,
+    memory: &'static Memory,
 }
 
 impl Part {
@@ -36,7 +37,7 @@ impl Part {
         if let (0, Some((_, vcpu))) = (shape.tsc_khz, vcpus.first()) {
             shape.tsc_khz = setup::tsc_khz(vcpu)?;
         }
-        Ok(Self { vcpus })
+        Ok(Self { vcpus, memory: board.memory })
     }
 
     /// The first of them.
@@ -66,8 +67,14 @@ impl Part {
     /// A thread cannot be started.
     pub fn start(self, machine: &Arc<Machine>, mut start: Option<Start>, has_kernel_apic: bool) -> Result<(), Failure> {
         for (cpu, vcpu) in self.vcpus {
-            let (machine, start) = (Arc::clone(machine), start.take());
-            spawn(format!("cpu {cpu}"), move || carry(&machine, cpu, vcpu, start, has_kernel_apic))?;
+            let (machine, start, memory) = (Arc::clone(machine), start.take(), self.memory);
+            let carry = move || match Carrier::new(&machine, memory, cpu, vcpu, start) {
+                Ok(carrier) => carrier.run(has_kernel_apic),
+                Err(error) => {
+                    machine.fail(Failure::Kvm { cpu, reason: format!("an error at start: {error}"), state: String::new() })
+                }
+            };
+            spawn(format!("cpu {cpu}"), carry)?;
         }
         let clock = Arc::clone(machine);
         spawn("clock".to_owned(), move || clock.keep_time())?;
@@ -85,14 +92,6 @@ fn watch_pages(machine: Arc<Machine>) -> Result<(), Failure> {
             machine.fail(Failure::HostLost { host: "of the guest".to_owned(), reason: "memory was lost with it".to_owned() });
         }
     })
-}
-
-/// The thread of one processor.
-fn carry(machine: &Machine, cpu: usize, vcpu: VcpuFd, start: Option<Start>, has_kernel_apic: bool) {
-    match Carrier::new(machine, cpu, vcpu, start) {
-        Ok(carrier) => carrier.run(has_kernel_apic),
-        Err(error) => machine.fail(Failure::Kvm { cpu, reason: format!("an error at start: {error}"), state: String::new() }),
-    }
 }
 
 /// Starts a thread.

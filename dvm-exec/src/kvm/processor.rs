@@ -4,9 +4,10 @@
 
 use super::failure::Failure;
 use super::figures::count;
+use super::given::Given;
 use super::machine::{Machine, Processor};
 use super::setup::Start;
-use crate::sys::vm;
+use crate::sys::vm::{self, Memory};
 use dvm_apic::local::Order;
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -29,6 +30,9 @@ pub struct Carrier<'a> {
     /// As KVM made it: what a reset goes back to.
     reset: Start,
     is_halted: bool,
+    given: Given,
+    /// How many scales of the clock it knows.
+    scales: u32,
     /// The last model-specific register that there was not.
     refused: Option<u32>,
 }
@@ -38,19 +42,28 @@ impl<'a> Carrier<'a> {
     ///
     /// # Errors
     /// KVM's error.
-    pub fn new(machine: &'a Machine, cpu: usize, vcpu: VcpuFd, start: Option<Start>) -> Result<Self, Error> {
+    pub fn new(
+        machine: &'a Machine,
+        memory: &'static Memory,
+        cpu: usize,
+        vcpu: VcpuFd,
+        start: Option<Start>,
+    ) -> Result<Self, Error> {
         let (vcpu, kicker) = vm::Kicker::new(vcpu);
         machine.processors[cpu].set_kicker(kicker);
         let reset = (vcpu.get_sregs().map_err(os)?, vcpu.get_regs().map_err(os)?);
         if let Some((special, general)) = start {
             vcpu.set_sregs(&special).and_then(|()| vcpu.set_regs(&general)).map_err(os)?;
         }
-        Ok(Self { machine, cpu, vcpu, reset, is_halted: false, refused: None })
+        let given = Given::new(memory, machine.began_ns);
+        Ok(Self { machine, cpu, vcpu, reset, is_halted: false, given, scales: 0, refused: None })
     }
 
     /// Runs until the guest is over; the kernel may have the APIC.
     pub fn run(mut self, has_kernel_apic: bool) {
-        if let Err(failure) = self.turns(has_kernel_apic) {
+        let ended = self.turns(has_kernel_apic);
+        self.machine.processors[self.cpu].desk.close();
+        if let Err(failure) = ended {
             self.machine.fail(failure);
         }
     }
@@ -59,9 +72,12 @@ impl<'a> Carrier<'a> {
         let processor = &self.machine.processors[self.cpu];
         loop {
             // Before the stage of life, too: who changes that rouses every processor after it.
-            processor.look();
-            if !self.machine.life.wait_to_run() {
+            let is_kicked = processor.look();
+            if !self.machine.life.wait_to_run(|| processor.desk.close()) {
                 return Ok(());
+            }
+            if is_kicked {
+                processor.desk.hear(|message| self.machine.take(self.cpu, message));
             }
             if has_kernel_apic || self.prepare(processor).map_err(|error| self.broken(&format!("an error at entry: {error}")))? {
                 let next = self.enter();
@@ -95,6 +111,14 @@ impl<'a> Carrier<'a> {
         let run = self.vcpu.get_kvm_run();
         run.request_interrupt_window = u8::from(apic.poll_interrupt().is_some());
         run.cr8 = u64::from(apic.control_register());
+        let may_end_silently = apic.may_end_silently();
+        drop(apic);
+        self.given.offer(may_end_silently);
+        let scales = self.machine.scales();
+        if scales != self.scales {
+            self.scales = scales;
+            self.given.write_clock(&self.machine.scale());
+        }
         Ok(true)
     }
 
@@ -103,6 +127,7 @@ impl<'a> Carrier<'a> {
         match order {
             Order::Nmi => self.vcpu.nmi().map_err(os),
             Order::Reset => {
+                self.given.forget();
                 self.machine.rename(self.cpu);
                 self.vcpu.set_sregs(special).and_then(|()| self.vcpu.set_regs(general)).map_err(os)
             }
@@ -123,15 +148,21 @@ impl<'a> Carrier<'a> {
         let figures = &processor.figures;
         count(&figures.exits);
         let before = self.vcpu.get_kvm_run().cr8 as u8 & 15;
-        let next = match self.vcpu.run() {
+        processor.desk.open();
+        let exit = self.vcpu.run();
+        // Before anything that asks which interrupt the processor is in.
+        if self.given.is_ended() {
+            machine.end_silently(cpu);
+        }
+        let next = match exit {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&figures.ports);
-                machine.port_out(port, data);
+                machine.port_out(cpu, port, data);
                 Next::Run
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&figures.ports);
-                machine.port_in(port, data);
+                machine.port_in(cpu, port, data);
                 Next::Run
             }
             Ok(VcpuExit::MmioRead(address, data)) => {
@@ -144,14 +175,15 @@ impl<'a> Carrier<'a> {
             }
             Ok(VcpuExit::X86Rdmsr(exit)) => {
                 count(&figures.registers);
-                let value = machine.read_register(cpu, exit.index);
+                let value = self.given.read_register(exit.index).or_else(|| machine.read_register(cpu, exit.index));
                 (*exit.data, *exit.error) = (value.unwrap_or(0), u8::from(value.is_none()));
                 self.refused = value.is_none().then_some(exit.index).or(self.refused);
                 Next::Run
             }
             Ok(VcpuExit::X86Wrmsr(exit)) => {
                 count(&figures.registers);
-                let is_taken = machine.write_register(cpu, exit.index, exit.data);
+                let is_taken = self.given.write_register(exit.index, exit.data, &machine.scale());
+                let is_taken = is_taken.unwrap_or_else(|| machine.write_register(cpu, exit.index, exit.data));
                 *exit.error = u8::from(!is_taken);
                 self.refused = (!is_taken).then_some(exit.index).or(self.refused);
                 Next::Run

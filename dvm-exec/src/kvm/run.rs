@@ -20,7 +20,7 @@ use dvm_apic::limits::PROCESSORS_MAX;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Exit status: the guest's own, or one of those that docs/kvm.md lists.
 #[derive(Args, Debug)]
@@ -111,11 +111,16 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         here: 0,
         bytes: options.mem,
         tsc_khz: 0,
+        clock_tsc: 0,
+        began_ns: 0,
+        has_ends: !options.kernel_apic,
         command_line: options.command_line.join(" "),
         image_end: loaded.end,
     };
     let board = Arc::new(Board::new(memory, options.kernel_apic)?);
     let part = Part::make(&board, &mut shape)?;
+    shape.clock_tsc = vm::timestamp().wrapping_add(vm::tsc_offset(part.first()?));
+    shape.began_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     boot::prepare_private(memory, &shape).map_err(Failure::Settings)?;
     boot::prepare_protocol(memory, &loaded, &shape).map_err(Failure::Settings)?;
     let start = setup::start(part.first()?, &loaded.entry)?;
@@ -162,7 +167,9 @@ fn finish(machine: &Machine, job: Option<&Job>, has_figures: bool, ended: &Resul
         if has_figures && ended.is_ok() {
             pages = job.pages();
         }
-        rows.extend(job.end(has_figures, ended.as_ref().map_or_else(Failure::status, |status| *status)));
+        let told = job.end(has_figures, ended.as_ref().map_or_else(Failure::status, |status| *status));
+        rows.extend(told.rows);
+        pages.extend(told.clocks.iter().map(|(host, ns)| format!("clock of {host} within {ns} ns")));
     }
     if has_figures {
         rows.iter().for_each(|row| eprintln!("{row}"));

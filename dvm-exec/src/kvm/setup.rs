@@ -4,6 +4,7 @@
 
 use super::boot::GLOBAL_DESCRIPTORS;
 use super::failure::Failure;
+use super::given;
 use super::image::Entry;
 use super::layout::{BOOT, DESCRIPTORS, START_INFO, TABLES, TSS, ZERO_PAGE};
 use super::processor::segment;
@@ -17,6 +18,8 @@ use std::io::Error;
 pub struct Board {
     vm: VmFd,
     cpuid: CpuId,
+    /// Its memory.
+    pub memory: &'static Memory,
 }
 
 impl Board {
@@ -44,7 +47,7 @@ impl Board {
         })?;
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|error| host("ask for features", error, "see dmesg"))?;
-        Ok(Self { vm, cpuid })
+        Ok(Self { vm, cpuid, memory })
     }
 
     /// Sets line `pin` of the kernel's I/O APIC.
@@ -142,10 +145,15 @@ fn see_registers(vm: &VmFd) -> Result<(), Failure> {
     filter(vm).map_err(|error| host("filter model-specific registers", error, "see dmesg"))
 }
 
-/// The base register of the APIC and the timer's deadline come to us; those of x2APIC do anyway.
+/// The base register of the APIC, the timer's deadline, and those that give us pages come to us; those of x2APIC do anyway.
 fn filter(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     let flags = MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE;
-    let ours = [MSR_BASE, MSR_TSC_DEADLINE].map(|base| MsrFilterRange { flags, base, msr_count: 1, bitmap: &[0] });
+    let ours = [MSR_BASE, MSR_TSC_DEADLINE, given::WALL, given::CLOCK, given::ENDS].map(|base| MsrFilterRange {
+        flags,
+        base,
+        msr_count: 1,
+        bitmap: &[0],
+    });
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ours)
 }
 

@@ -13,6 +13,9 @@ use thiserror::Error;
 
 const NONCE_BYTES: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
+/// `F_SETOWN_EX` and `F_OWNER_TID`, for which libc has no names here.
+const SET_OWNER: u64 = 15;
+const OWNER_THREAD: i32 = 0;
 /// linux 6.15; libc has no name for it yet.
 const TCP_RTO_MIN_US: i32 = 45;
 /// Shortest time until what was lost is sent again: usually 200 ms, which a thread would wait in its system call. At least two
@@ -121,6 +124,21 @@ impl Sender {
         self.sealer.seal(message, &mut self.bytes)?;
         send_all(&self.socket, &self.bytes)
     }
+
+    /// As [`Sender::send`], but calls `before_wait` if the other side has not room for all of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_or(&mut self, message: &Message, before_wait: &dyn Fn()) -> Result<(), ConnectionError> {
+        self.bytes.clear();
+        self.sealer.seal(message, &mut self.bytes)?;
+        let sent = send_some(&self.socket, &self.bytes)?;
+        if sent == self.bytes.len() {
+            return Ok(());
+        }
+        before_wait();
+        send_all(&self.socket, &self.bytes[sent..])
+    }
 }
 
 /// Ends a connection from any thread, whatever its halves wait for.
@@ -143,24 +161,62 @@ impl Receiver {
     /// [`ConnectionError`]; `Interrupted` only with a flag, and nothing is lost by it.
     pub fn receive(&mut self, flag: Option<&AtomicU32>) -> Result<Message, ConnectionError> {
         loop {
-            let ready = &self.bytes[self.ready.clone()];
-            let mut wanted = READ_BYTES;
-            if let Some(length) = ready.first_chunk() {
-                let bytes = wire::frame_bytes(*length)?;
-                if let Some(frame) = ready.get(LENGTH_BYTES..LENGTH_BYTES + bytes) {
-                    let message = self.opener.open(frame)?;
-                    self.ready.start += LENGTH_BYTES + bytes;
-                    return Ok(message);
-                }
-                wanted = wanted.max(LENGTH_BYTES + bytes);
-            }
-            self.bytes.copy_within(self.ready.clone(), 0);
-            self.ready = 0..self.ready.len();
-            if self.bytes.len() < wanted {
-                self.bytes.resize(wanted, 0);
+            if let Some(message) = self.take()? {
+                return Ok(message);
             }
             self.ready.end += receive_some(&self.socket, &mut self.bytes[self.ready.end..], flag)?;
         }
+    }
+
+    /// The next message if it is here.
+    ///
+    /// # Errors
+    /// [`ConnectionError`], but never `Interrupted`.
+    pub fn try_receive(&mut self) -> Result<Option<Message>, ConnectionError> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            match receive_now(&self.socket, &mut self.bytes[self.ready.end..])? {
+                Some(count) => self.ready.end += count,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Has the kernel signal (SIGIO) arrivals to this thread, or to nobody.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn signal_arrivals(&self, is_wanted: bool) -> Result<(), Error> {
+        let descriptor = self.socket.as_raw_fd() as u64;
+        if is_wanted {
+            let owner = [OWNER_THREAD, call::checked(libc::SYS_gettid, &[0; 6])? as i32];
+            call::checked(libc::SYS_fcntl, &[descriptor, SET_OWNER, owner.as_ptr() as u64, 0, 0, 0])?;
+        }
+        let flags = if is_wanted { libc::O_ASYNC as u64 } else { 0 };
+        call::checked(libc::SYS_fcntl, &[descriptor, libc::F_SETFL as u64, flags, 0, 0, 0]).map(drop)
+    }
+
+    /// The next message of what has been received; if it is not whole, there is room for the rest of it.
+    fn take(&mut self) -> Result<Option<Message>, ConnectionError> {
+        let ready = &self.bytes[self.ready.clone()];
+        let mut wanted = READ_BYTES;
+        if let Some(length) = ready.first_chunk() {
+            let bytes = wire::frame_bytes(*length)?;
+            if let Some(frame) = ready.get(LENGTH_BYTES..LENGTH_BYTES + bytes) {
+                let message = self.opener.open(frame)?;
+                self.ready.start += LENGTH_BYTES + bytes;
+                return Ok(Some(message));
+            }
+            wanted = wanted.max(LENGTH_BYTES + bytes);
+        }
+        self.bytes.copy_within(self.ready.clone(), 0);
+        self.ready = 0..self.ready.len();
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
+        Ok(None)
     }
 }
 
@@ -189,6 +245,36 @@ fn send_all(socket: &OwnedFd, bytes: &[u8]) -> Result<(), ConnectionError> {
         }
     }
     Ok(())
+}
+
+/// Sends what the other side has room for.
+fn send_some(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, ConnectionError> {
+    let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u64;
+    match call::checked(libc::SYS_sendto, &[socket.as_raw_fd() as u64, bytes.as_ptr() as u64, bytes.len() as u64, flags, 0, 0]) {
+        Ok(count) => Ok(count as usize),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINTR | libc::EAGAIN) => Ok(0),
+            Some(libc::EPIPE | libc::ECONNRESET) => Err(ConnectionError::Closed),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// Receives what is here; none if there is nothing.
+fn receive_now(socket: &OwnedFd, into: &mut [u8]) -> Result<Option<usize>, ConnectionError> {
+    let flags = libc::MSG_DONTWAIT as u64;
+    match call::checked(
+        libc::SYS_recvfrom,
+        &[socket.as_raw_fd() as u64, into.as_mut_ptr() as u64, into.len() as u64, flags, 0, 0],
+    ) {
+        Ok(0) => Err(ConnectionError::Closed),
+        Ok(count) => Ok(Some(count as usize)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINTR | libc::EAGAIN) => Ok(None),
+            Some(libc::ECONNRESET | libc::ETIMEDOUT) => Err(ConnectionError::Closed),
+            _ => Err(error.into()),
+        },
+    }
 }
 
 fn receive_some(socket: &OwnedFd, into: &mut [u8], flag: Option<&AtomicU32>) -> Result<usize, ConnectionError> {

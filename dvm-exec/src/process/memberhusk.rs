@@ -7,7 +7,8 @@
 
 use super::agent::{Agent, Opened};
 use super::ask::ThreadUsage;
-use super::connection::{Connection, ConnectionError, Receiver, Sender};
+use super::connection::{Connection, ConnectionError, Sender};
+use super::ear::Ear;
 use super::husk::{map_vdso, set_topology};
 use super::memory::{ViewMemory, map_view};
 use super::service::GRANT_TAG;
@@ -25,7 +26,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// How much later than a thread's connection the service connection may be ready.
@@ -189,19 +190,19 @@ impl MemberHusk {
     }
 
     fn serve(&self, connection: Connection) {
-        let Connection { sender, mut receiver } = connection;
+        let Connection { sender, receiver } = connection;
         *self.service.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         self.served.notify_all();
-        match self.obey(&mut receiver) {
+        match self.obey(Ear::new(receiver)) {
             // The root has ended; what that means is for the agent to say.
             Ok(()) | Err(ConnectionError::Closed) => {}
             Err(error) => self.fail(&format!("service connection to the root: {error}")),
         }
     }
 
-    fn obey(&self, receiver: &mut Receiver) -> Result<(), ConnectionError> {
+    fn obey(&self, mut ear: Ear) -> Result<(), ConnectionError> {
         loop {
-            match receiver.receive(None)? {
+            match ear.next()? {
                 Message::MapAnswer { range, protection, found } => self.grant(&range, protection, found),
                 Message::Protect { tag: GRANT_TAG, range, protection } => self.protect(&range, protection),
                 Message::Protect { tag, range, .. } => {
@@ -220,7 +221,7 @@ impl MemberHusk {
                 Message::Move { tid } => self.ask_to_move(tid),
                 Message::Exit { .. } => self.report(),
                 Message::ClockOffset { .. } => {}
-                Message::Guest(bytes) => crate::kvm::member::handle(member(), &bytes),
+                Message::Guest(bytes) => ear = crate::kvm::member::handle(member(), &bytes, ear)?,
                 other => self.fail(&format!("the root sent {other:?}, which is out of place")),
             }
         }
@@ -277,9 +278,17 @@ impl MemberHusk {
 
     /// Tells the root.
     pub fn tell(&self, message: &Message) {
+        self.tell_or(message, &|| {});
+    }
+
+    /// As [`MemberHusk::tell`], but calls `before_wait` if this thread has to wait for that.
+    pub fn tell_or(&self, message: &Message, before_wait: &dyn Fn()) {
+        if let Err(TryLockError::WouldBlock) = self.service.try_lock() {
+            before_wait();
+        }
         let mut service = self.service();
         let Some(sender) = service.as_mut() else { return };
-        let sent = sender.send(message);
+        let sent = sender.send_or(message, before_wait);
         drop(service);
         self.check(sent);
     }

@@ -16,6 +16,7 @@ pub mod copied;
 pub mod cputimers;
 pub mod descriptors;
 pub mod dispatch;
+pub mod ear;
 pub mod elf;
 pub mod execute;
 pub mod features;

@@ -4,8 +4,10 @@
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
+use std::cell::Cell;
 use std::io::{Error, PipeReader};
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
@@ -48,8 +50,10 @@ impl Kicker {
             libc::sigemptyset(&raw mut kicks);
             libc::sigaddset(&raw mut kicks, kick_signal());
             libc::sigaddset(&raw mut kicks, libc::SIGBUS);
+            libc::sigaddset(&raw mut kicks, libc::SIGIO);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const kicks, std::ptr::null_mut());
         }
+        HERE.with(|here| here.set(immediate_exit));
         (vcpu, Self { immediate_exit, process, thread })
     }
 
@@ -60,9 +64,9 @@ impl Kicker {
         unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, kick_signal()) };
     }
 
-    /// Before the processor looks for what it has to do.
-    pub fn clear(&self) {
-        self.flag().store(0, Ordering::SeqCst);
+    /// Before the processor looks for what it has to do: whether somebody ended its stay.
+    pub fn clear(&self) -> bool {
+        self.flag().swap(0, Ordering::SeqCst) != 0
     }
 
     fn flag(&self) -> &AtomicU8 {
@@ -75,21 +79,39 @@ fn kick_signal() -> i32 {
     libc::SIGRTMIN() + 3
 }
 
+thread_local! {
+    /// The flag of the processor that this thread runs.
+    static HERE: Cell<*const AtomicU8> = const { Cell::new(ptr::null()) };
+}
+
 extern "C" fn nothing(_: i32) {}
 
-/// Makes the signal of [`Kicker::kick`] break off calls and do nothing else.
+/// Something has arrived for this thread.
+extern "C" fn arrived(_: i32) {
+    HERE.with(|here| {
+        let flag = here.get();
+        if !flag.is_null() {
+            // SAFETY: as in `Kicker::flag`; the variable needs neither memory nor an end, so handlers may read it.
+            unsafe { (*flag).store(1, Ordering::SeqCst) };
+        }
+    });
+}
+
+/// Makes the signal of [`Kicker::kick`] break off calls and do nothing else, and SIGIO end the stay of this thread's processor.
 ///
 /// # Errors
 /// The kernel's error.
 pub fn install_kick() -> Result<(), Error> {
-    // SAFETY: zeros are a valid sigaction: no flags, nothing blocked.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = nothing as *const () as usize;
-    // SAFETY: the handler touches nothing; the action outlives the call.
-    match unsafe { libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(Error::last_os_error()),
+    for (signal, handler) in [(kick_signal(), nothing as *const ()), (libc::SIGIO, arrived as *const ())] {
+        // SAFETY: zeros are a valid sigaction: no flags, nothing blocked.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as usize;
+        // SAFETY: the handlers touch nothing but that flag; the action outlives the call.
+        if unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) } != 0 {
+            return Err(Error::last_os_error());
+        }
     }
+    Ok(())
 }
 
 /// Where [`park`] tells of it.

@@ -67,6 +67,12 @@ pub fn host_of(cpu: usize) -> usize {
     usize::from(read_byte(ADDRESS + 0x800 + cpu as u64))
 }
 
+/// Whether the end of an interrupt can be noted in a word of memory.
+#[must_use]
+pub fn has_ends() -> bool {
+    word(15) & 1 != 0
+}
+
 /// Free memory behind the image: first byte and the one behind the last.
 #[must_use]
 pub fn free() -> (u64, u64) {

@@ -6,7 +6,7 @@ use crate::boot;
 use crate::processor::{block, is_native};
 use crate::sys::cpu::{self, write_register};
 use crate::sys::entry::WORDS;
-use crate::sys::memory::{read_byte, read_half, write_byte, write_half};
+use crate::sys::memory::{read_byte, read_half, take_bit, write_byte, write_half};
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
@@ -25,6 +25,10 @@ const INITIAL: u32 = 0x380;
 const DIVIDE: u32 = 0x3e0;
 /// Counts of interrupts taken, by vector.
 const COUNTS: u64 = WORDS + 0x400;
+/// Where the machine says that the end of an interrupt needs no write, and where that end is noted instead.
+const ENDED: u64 = WORDS + 0x800;
+/// The register that takes its address, as KVM has it.
+const ENDS: u32 = 0x4b56_4d04;
 const NMI: u8 = 2;
 
 static HANDLERS: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
@@ -98,7 +102,7 @@ pub(crate) fn arrive(vector: u8) {
     let count = block() + COUNTS + u64::from(vector) * 4;
     write_half(count, read_half(count).wrapping_add(1));
     crate::sys::call(HANDLERS[usize::from(vector)].load(Ordering::Acquire));
-    if vector != NMI {
+    if vector != NMI && !(boot::has_ends() && take_bit(block() + ENDED)) {
         write(END, 0);
     }
 }
@@ -112,6 +116,10 @@ pub(crate) fn set_up() {
     }
     write(SPURIOUS, 0x1ff);
     write(DIVIDE, 0xb);
+    if boot::has_ends() {
+        write_half(block() + ENDED, 0);
+        write_register(ENDS, (block() + ENDED) | 1);
+    }
 }
 
 /// Whether the registers are those of the page.

@@ -13,8 +13,17 @@ fn place_for(test: &str) -> PathBuf {
 }
 
 fn guest(name: &str) -> Guest {
-    let shape =
-        Shape { hosts: Vec::new(), here: 0, bytes: 16 << 20, tsc_khz: 1_000_000, command_line: String::new(), image_end: 0 };
+    let shape = Shape {
+        hosts: Vec::new(),
+        here: 0,
+        bytes: 16 << 20,
+        tsc_khz: 1_000_000,
+        clock_tsc: 0,
+        began_ns: 0,
+        has_ends: true,
+        command_line: String::new(),
+        image_end: 0,
+    };
     let description = Description {
         name: name.to_owned(),
         pid: process::id(),

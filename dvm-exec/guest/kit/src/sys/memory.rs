@@ -45,6 +45,14 @@ pub fn write_quarter(address: u64, value: u16) {
     unsafe { at::<u16>(address).write_volatile(value) }
 }
 
+/// Clears the lowest bit of the half word at `address`; whether it was set. The machine may change it before or after, not between.
+pub fn take_bit(address: u64) -> bool {
+    let was_set: u8;
+    // SAFETY: as in `read`; one instruction of this processor, which alone uses the word with the machine that runs it.
+    unsafe { core::arch::asm!("btr dword ptr [{}], 0", "setc {}", in(reg) address, out(reg_byte) was_set, options(nostack)) }
+    was_set != 0
+}
+
 /// The byte at `address`.
 #[must_use]
 pub fn read_byte(address: u64) -> u8 {

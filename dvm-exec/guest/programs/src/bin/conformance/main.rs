@@ -38,6 +38,8 @@ const CASES: &[(&str, Case)] = &[
     ("timer/periodic", timers::periodic),
     ("timer/deadline", timers::deadline),
     ("timer/halt", timers::halt),
+    ("clock/processor", timers::clock),
+    ("clock/hosts", timers::clocks),
     ("device/registers", devices::registers),
     ("device/edge", devices::edge),
     ("device/level", devices::level),

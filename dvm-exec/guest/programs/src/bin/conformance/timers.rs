@@ -1,12 +1,19 @@
-//! The timer of the APIC, in all modes.
+//! The timer of the APIC, in all modes, and the clock.
 //!
 //! Owns these cases. Nothing may come too early; how late it comes is for the machine, within a second.
 
-use crate::{Outcome, check, until};
+use crate::{Outcome, check, meet, until};
+use core::sync::atomic::{AtomicU64, Ordering};
 use dvm_kit::interrupt::{Timer, halt_until, set_timer, taken};
-use dvm_kit::time;
+use dvm_kit::{Page, processor, time};
 
 const MS: u32 = 1_000_000;
+/// What clocks of two hosts may differ, in nanoseconds (docs/kvm.md).
+const APART: u64 = 300_000;
+
+/// Whose turn it is, and what was read last.
+static TURN: Page<AtomicU64> = Page(AtomicU64::new(0));
+static LAST: Page<AtomicU64> = Page(AtomicU64::new(0));
 
 /// Once, not again.
 pub fn one_shot(_: usize) -> Outcome {
@@ -58,4 +65,44 @@ pub fn halt(_: usize) -> Outcome {
         check(time::ns(time::now() - start) >= u64::from(MS) * 29 / 10, "it came too early")?;
     }
     Ok(())
+}
+
+/// A processor's clock never goes back, and at the rate of the counter.
+pub fn clock(_: usize) -> Outcome {
+    time::set_up_clock();
+    check(time::began() > 1_700_000_000, "it began long ago")?;
+    let read = || (time::now(), time::clock_ns(), time::now());
+    let (before, start, behind) = read();
+    let mut last = start;
+    while time::now() < behind + time::ticks(30_000) {
+        let now = time::clock_ns();
+        check(now >= last, "it went back")?;
+        last = now;
+    }
+    let (least, end, most) = read();
+    // The processor may have waited between any two of them.
+    let (least, passed, most) = (time::ns(least - behind), end - start, time::ns(most - before));
+    check(passed >= least - least / 1000 && passed <= most + most / 1000, "it has another rate")
+}
+
+/// What one processor reads is not less than what another one read before, but for what hosts may differ.
+pub fn clocks(cpu: usize) -> Outcome {
+    const ROUNDS: u64 = 10;
+    let cpus = processor::count() as u64;
+    if cpu == 0 {
+        TURN.store(0, Ordering::Release);
+        LAST.store(0, Ordering::Release);
+    }
+    meet();
+    let mut outcome = Ok(());
+    for round in 0..ROUNDS {
+        // A processor that fails keeps its turns, or the others would wait for it.
+        let turn = round * cpus + cpu as u64;
+        outcome = outcome.and(until(|| TURN.load(Ordering::Acquire) >= turn, "no turn came"));
+        let (before, now) = (LAST.load(Ordering::Acquire), time::clock_ns());
+        outcome = outcome.and(check(now + APART >= before, "another processor was ahead"));
+        LAST.store(now, Ordering::Release);
+        TURN.store(turn + 1, Ordering::Release);
+    }
+    outcome
 }

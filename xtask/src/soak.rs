@@ -11,6 +11,7 @@ use crate::{cargo, ebpf, live, setup, simulate};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,10 @@ const CLASSIFY: &str = "ebpf: classify";
 /// Programs of DISA per call of the comparison of interpreter and machine code.
 const DISA_PER_CALL: u64 = 10_000;
 const ENGINES: &str = "disa: engines";
+/// The same with the reference model, which is slower and may not be there.
+const MODEL: &str = "disa: model";
+const MODEL_PER_CALL: u64 = 5_000;
+const MODEL_DIRECTORY: &str = "../shared/reference/disa";
 /// Runs of a program per call of the live harness, and programs: they share their hosts.
 const RUNS_PER_CALL: u64 = 5;
 const PROGRAMS_PER_CALL: usize = 8;
@@ -66,6 +71,9 @@ pub struct Options {
     /// Programs of DISA run by both engines.
     #[arg(long, default_value_t = 1_000_000)]
     programs: u64,
+    /// Programs of DISA run by both engines and the reference model.
+    #[arg(long, default_value_t = 100_000)]
+    model_programs: u64,
     /// Work only on promises whose names begin so.
     #[arg(long, value_name = "PREFIX")]
     only: Vec<String>,
@@ -160,6 +168,7 @@ fn promises(cases: &[String], has_classify: bool, options: &Options) -> Vec<Prom
     let mut promises = vec![
         Promise { name: "sim".into(), wanted: options.seeds, step: SEEDS_PER_CALL },
         Promise { name: ENGINES.into(), wanted: options.programs, step: DISA_PER_CALL },
+        Promise { name: MODEL.into(), wanted: options.model_programs, step: MODEL_PER_CALL },
     ];
     if has_classify {
         promises.push(Promise { name: CLASSIFY.into(), wanted: options.frames, step: FRAMES_PER_CALL });
@@ -195,7 +204,15 @@ fn keep(promises: &[&Promise], done: u64, options: &Options) -> Result<Vec<Step>
         return Ok(vec![Step::of(holds)]);
     }
     if name == ENGINES {
-        return Ok(vec![Step::of(keep_programs(done, *step)?)]);
+        return Ok(vec![Step::of(keep_programs("disa-fuzz", &[], done, *step)?)]);
+    }
+    if name == MODEL {
+        let model = cargo::root().join(MODEL_DIRECTORY);
+        if !model.join("disa_ref.py").is_file() {
+            println!("skipped {MODEL}: {} is not there", model.display());
+            return Ok(vec![Step::Skipped]);
+        }
+        return Ok(vec![Step::of(keep_programs("disa-model", &[model.as_os_str()], done, *step)?)]);
     }
     let (repeat, rounds, seed) = (step.to_string(), options.rounds.to_string(), (done * 1000 + 1).to_string());
     let signals = options.signals.to_string();
@@ -220,11 +237,11 @@ fn keep(promises: &[&Promise], done: u64, options: &Options) -> Result<Vec<Step>
         .collect())
 }
 
-/// The same for programs of DISA: whether both engines agreed on all of them.
-fn keep_programs(done: u64, count: u64) -> Result<bool> {
-    let program = cargo::build(&["dvm-jit"])?.join("disa-fuzz");
-    let status = Command::new(program).args([done.to_string(), count.to_string()]).status().context("cannot start disa-fuzz")?;
-    Ok(status.success())
+/// The same for programs of DISA: whether the engines agreed on all of them, with each other or with the model.
+fn keep_programs(tool: &str, first: &[&OsStr], done: u64, count: u64) -> Result<bool> {
+    let mut command = Command::new(cargo::build(&["dvm-jit"])?.join(tool));
+    let status = command.args(first).args([done.to_string(), count.to_string()]).status();
+    Ok(status.with_context(|| format!("cannot start {tool}"))?.success())
 }
 
 /// The same for frames: whether host and kernel agreed on all of them.
@@ -309,27 +326,28 @@ mod tests {
             seeds: 1000,
             frames: 7,
             programs: 9,
+            model_programs: 8,
             only: vec![],
             restart: false,
         };
         let cases = ["process/a/b", "kvm/kv-2", "litmus-SB-one-page", "program-pigz-2", "process/a/c", "stress-loss-3"];
         let cases = cases.map(str::to_owned);
-        assert_eq!(promises(&cases, true, &options)[2].wanted, 7);
+        assert_eq!(promises(&cases, true, &options)[3].wanted, 7);
         let promises = promises(&cases, false, &options);
-        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 9, 1, 25, 1, 20, 1000]);
+        assert_eq!(promises.iter().map(|promise| promise.wanted).collect::<Vec<_>>(), [1000, 9, 8, 1, 25, 1, 20, 1000]);
         let programs: Vec<Promise> =
             (0..10).map(|k| Promise { name: format!("p{k}"), wanted: 20, step: RUNS_PER_CALL }).collect();
         let all = [promises.clone(), programs].concat();
-        assert_eq!(batches(&all).map(<[Promise]>::len).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 8, 2]);
+        assert_eq!(batches(&all).map(<[Promise]>::len).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 1, 8, 2]);
         let mut record = Record::default();
         let ahead = all.last().expect("programs").clone();
         record.add(&ahead, Step::Kept);
-        let (turn, done) = record.next_turn(&all[15..].iter().collect::<Vec<_>>()).expect("open");
-        assert_eq!((turn, done), (vec![&all[15]], 0));
+        let (turn, done) = record.next_turn(&all[16..].iter().collect::<Vec<_>>()).expect("open");
+        assert_eq!((turn, done), (vec![&all[16]], 0));
         record.done.insert("sim".into(), 999);
         assert_eq!(record.left(&promises[0]), 1);
         record.done.insert("sim".into(), 1500);
         assert_eq!(record.left(&promises[0]), 0);
-        assert_eq!(record.left(&promises[5]), 20);
+        assert_eq!(record.left(&promises[6]), 20);
     }
 }

@@ -223,6 +223,12 @@ impl Node {
         self.head.as_ref().and_then(Head::poll_timeout)
     }
 
+    /// The host that gives out timestamps and releases output, as far as this one has heard.
+    #[must_use]
+    pub const fn root(&self) -> Host {
+        self.homes.root()
+    }
+
     /// Output of committed runners since the last time, and where in all output it begins. Only at the root. A new root begins with
     /// the first that it still has.
     pub fn take_output(&mut self) -> (u64, Vec<u8>) {

@@ -27,9 +27,9 @@ pub struct Options {
     #[arg(long, conflicts_with = "local")]
     socket: Option<PathBuf>,
     /// Hosts that have the log of the run. With 2 and more it goes on when the host where it was started is lost, if etcd says who the
-    /// hosts are; `disa attach` shows it then.
-    #[arg(long, default_value_t = 1, conflicts_with = "local", value_parser = clap::value_parser!(u16).range(1..=64))]
-    copies: u16,
+    /// hosts are; `disa attach` shows it then [default: 2 on etcd, 1 on a fixed list].
+    #[arg(long, conflicts_with = "local", value_parser = clap::value_parser!(u16).range(1..=64))]
+    copies: Option<u16>,
     /// The order of runners follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -102,7 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             hosts: options.hosts.clone(),
             socket: options.socket.as_deref(),
             program: &options.program,
-            copies: usize::from(options.copies),
+            copies: options.copies.map(usize::from),
         };
         let (report, ends) = hosts::run(request, object, settings(options)?)?;
         eprint!("{}", told(&report, options.stat));

@@ -46,6 +46,9 @@ pub trait Show {
     /// Output of runners that have committed, which begins at this place of all.
     fn output(&mut self, begin: u64, bytes: &[u8]) -> Result<(), Failure>;
 
+    /// This host shows the run from now on.
+    fn follow(&mut self, root: Host);
+
     /// A host is of the run no more.
     fn lost(&mut self, host: Host, reason: &str);
 
@@ -103,8 +106,12 @@ impl Driver {
     /// Runs to the end of the program; at a member, until the root has ended the run.
     pub fn run(mut self, inputs: &Receiver<Input>, show: &mut impl Show) -> Result<End, Failure> {
         let mut outcome = self.shared.drive(|node, now| node.handle_start(now))?;
+        let mut followed = None;
         loop {
-            let Outcome { messages, output: (begin, output), over, is_stranded, due } = outcome;
+            let Outcome { messages, output: (begin, output), over, root, is_stranded, due } = outcome;
+            if followed.replace(root) != Some(root) {
+                show.follow(root);
+            }
             if !output.is_empty() {
                 show.output(begin, &output)?;
             }

@@ -45,6 +45,8 @@ impl Kind {
 struct State {
     /// Whether this host shows the run.
     is_here: bool,
+    /// The host that does, as far as is known.
+    root: String,
     /// Place of the first byte that is kept.
     begin: u64,
     kept: VecDeque<u8>,
@@ -66,12 +68,18 @@ pub struct Kept {
 impl Kept {
     /// Nothing.
     pub const fn new() -> Self {
-        let state = State { is_here: false, begin: 0, kept: VecDeque::new(), end: None, is_seen: false, viewers: 0 };
+        let state =
+            State { is_here: false, root: String::new(), begin: 0, kept: VecDeque::new(), end: None, is_seen: false, viewers: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host of this name shows the run.
+    pub fn follow(&self, root: &str) {
+        root.clone_into(&mut self.lock().root);
     }
 
     /// Output was released that begins at this place.
@@ -122,8 +130,12 @@ impl Kept {
         loop {
             let state = self.lock();
             if !state.is_here {
-                let reason = b"the run is shown where it was started, or on the host that took over from there";
-                return part(stream, Kind::Refused, reason);
+                let reason = match state.root.as_str() {
+                    "" => "the run has not begun here".to_owned(),
+                    root => format!("the run is shown on host {root}, as far as is known here: ask there"),
+                };
+                drop(state);
+                return part(stream, Kind::Refused, reason.as_bytes());
             }
             place = place.max(state.begin);
             let from = usize::try_from(place - state.begin).unwrap_or(usize::MAX).min(state.kept.len());
@@ -199,6 +211,8 @@ mod tests {
     fn who_comes_later_sees_all_or_the_rest() {
         let kept = Kept::new();
         assert!(matches!(seen(&kept, 0).0, Err(Failure::NotFound(_))));
+        kept.follow("h1");
+        assert!(matches!(seen(&kept, 0).0, Err(Failure::NotFound(reason)) if reason.contains("shown on host h1,")));
         kept.lock().viewers = VIEWERS_MAX;
         assert!(matches!(seen(&kept, 0).0, Err(Failure::NotFound(reason)) if reason.contains("64 see")));
         kept.lock().viewers = 0;

@@ -143,6 +143,10 @@ impl Show for Watcher<'_> {
         Ok(())
     }
 
+    fn follow(&mut self, root: Host) {
+        KEPT.follow(self.job.members.get(usize::from(root.0)).map_or("", |member| &member.name));
+    }
+
     fn lost(&mut self, _: Host, _: &str) {}
 
     fn unreachable(&mut self, host: Host, reason: String) {

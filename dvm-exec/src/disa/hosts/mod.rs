@@ -39,6 +39,9 @@ use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, OnceLock};
 use wire::{Packet, Setup};
 
+/// Hosts that have the log of a run unless it says otherwise.
+const COPIES: usize = 2;
+
 /// Where a program runs.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -48,8 +51,8 @@ pub struct Request<'a> {
     pub socket: Option<&'a Path>,
     /// The program's file, for `status`.
     pub program: &'a Path,
-    /// Hosts that shall have the log.
-    pub copies: usize,
+    /// Hosts that shall have the log; none: as many as [`COPIES`], where the run can outlive its root.
+    pub copies: Option<usize>,
 }
 
 /// Runs a program over hosts; output is shown as it is released. How many runners ended on each host comes with the report.
@@ -57,7 +60,7 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     limits::raise_files().map_err(|error| Failure::Unsupported(format!("cannot raise the limit of open files: {error}")))?;
     let agent = Agent::connect(&agent::find_socket(request.socket)?)?;
     let program = request.program.display().to_string();
-    let outlives_root = request.copies > 1;
+    let outlives_root = request.copies.is_none_or(|copies| copies > 1);
     let job =
         JobRequest { hosts: request.hosts, program, has_stages: false, has_sketch: false, outlives_members: true, outlives_root };
     let Opened { job, space, device } = agent.open_job(job)?;
@@ -71,8 +74,8 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     let names: Vec<String> = job.members.iter().map(|member| member.name.clone()).collect();
     let cutters = Arc::new(OnceLock::new());
     listen(agent, &job, Arc::clone(&cutters), inputs.clone())?;
-    let copies = if job.outlives_root { request.copies } else { 1 };
-    if copies < request.copies {
+    let copies = if job.outlives_root { request.copies.unwrap_or(COPIES).min(job.members.len()) } else { 1 };
+    if !job.outlives_root && request.copies.is_some_and(|wanted| wanted > 1) {
         eprintln!("dvm-exec: the hosts are a fixed list, and cannot agree who is lost: the run ends with this host");
     }
     let slots: Vec<usize> = job.members.iter().map(|member| usize::from(member.cpus).max(1)).collect();
@@ -149,6 +152,8 @@ impl Show for Terminal<'_> {
         // A reader that has gone is no error of the run.
         show(bytes).map_err(|error| Failure::Internal(format!("standard output: {error:#}")))
     }
+
+    fn follow(&mut self, _: Host) {}
 
     fn lost(&mut self, host: Host, reason: &str) {
         eprintln!("dvm-exec: host {} lost: {reason}; its runners run again on others", name_of(self.names, host));

@@ -31,7 +31,7 @@ struct State {
 }
 
 /// What is for the driver.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
     /// Messages to others.
     pub messages: Vec<(Host, Message)>,
@@ -39,6 +39,8 @@ pub struct Outcome {
     pub output: (u64, Vec<u8>),
     /// What came of the program, if it is over, and how many runners ended where.
     pub over: Option<(Report, BTreeMap<Host, u64>)>,
+    /// The root, as far as is known here.
+    pub root: Host,
     /// Whether nobody can go on: all hosts that had the log are lost.
     pub is_stranded: bool,
     /// When the node wants to be asked again.
@@ -95,7 +97,7 @@ impl Shared {
         let messages = std::iter::from_fn(|| state.node.poll_transmit()).collect();
         let (output, due) = (state.node.take_output(), state.node.poll_timeout());
         let over = state.over.take().map(|report| (report, state.node.ends()));
-        Ok(Outcome { messages, output, over, is_stranded: state.is_stranded, due })
+        Ok(Outcome { messages, output, over, root: state.node.root(), is_stranded: state.is_stranded, due })
     }
 
     fn distribute(&self, state: &mut State) {

@@ -2,6 +2,7 @@
 //!
 //! Owns what jobs, agents and operators must see of it. Must not know how agents speak to etcd.
 
+mod kills;
 mod runners;
 mod server;
 
@@ -42,7 +43,7 @@ pub fn cases() -> Vec<Case> {
         let needs = ["etcd", "etcdctl", "gcc", "nft", "openssl", "pigz"].map(Need::Program);
         Case::new(format!("etcd/{name}"), HOSTS, run).needs(&needs).within_seconds(200).harmful()
     };
-    vec![
+    let mut cases = vec![
         case("join-and-drain", join_and_drain),
         case("killed", killed),
         case("cut-off", cut_off),
@@ -51,7 +52,13 @@ pub fn cases() -> Vec<Case> {
         case("tls-and-login", tls_and_login),
         case("disa-root-killed", runners::root_killed),
         case("disa-backup-killed", runners::backup_killed),
-    ]
+    ];
+    for (name, program) in [("kmeans", kills::KMEANS), ("wordcount", kills::WORD_COUNT)] {
+        let run = move |bed: &mut Bed<'_>| kills::kill_any(bed, program);
+        let needs = ["etcd", "etcdctl"].map(Need::Program);
+        cases.push(Case::new(format!("etcd/disa-any-killed-{name}"), HOSTS, run).needs(&needs).within_seconds(200).harmful());
+    }
+    cases
 }
 
 /// A host that no list names takes part in new jobs; one that is drained ends its part, takes no other, and leaves.

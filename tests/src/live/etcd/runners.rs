@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 const PROGRAM: &str = include_str!("../../../../dvm-exec/disa/programs/kmeans.dc");
 const ROUNDS: [&str; 2] = ["ROUNDS = 10;", "ROUNDS = 30;"];
 /// Where the run is started: etcd is on the first host.
-const ROOT: usize = 1;
+pub(super) const ROOT: usize = 1;
 const OTHER: usize = 0;
-const RUN_LATEST: Duration = Duration::from_secs(90);
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const RUN_LATEST: Duration = Duration::from_secs(90);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 /// Exit code of `attach` where nobody has taken over.
-const NOT_HERE: i32 = 127;
+pub(super) const NOT_HERE: i32 = 127;
 
 /// The host where a run was started is killed with all that is on it, at several moments; `attach` shows what was to be seen.
 pub fn root_killed(bed: &mut Bed<'_>) -> Result<String> {
@@ -98,14 +98,14 @@ fn written(bed: &Bed<'_>) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-fn disa(bed: &Bed<'_>, index: usize, words: &[&str]) -> Result<Command> {
+pub(super) fn disa(bed: &Bed<'_>, index: usize, words: &[&str]) -> Result<Command> {
     let mut command = bed.hosts.command(index, User::Root, Path::new("timeout"))?;
     command.arg(RUN_LATEST.as_secs().to_string()).arg(&bed.hosts.binaries().exec).arg("disa").args(words);
     Ok(command)
 }
 
 /// What the host that has taken over shows; which one that is follows from the numbers that etcd gave out.
-fn attach(bed: &Bed<'_>, job: &str) -> Result<Output> {
+pub(super) fn attach(bed: &Bed<'_>, job: &str) -> Result<Output> {
     let mut found = None;
     for index in (0..HOSTS).filter(|index| *index != ROOT) {
         let socket = bed.hosts.host(index)?.socket.display().to_string();
@@ -120,7 +120,7 @@ fn attach(bed: &Bed<'_>, job: &str) -> Result<Output> {
 }
 
 /// The job in which the other hosts take part.
-fn space(etcd: &Etcd<'_>) -> Result<Option<String>> {
+pub(super) fn space(etcd: &Etcd<'_>) -> Result<Option<String>> {
     let status = etcd.status(OTHER)?;
     let jobs = status["jobs"].as_array().context("no jobs")?;
     ensure!(jobs.len() <= 1 && HOSTS == 3, "{} jobs", jobs.len());

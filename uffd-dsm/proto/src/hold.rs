@@ -1,7 +1,7 @@
 //! The hold window: a page that is torn to and fro stays a little where it is, so that its threads get on.
 //!
-//! Owns the decision to delay what ends a writer's stay: a hand-over, or the order to become read-only for a reader. Must not
-//! delay a page that is not torn to and fro, nor the drop of a read copy.
+//! Owns the decision to delay what ends a writer's stay: a hand-over, or the order to become read-only for a reader; and the order
+//! to drop a copy that has not come yet. Must not delay a page that is not torn to and fro, nor the drop of a copy that is here.
 //!
 //! A departure is regretted if threads here want the page again soon after it. What other nodes want much later than it left was in
 //! nobody's way: the page of a thread that starts here and is joined there.
@@ -15,9 +15,11 @@ use crate::extent::LocalState;
 use crate::face::{Frame, Nanos};
 use crate::limits::{
     HOLD_BOUNCES_MIN, HOLD_QUICK_MAX, HOLD_REGRET_MAX, HOLD_WINDOW_FALSE_MAX, HOLD_WINDOW_MAX, HOLD_WINDOW_MIN, HOLDS_BITS,
+    OVERTAKEN_MAX,
 };
 use crate::node::Node;
 use crate::recent::Recent;
+use crate::transient::Want;
 use dsm_wire::{Line, Message, PageNumber, Rights};
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,8 +93,24 @@ impl Node {
         match frame.message {
             Message::Forward { rights: Rights::Write, era, line, .. } => era > local_era && self.must_stay(page, line),
             Message::Forward { rights: Rights::Read, era, line, .. } => era == local_era && self.must_stay(page, line),
+            Message::Invalidate { era, .. } => era > local_era && self.awaits_copy(page),
             _ => false,
         }
+    }
+
+    /// Whether a thread here waits for a copy that the order to drop it has overtaken; if so, the timer is to be armed. Were the order
+    /// carried out first, the copy would be too old to install, every time while others go on writing.
+    fn awaits_copy(&mut self, page: PageNumber) -> bool {
+        let is_absent = self.local(page).state == LocalState::Invalid;
+        let Some(transient) = self.transients.get_mut(&page).filter(|_| is_absent) else { return false };
+        let reads = |want: &&mut Want| !want.fault.is_ahead && want.ask.is_some_and(|ask| ask.rights == Rights::Read);
+        let Some(want) = transient.want.as_mut().filter(reads) else { return false };
+        let until = *want.fault.overtaken_at.get_or_insert(self.now) + OVERTAKEN_MAX;
+        if until <= self.now {
+            return false;
+        }
+        transient.hold_until = Some(until);
+        true
     }
 
     /// Whether `page` is written here and its window is open to a node that wants `line`; if so, the timer is to be armed.
@@ -136,6 +154,9 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::face::{Config, Contents, FaultKind, OpResult, PageOp, Transmit};
+    use alloc::vec::Vec;
+    use dsm_wire::{Epoch, Era, ExtentNumber, GrantContent, NodeId, RequestId, SpaceId};
 
     const PAGE: PageNumber = PageNumber(7);
     const HERE: Line = Line(3);
@@ -184,5 +205,57 @@ mod tests {
         let mut stays = Stays::default();
         bounce(&mut stays, 9, Nanos::from_micros(30), HERE);
         assert_eq!(bounce(&mut stays, 1, Nanos::from_millis(3), THERE), None);
+    }
+
+    const HOME: NodeId = NodeId(0);
+    const WANTED: PageNumber = PageNumber(600);
+
+    /// A node that has asked home to read a page, when home's order to drop the copy comes before it; and the request.
+    fn overtaken() -> (Node, RequestId) {
+        let me = NodeId(1);
+        let rooted_from = ExtentNumber(1);
+        let members = Vec::from([HOME, me]);
+        let mut node = Node::new(Config { me, space: SpaceId(1), members, epoch: Epoch(1), rooted_from });
+        node.handle_fault(Nanos(1), WANTED, FaultKind::Read, HERE);
+        let Message::Request { request, .. } = node.poll_transmit().expect("it asks").message else { panic!("it asks") };
+        come(&mut node, Nanos(2), Message::Invalidate { request: RequestId::new(HOME, 1), page: WANTED, era: Era(2) });
+        (node, request)
+    }
+
+    fn come(node: &mut Node, now: Nanos, message: Message) {
+        node.handle_frame(now, Frame { from: HOME, epoch: Epoch(1), message, contents: Contents::EMPTY });
+    }
+
+    fn has_acknowledged(node: &mut Node) -> bool {
+        core::iter::from_fn(|| node.poll_transmit()).any(|sent| matches!(sent.message, Message::InvalidateAck { .. }))
+    }
+
+    #[test]
+    fn a_reader_is_served_though_others_never_stop_writing() {
+        let (mut node, request) = overtaken();
+        assert!(!has_acknowledged(&mut node));
+        let content = GrantContent::Zero;
+        come(&mut node, Nanos(3), Message::Grant { request, page: WANTED, rights: Rights::Read, era: Era(1), count: 1, content });
+        let (id, op) = node.poll_page_op().expect("the copy is not too old");
+        assert!(matches!(op, PageOp::Install { first: WANTED, .. }), "{op:?}");
+        node.handle_page_done(Nanos(4), id, OpResult::Done);
+        let (id, op) = node.poll_page_op().expect("then the order is carried out");
+        assert!(matches!(op, PageOp::Drop { .. }), "{op:?}");
+        node.handle_page_done(Nanos(5), id, OpResult::Done);
+        assert!(has_acknowledged(&mut node));
+    }
+
+    #[test]
+    fn a_copy_that_does_not_come_is_not_waited_for() {
+        let (mut node, request) = overtaken();
+        let late = Nanos(2) + OVERTAKEN_MAX;
+        node.handle_timeout(late);
+        assert!(has_acknowledged(&mut node));
+        let content = GrantContent::Zero;
+        come(&mut node, late, Message::Grant { request, page: WANTED, rights: Rights::Read, era: Era(1), count: 1, content });
+        assert!(node.poll_page_op().is_none(), "it is too old now");
+        node.handle_timeout(late);
+        let asks = |sent: Transmit| matches!(sent.message, Message::Request { request: again, .. } if again == request);
+        assert!(core::iter::from_fn(|| node.poll_transmit()).any(asks), "it asks again at once");
     }
 }

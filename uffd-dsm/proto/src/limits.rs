@@ -63,6 +63,8 @@ pub const HOLD_WINDOW_MAX: Nanos = Nanos::from_micros(200);
 pub const HOLD_WINDOW_FALSE_MAX: Nanos = Nanos::from_micros(1600);
 /// A page that is wanted again later than this after it left was not torn away: a few times what a hand-over takes.
 pub const HOLD_REGRET_MAX: Nanos = Nanos::from_micros(200);
+/// How long the order to drop a copy waits at most for the copy: what another node takes to give it, its longest window included.
+pub const OVERTAKEN_MAX: Nanos = Nanos::from_millis(5);
 /// Pages whose stays are remembered, as a power of two.
 pub const HOLDS_BITS: u32 = 10;
 /// Pages whose habits are remembered, as a power of two.
@@ -86,6 +88,7 @@ pub const HOLD_QUICK_MAX: Nanos = Nanos::from_millis(2);
 
 const _: () = assert!(RTO_MIN.0 > HOLD_WINDOW_FALSE_MAX.0, "a held page must not look lost");
 const _: () = assert!(HOLD_QUICK_MAX.0 > HOLD_WINDOW_FALSE_MAX.0, "a held page still counts as bounced");
+const _: () = assert!(OVERTAKEN_MAX.0 > 2 * HOLD_WINDOW_FALSE_MAX.0, "a held page is waited for");
 const _: () = assert!(DISCARDS_ACTIVE_MAX <= 64, "the replay window of discards is one word");
 const _: () = assert!(DISCARD_PAGES_IN_FLIGHT_MAX < TRANSIENTS_MAX);
 const _: () = assert!(MEMORY_PATIENCE.0 > 2 * RTO_MAX.0, "loss is no lack of memory");

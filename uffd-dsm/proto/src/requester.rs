@@ -329,6 +329,7 @@ impl Node {
         if !is_asked || !self.may_install(page, era) {
             self.counters.dropped_stale += 1;
             self.free(&contents);
+            self.ask_anew(page, request);
             return;
         }
         let mut kept = Contents::EMPTY;
@@ -344,6 +345,17 @@ impl Node {
         }
         self.counters.pages_in += kept.buffers().count() as u64;
         self.start(PageOp::Install { first: page, contents: kept, writable: false }, Follow::AcceptRead { era });
+    }
+
+    /// The answer to `request` came too late, so it is sent again, now.
+    fn ask_anew(&mut self, page: PageNumber, request: RequestId) {
+        let want = self.transients.get_mut(&page).and_then(|transient| transient.want.as_mut());
+        if let Some(want) = want.filter(|want| want.ask.is_some_and(|ask| ask.request == request))
+            && let Some(ask) = want.ask.as_mut()
+        {
+            ask.deadline = self.now;
+            self.settle(page);
+        }
     }
 
     fn may_install(&self, page: PageNumber, era: Era) -> bool {

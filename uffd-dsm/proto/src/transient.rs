@@ -23,6 +23,8 @@ pub struct Fault {
     pub raised_at: Nanos,
     pub request_at: Option<Nanos>,
     pub grant_at: Option<Nanos>,
+    /// The order to drop the copy came before the copy.
+    pub overtaken_at: Option<Nanos>,
     pub retries: u32,
     /// Fetched ahead of use: no thread waits.
     pub is_ahead: bool,
@@ -31,7 +33,7 @@ pub struct Fault {
 impl Fault {
     /// One that is raised now.
     pub const fn new(kind: FaultKind, line: Line, now: Nanos) -> Self {
-        Self { kind, line, raised_at: now, request_at: None, grant_at: None, retries: 0, is_ahead: false }
+        Self { kind, line, raised_at: now, request_at: None, grant_at: None, overtaken_at: None, retries: 0, is_ahead: false }
     }
 
     /// One that no thread has raised: the page is fetched ahead of use.

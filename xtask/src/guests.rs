@@ -13,7 +13,7 @@ pub const MANIFEST: &str = "dvm-exec/guest/Cargo.toml";
 const TARGET: &str = "x86_64-unknown-none";
 const BUILD_DIRECTORY: &str = "guests-build";
 const IMAGES: &str = "guests";
-const PROGRAMS: [&str; 8] = ["hello", "conformance", "fill", "kmeans", "kv", "measure", "storm", "ticks"];
+const PROGRAMS: [&str; 9] = ["hello", "conformance", "fill", "kmeans", "kv", "measure", "pvh", "storm", "ticks"];
 
 /// Builds the images and prints where they are.
 ///

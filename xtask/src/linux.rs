@@ -2,6 +2,8 @@
 //!
 //! Owns where it comes from and where it lies. Must not know what it is tried with.
 
+mod unpack;
+
 use crate::cargo;
 use anyhow::{Context, Result};
 use std::fs;
@@ -12,23 +14,38 @@ use std::process::{Command, Stdio};
 const NEWEST: &str = "linux-image-cloud-amd64";
 /// Where the image lies, below the target directory.
 const IMAGE: &str = "guests/linux";
+/// The same unpacked, which is an ELF file that can be started by the protocol of PVH.
+const UNPACKED: &str = "guests/linux-pvh";
 const DIRECTORY: &str = "linux";
 
-/// Gets the image unless it is there; gives its path, or why there is none.
+/// Gets the images unless they are there; gives the first one's path, or why there are none.
 ///
 /// # Errors
 /// A directory cannot be made or read.
 pub fn provide() -> Result<Result<PathBuf, String>> {
     let target = cargo::metadata()?.target_directory;
-    let (image, directory) = (target.join(IMAGE), target.join(DIRECTORY));
-    if image.exists() {
-        return Ok(Ok(image));
+    let (image, unpacked, directory) = (target.join(IMAGE), target.join(UNPACKED), target.join(DIRECTORY));
+    if !image.exists()
+        && let Err(reason) = bring(&directory, &image)?
+    {
+        return Ok(Err(reason));
     }
+    if !unpacked.exists() {
+        let packed = fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
+        match unpack::kernel(&packed) {
+            Ok(kernel) => fs::write(&unpacked, kernel).with_context(|| format!("cannot write {}", unpacked.display()))?,
+            Err(reason) => return Ok(Err(reason)),
+        }
+    }
+    Ok(Ok(image))
+}
+
+fn bring(directory: &Path, image: &Path) -> Result<Result<(), String>> {
     fs::create_dir_all(image.parent().context("a file lies in a directory")?)?;
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let got = get(&directory, &image);
-    fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-    Ok(got.map(|()| image))
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let got = get(directory, image);
+    fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+    Ok(got)
 }
 
 fn get(directory: &Path, image: &Path) -> Result<(), String> {

@@ -1,11 +1,12 @@
 //! The guest's time on this host.
 //!
-//! Owns what is added to the host's clocks, and the sleep of the thread that looks after timers. Must not know timers.
+//! Owns what is made of the host's clocks, and the sleep of the thread that looks after timers. Must not know timers.
 
+use super::rate::Counter;
 use crate::sys::vm::timestamp;
 use dvm_apic::{Deadline, Now};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the clock's thread sleeps when no timer runs.
@@ -20,8 +21,8 @@ pub struct Clock {
     held_at_ns: AtomicU64,
     /// How long it was held before.
     held_ns: AtomicU64,
-    /// What the guest's time-stamp counter is ahead of this host's.
-    tsc_offset: AtomicU64,
+    /// The guest's time-stamp counter; this host's own until it is set.
+    counter: OnceLock<Counter>,
     tsc_khz: u64,
     is_changed: Mutex<bool>,
     changed: Condvar,
@@ -34,7 +35,7 @@ impl Clock {
             start: Instant::now(),
             held_at_ns: AtomicU64::new(GOES_ON),
             held_ns: AtomicU64::new(0),
-            tsc_offset: AtomicU64::new(0),
+            counter: OnceLock::new(),
             tsc_khz,
             is_changed: Mutex::new(false),
             changed: Condvar::new(),
@@ -49,13 +50,13 @@ impl Clock {
     pub fn now(&self) -> Now {
         // Relaxed: processors are held when these change, and whoever releases them publishes it.
         let ns = self.elapsed_ns().min(self.held_at_ns.load(Ordering::Relaxed));
-        let tsc = timestamp().wrapping_add(self.tsc_offset.load(Ordering::Relaxed));
+        let tsc = self.counter.get().copied().unwrap_or_default().ticks(timestamp());
         Now { ns: ns.saturating_sub(self.held_ns.load(Ordering::Relaxed)), tsc }
     }
 
-    /// What the guest's time-stamp counter is ahead of this host's.
-    pub fn set_tsc_offset(&self, offset: u64) {
-        self.tsc_offset.store(offset, Ordering::Relaxed);
+    /// The guest's time-stamp counter is this. To be called once, before a processor runs.
+    pub fn set_counter(&self, counter: Counter) {
+        self.counter.get_or_init(|| counter);
     }
 
     /// Nanoseconds stand still.

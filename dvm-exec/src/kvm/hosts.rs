@@ -157,13 +157,13 @@ impl Job {
     /// # Errors
     /// A member is lost, or cannot.
     pub fn gather(&self, machine: &Arc<Machine>, shape: &Shape) -> Result<Vec<String>, Failure> {
-        let (agent, watched) = (Arc::clone(&self.agent), Arc::clone(machine));
+        let (agent, watched, root) = (Arc::clone(&self.agent), Arc::clone(machine), self.members.root.clone());
         part::spawn("agent".to_owned(), move || {
             let error = agent.listen(|packet, _| match packet {
                 ToHusk::HostLost { host, reason } => watched.fail(Failure::HostLost { host, reason }),
                 _ => watched.fail(exit::Failure::Internal("the agent sent what is out of place".to_owned()).into()),
             });
-            watched.fail(exit::Failure::NoAgent(format!("the agent of this host is gone: {error}")).into());
+            watched.fail(exit::Failure::NoAgent(format!("the agent of this host, {root}, is gone: {error}")).into());
         })?;
         for (place, member) in (1..).zip(&self.members.members) {
             let lost = |reason| Failure::HostLost { host: member.name.clone(), reason };

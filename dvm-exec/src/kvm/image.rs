@@ -8,6 +8,7 @@ use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use std::io::Cursor;
+use std::ops::Range;
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -53,6 +54,9 @@ pub enum ImageError {
     /// For another processor.
     #[error("the image is for machine {0}, not for x86-64 (62)")]
     Machine(u16),
+    /// A kernel in the format of another architecture.
+    #[error("the image is a kernel for {0}, not for x86-64")]
+    Foreign(&'static str),
     /// Neither an executable nor a position-independent one.
     #[error("the ELF file is of type {0}, not an executable (2)")]
     Type(u16),
@@ -77,6 +81,10 @@ pub enum ImageError {
     Loader(String),
 }
 
+/// Where the kernels of other architectures have their mark: Linux, Documentation/arch; arch/s390/boot/head.S.
+const FOREIGN: [(&str, usize, &[u8]); 4] =
+    [("s390", 0x1_0008, b"S390EP"), ("arm64", 56, b"ARM\x64"), ("riscv", 56, b"RSC\x05"), ("arm", 36, b"\x18\x28\x6f\x01")];
+
 /// Puts `file` into the memory of a guest, which has `bytes`.
 ///
 /// # Errors
@@ -90,6 +98,9 @@ pub fn load(file: &[u8], memory: &Memory, bytes: u64) -> Result<Loaded, ImageErr
     }
     if file.get(0x202..0x206) == Some(b"HdrS") {
         return load_linux(file, memory, bytes);
+    }
+    if let Some((name, ..)) = FOREIGN.iter().find(|(_, at, mark)| file.get(*at..).is_some_and(|rest| rest.starts_with(mark))) {
+        return Err(ImageError::Foreign(name));
     }
     let end = place(IMAGE, file.len() as u64, bytes)?;
     memory.write_slice(file, GuestAddress(IMAGE)).map_err(|error| ImageError::Loader(error.to_string()))?;
@@ -105,19 +116,33 @@ fn place(first: u64, length: u64, memory: u64) -> Result<u64, ImageError> {
 }
 
 fn load_elf(file: &[u8], memory: &Memory, bytes: u64) -> Result<Loaded, ImageError> {
-    let (end, entry) = judge_elf(file, bytes)?;
+    let Judged { end, entry, segments } = judge_elf(file, bytes)?;
     let loaded = Elf::load(memory, None, &mut Cursor::new(file), None).map_err(|error| ImageError::Loader(error.to_string()))?;
     let entry = match loaded.pvh_boot_cap {
-        PvhBootCapability::PvhEntryPresent(address) => Entry::Pvh(address.0),
+        PvhBootCapability::PvhEntryPresent(address) => {
+            if !segments.iter().any(|segment| segment.contains(&address.0)) {
+                return Err(ImageError::Entry(address.0));
+            }
+            Entry::Pvh(address.0)
+        }
         _ => Entry::Native(entry),
     };
     Ok(Loaded { entry, end })
 }
 
-/// End of the image and its entry.
-fn judge_elf(file: &[u8], memory: u64) -> Result<(u64, u64), ImageError> {
+/// What an ELF file says of itself, none of which is out of its bounds.
+struct Judged {
+    end: u64,
+    entry: u64,
+    /// Where its segments go.
+    segments: Vec<Range<u64>>,
+}
+
+fn judge_elf(file: &[u8], memory: u64) -> Result<Judged, ImageError> {
     const HEADER: u64 = 64;
     const SEGMENT: u64 = 56;
+    const LOADED: u64 = 1;
+    const NOTE: u64 = 4;
     let length = file.len() as u64;
     let within = |what, end: Option<u64>| match end {
         Some(end) if end <= length => Ok(()),
@@ -140,24 +165,30 @@ fn judge_elf(file: &[u8], memory: u64) -> Result<(u64, u64), ImageError> {
         return Err(ImageError::Loader(format!("segments are described by {size} bytes, not {SEGMENT}")));
     }
     within("the table of segments", table.checked_add(count * SEGMENT))?;
-    let (mut end, mut has_entry) = (0, false);
+    let (mut end, mut has_entry, mut segments) = (0, false, Vec::new());
     for index in 0..count {
         let at = table + index * SEGMENT;
-        if number(file, at, 4) != 1 {
-            continue;
-        }
         let [offset, address, physical, in_file, in_memory] = [8, 16, 24, 32, 40].map(|field| number(file, at + field, 8));
-        within("a segment", offset.checked_add(in_file))?;
+        match number(file, at, 4) {
+            LOADED => within("a segment", offset.checked_add(in_file))?,
+            NOTE => {
+                within("a note", offset.checked_add(in_file))?;
+                continue;
+            }
+            _ => continue,
+        }
         if in_memory < in_file {
             return Err(ImageError::Loader(format!("a segment has {in_file} bytes in the file and {in_memory} in memory")));
         }
-        end = end.max(place(physical, in_memory, memory)?);
+        let behind = place(physical, in_memory, memory)?;
+        segments.push(physical..behind);
+        end = end.max(behind);
         has_entry |= [address, physical].iter().any(|start| entry.wrapping_sub(*start) < in_memory);
     }
     if !has_entry {
         return Err(ImageError::Entry(entry));
     }
-    Ok((end, entry))
+    Ok(Judged { end, entry, segments })
 }
 
 fn number(file: &[u8], at: u64, bytes: usize) -> u64 {

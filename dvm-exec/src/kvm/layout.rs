@@ -47,8 +47,8 @@ pub const IMAGE: u64 = 1 << 20;
 pub const ZERO_PAGE: u64 = 0x7000;
 /// The same for PVH.
 pub const START_INFO: u64 = 0x6000;
-/// Its map of memory.
-pub const MEMORY_MAP: u64 = 0x8000;
+/// Its map of memory, away from page 8, to which guests may copy what their other processors start with.
+pub const MEMORY_MAP: u64 = 0x6400;
 /// The command line for Linux.
 pub const LINUX_COMMAND_LINE: u64 = 0x2_0000;
 /// End of the memory below the old holes of a PC.

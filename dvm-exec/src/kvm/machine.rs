@@ -10,6 +10,7 @@ use super::figures::{Figures, Row, count};
 use super::life::Life;
 use super::message::{Access, Message};
 use super::pvclock::Scale;
+use super::rate::Counter;
 use super::virtio::{self, Bus, Wish};
 use crate::process::connection::ConnectionError;
 use crate::process::ear::{Desk, Ear};
@@ -138,9 +139,9 @@ impl Machine {
         self.clock.now()
     }
 
-    /// What the guest's time-stamp counter is ahead of this host's.
-    pub fn set_tsc_offset(&self, offset: u64) {
-        self.clock.set_tsc_offset(offset);
+    /// The guest's time-stamp counter is this, here. To be called once, before a processor runs.
+    pub fn set_counter(&self, counter: Counter) {
+        self.clock.set_counter(counter);
     }
 
     /// What the guest's clock is here.

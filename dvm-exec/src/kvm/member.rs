@@ -10,7 +10,8 @@ use super::machine::{Elsewhere, Machine};
 use super::message::{Access, Message};
 use super::part::{self, Part, VIEW};
 use super::pvclock::{COMPARED_NS, Compared, Follower};
-use super::setup::{self, Board};
+use super::rate::Counter;
+use super::setup::{self, Board, Kind};
 use crate::process::connection::ConnectionError;
 use crate::process::ear::Ear;
 use crate::process::memberhusk::MemberHusk;
@@ -29,8 +30,6 @@ const CLOCK_ASKED: usize = 16;
 const CLOCK_COMPARED: usize = 4;
 /// Counters nearer to each other than this are taken to be one: a machine's own are, and a shift would only add an error.
 const SKEW_US: u64 = 50;
-/// Rates of counters that are further apart than this many parts of a million are two.
-const RATES_PPM: u64 = 250;
 /// Longest wait for an answer of the root: a root that is gone ends this husk sooner.
 const ANSWER_LATEST: Duration = Duration::from_secs(30);
 
@@ -136,23 +135,18 @@ fn make(husk: &'static MemberHusk, shape: &mut Shape) -> Result<Arc<Machine>, Fa
         opened.map_err(|source| Failure::Host { what: "use the space", source, fix: "report it" })?;
     }
     let memory = part::memory(shape.bytes, true)?.all;
-    let board = Board::new(memory, false)?;
+    let board = Board::new(memory, Kind::Ours)?;
     let part = Part::make(&board, shape)?;
     boot::prepare_private(memory, shape).map_err(Failure::Settings)?;
     let machine = Arc::new(Machine::new(shape, None, Some(Box::new(&ROOT))));
     if let Ok(first) = part.first() {
-        let own = setup::tsc_khz(first)?;
-        if own.abs_diff(shape.tsc_khz) * 1_000_000 > RATES_PPM * shape.tsc_khz {
-            return Err(Failure::Settings(format!(
-                "the time-stamp counter runs at {own} kHz here and at {} kHz at the root: choose hosts that are alike",
-                shape.tsc_khz
-            )));
-        }
-        let offset = shift(vm::tsc_offset(first), shape.tsc_khz);
+        let factor = part.match_rate(&board, shape.tsc_khz)?;
+        let counter = Counter { factor, offset: vm::tsc_offset(first) };
+        let offset = shift(counter, shape.tsc_khz);
         if let Some(offset) = offset {
             part.set_tsc_offset(offset)?;
         }
-        machine.set_tsc_offset(offset.unwrap_or_else(|| vm::tsc_offset(first)));
+        machine.set_counter(Counter { offset: offset.unwrap_or(counter.offset), ..counter });
     }
     part.start(&machine, None, false)?;
     let clock = Arc::clone(&machine);
@@ -183,19 +177,22 @@ fn follow(machine: &Machine) {
     }
 }
 
-/// What is to be added to this host's counter to have the root's; none if they are one already.
-fn shift(offset: u64, tsc_khz: u64) -> Option<u64> {
+/// What is to be added to this host's counter, after its factor, to have the root's; none if they are one already.
+fn shift(counter: Counter, tsc_khz: u64) -> Option<u64> {
     let ask = || {
         let before = timestamp();
         let answer = ROOT.ask(Message::AskClock);
         let after = timestamp();
         match answer {
-            Some(Message::Clock(_, there)) => Some((after - before, there.wrapping_sub(before + (after - before) / 2))),
+            Some(Message::Clock(_, there)) => {
+                let between = counter.factor.ticks(before + (after - before) / 2);
+                Some((after - before, there.wrapping_sub(between)))
+            }
             _ => None,
         }
     };
     let (_, wanted) = (0..CLOCK_ASKED).filter_map(|_| ask()).min_by_key(|(round, _)| *round)?;
-    let skew = (wanted.wrapping_sub(offset) as i64).unsigned_abs();
+    let skew = (wanted.wrapping_sub(counter.offset) as i64).unsigned_abs();
     (skew > SKEW_US * tsc_khz / 1000).then_some(wanted)
 }
 

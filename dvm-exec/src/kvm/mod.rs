@@ -30,6 +30,7 @@ mod operate;
 mod part;
 mod processor;
 mod pvclock;
+mod rate;
 mod run;
 mod setup;
 mod virtio;

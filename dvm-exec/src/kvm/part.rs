@@ -8,6 +8,7 @@ use super::layout::{self, PRIVATE, PRIVATE_BYTES};
 use super::limits::AGENT_LATEST;
 use super::machine::Machine;
 use super::processor::Carrier;
+use super::rate::{self, Factor};
 use super::setup::{self, Board, Start};
 use crate::sys::vm::{self, Memory};
 use kvm_ioctls::VcpuFd;
@@ -48,7 +49,33 @@ impl Part {
         self.vcpus.first().map(|(_, vcpu)| vcpu).ok_or_else(|| Failure::Settings("a host without a processor".to_owned()))
     }
 
-    /// Has all of them add `offset` to this host's time-stamp counter.
+    /// Has the time-stamp counters of all of them run at `wanted_khz`; gives what this host's is multiplied with for that.
+    ///
+    /// # Errors
+    /// This host's runs at another rate, and its processor or kernel cannot make up for that.
+    pub fn match_rate(&self, board: &Board, wanted_khz: u64) -> Result<Factor, Failure> {
+        let own_khz = setup::tsc_khz(self.first()?)?;
+        if rate::is_near(own_khz, wanted_khz) {
+            return Ok(Factor::default());
+        }
+        let refused = |reason: &str| {
+            Failure::Settings(format!(
+                "the time-stamp counter runs at {own_khz} kHz here and at {wanted_khz} kHz at the root, and {reason}: choose \
+                 hosts that are alike, or whose processors scale it"
+            ))
+        };
+        if !board.has_scaling() {
+            return Err(refused("KVM here cannot scale it (no KVM_CAP_TSC_CONTROL)"));
+        }
+        self.vcpus.iter().try_for_each(|(_, vcpu)| setup::set_tsc_khz(vcpu, wanted_khz))?;
+        let (own, seen) = setup::counter(self.first()?)?;
+        let seen = seen.wrapping_sub(vm::tsc_offset(self.first()?));
+        Factor::find(own_khz, wanted_khz, &own, seen).ok_or_else(|| {
+            refused("KVM here does not scale it as processors do (tsc_tolerance_ppm of the module kvm above 250?)")
+        })
+    }
+
+    /// Has all of them add `offset` to this host's time-stamp counter, after its factor.
     ///
     /// # Errors
     /// KVM's error.

@@ -11,7 +11,8 @@ use super::image::{self, Entry, Loaded};
 use super::layout::{MEMORY_MAX, MEMORY_MIN, VIRTIO_SLOTS};
 use super::machine::Machine;
 use super::part::{self, Memories, Part};
-use super::setup::{self, Board};
+use super::rate::Counter;
+use super::setup::{self, Board, Kind};
 use super::virtio::block::{Disk, DiskName};
 use super::virtio::{self, Bus, Device};
 use crate::sys::vm::{self, Memory};
@@ -46,6 +47,9 @@ pub struct Options {
     /// Use the kernel's interrupt controllers, to compare ours with them.
     #[arg(long, hide = true, requires = "local")]
     kernel_apic: bool,
+    /// Hide what only a software KVM offers, to try how images do without.
+    #[arg(long, hide = true, requires = "local", conflicts_with = "kernel_apic")]
+    plain: bool,
     /// A disk, FILE or FILE,ro; up to seven.
     #[arg(long = "disk", value_name = "FILE[,ro]")]
     disks: Vec<DiskName>,
@@ -63,6 +67,16 @@ pub struct Options {
     /// The guest's command line.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command_line: Vec<String>,
+}
+
+impl Options {
+    fn kind(&self) -> Kind {
+        match (self.kernel_apic, self.plain) {
+            (true, _) => Kind::KernelApic,
+            (false, true) => Kind::Plain,
+            (false, false) => Kind::Ours,
+        }
+    }
 }
 
 /// The place of the virtio console.
@@ -117,7 +131,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         command_line: options.command_line.join(" "),
         image_end: loaded.end,
     };
-    let board = Arc::new(Board::new(memory, options.kernel_apic)?);
+    let board = Arc::new(Board::new(memory, options.kind())?);
     let part = Part::make(&board, &mut shape)?;
     shape.clock_tsc = vm::timestamp().wrapping_add(vm::tsc_offset(part.first()?));
     shape.began_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -131,7 +145,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     });
     let devices = (Devices::new(Box::new(Screen), outside), bus(options, shared)?);
     let machine = Arc::new(Machine::new(&shape, Some(devices), elsewhere));
-    machine.set_tsc_offset(vm::tsc_offset(part.first()?));
+    machine.set_counter(Counter { offset: vm::tsc_offset(part.first()?), ..Counter::default() });
     part.start(&machine, Some(start), options.kernel_apic)?;
     for slot in machine.slots() {
         let machine = Arc::clone(&machine);

@@ -10,9 +10,21 @@ use super::layout::{BOOT, DESCRIPTORS, START_INFO, TABLES, TSS, ZERO_PAGE};
 use super::processor::segment;
 use crate::sys::vm::{self, Memory};
 use dvm_apic::local::registers::{MSR_BASE, MSR_TSC_DEADLINE};
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_regs, kvm_sregs};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_sregs};
 use kvm_ioctls::{Cap, Kvm, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use std::io::Error;
+use std::ops::RangeInclusive;
+
+/// What a machine is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Guests.
+    Ours,
+    /// To try what guests do without what a software KVM offers beside: they are emulated there.
+    Plain,
+    /// To compare our interrupt controllers with the kernel's, which it has.
+    KernelApic,
+}
 
 /// A machine without processors.
 pub struct Board {
@@ -23,11 +35,11 @@ pub struct Board {
 }
 
 impl Board {
-    /// Makes a machine with this memory; with the kernel's own interrupt controllers only to compare ours with them.
+    /// Makes a machine with this memory.
     ///
     /// # Errors
     /// What this host cannot.
-    pub fn new(memory: &'static Memory, has_kernel_apic: bool) -> Result<Self, Failure> {
+    pub fn new(memory: &'static Memory, kind: Kind) -> Result<Self, Failure> {
         let kvm =
             Kvm::new().map_err(|error| host("open /dev/kvm", error, "load kvm_intel or kvm_amd, or ask for the group kvm"))?;
         let vm = kvm.create_vm().map_err(|error| host("make a machine", error, "see dmesg"))?;
@@ -35,10 +47,10 @@ impl Board {
             return Err(host("see model-specific registers", errno(libc::ENOSYS), "linux 5.10 or newer is needed"));
         }
         vm.set_tss_address(TSS as usize).map_err(|error| host("place the task segment", error, "see dmesg"))?;
-        if has_kernel_apic {
-            vm.create_irq_chip().map_err(|error| host("make interrupt controllers", error, "see dmesg"))?;
-        } else {
-            see_registers(&vm)?;
+        match kind {
+            Kind::KernelApic => vm.create_irq_chip().map_err(|error| host("make interrupt controllers", error, "see dmesg"))?,
+            Kind::Ours => see_registers(&vm, &OURS)?,
+            Kind::Plain => see_registers(&vm, &[&OURS[..], &[SOFTWARE]].concat())?,
         }
         vm::map_memory(&vm, memory).map_err(|source| Failure::Host {
             what: "give the guest memory",
@@ -48,6 +60,11 @@ impl Board {
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|error| host("ask for features", error, "see dmesg"))?;
         Ok(Self { vm, cpuid, memory })
+    }
+
+    /// Whether the processors of this host can run a guest's time-stamp counter at another rate than their own.
+    pub fn has_scaling(&self) -> bool {
+        self.vm.check_extension(Cap::TscControl)
     }
 
     /// Sets line `pin` of the kernel's I/O APIC.
@@ -88,6 +105,33 @@ pub type Start = (kvm_sregs, kvm_regs);
 /// KVM does not tell it.
 pub fn tsc_khz(vcpu: &VcpuFd) -> Result<u64, Failure> {
     vcpu.get_tsc_khz().map(u64::from).map_err(|error| host("ask for the rate of the time-stamp counter", error, "see dmesg"))
+}
+
+/// Has the guest's time-stamp counter run at that rate, where [`Board::has_scaling`].
+///
+/// # Errors
+/// The rate is none that KVM can make.
+pub fn set_tsc_khz(vcpu: &VcpuFd, khz: u64) -> Result<(), Failure> {
+    let refused = |error| host("scale the time-stamp counter", error, "choose hosts that are alike");
+    vcpu.set_tsc_khz(u32::try_from(khz).map_err(|_| refused(errno(libc::EINVAL)))?).map_err(refused)
+}
+
+/// What the guest's time-stamp counter reads, and this host's before and after that.
+///
+/// # Errors
+/// KVM does not tell it.
+pub fn counter(vcpu: &VcpuFd) -> Result<(RangeInclusive<u64>, u64), Failure> {
+    const COUNTER: u32 = 0x10;
+    let refused = |error| host("read the time-stamp counter of a guest", error, "see dmesg");
+    let wanted = kvm_msr_entry { index: COUNTER, ..kvm_msr_entry::default() };
+    let mut read = Msrs::from_entries(&[wanted]).map_err(|_| refused(errno(libc::ENOMEM)))?;
+    let before = vm::timestamp();
+    let count = vcpu.get_msrs(&mut read).map_err(refused)?;
+    let after = vm::timestamp();
+    match read.as_slice() {
+        [entry] if count == 1 => Ok((before..=after, entry.data)),
+        _ => Err(refused(errno(libc::EIO))),
+    }
 }
 
 /// Registers of the bootstrap processor where the image wants to be started.
@@ -136,25 +180,25 @@ fn with_data(mut special: kvm_sregs) -> kvm_sregs {
     special
 }
 
-/// Has what the guest does to model-specific registers that are not KVM's come to us.
-fn see_registers(vm: &VmFd) -> Result<(), Failure> {
+/// The base register of the APIC, the timer's deadline, and those that give us pages; those of x2APIC come to us anyway.
+const OURS: [u32; 5] = [MSR_BASE, MSR_TSC_DEADLINE, given::WALL, given::CLOCK, given::ENDS];
+/// Where a software KVM says that it is one; nobody here answers for it.
+const SOFTWARE: u32 = 0x4b56_4d11;
+
+/// Has what the guest does to these model-specific registers, and to those that are not KVM's, come to us.
+fn see_registers(vm: &VmFd, ours: &[u32]) -> Result<(), Failure> {
     let reasons = MsrExitReason::Inval | MsrExitReason::Unknown | MsrExitReason::Filter;
     let mut wanted = kvm_enable_cap { cap: kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR, ..kvm_enable_cap::default() };
     wanted.args[0] = u64::from(reasons.bits());
     vm.enable_cap(&wanted).map_err(|error| host("see model-specific registers", error, "see dmesg"))?;
-    filter(vm).map_err(|error| host("filter model-specific registers", error, "see dmesg"))
+    filter(vm, ours).map_err(|error| host("filter model-specific registers", error, "see dmesg"))
 }
 
-/// The base register of the APIC, the timer's deadline, and those that give us pages come to us; those of x2APIC do anyway.
-fn filter(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+fn filter(vm: &VmFd, ours: &[u32]) -> Result<(), kvm_ioctls::Error> {
     let flags = MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE;
-    let ours = [MSR_BASE, MSR_TSC_DEADLINE, given::WALL, given::CLOCK, given::ENDS].map(|base| MsrFilterRange {
-        flags,
-        base,
-        msr_count: 1,
-        bitmap: &[0],
-    });
-    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ours)
+    let range = |base: &u32| MsrFilterRange { flags, base: *base, msr_count: 1, bitmap: &[0] };
+    let ranges: Vec<_> = ours.iter().map(range).collect();
+    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges)
 }
 
 /// What processor `cpu` says of itself: its number, an APIC of all modes, and no service of KVM beyond its clock.

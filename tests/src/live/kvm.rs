@@ -21,13 +21,15 @@ const LATEST: Duration = Duration::from_secs(150);
 /// How long the end of a guest may take when a host is lost.
 const LOSS_LATEST: Duration = Duration::from_secs(5);
 const HOST_LOST: i32 = 87;
+const NO_AGENT: i32 = 73;
 /// Statuses of docs/kvm.md.
 const IMAGE: i32 = 60;
 const TRIPLE_FAULT: i32 = 62;
 const NOWHERE: i32 = 63;
 const STORM: i32 = 65;
-/// Host that is harmed.
+/// Host that is harmed, and the one where the guest was started.
 const VICTIM: usize = 1;
+const ROOT: usize = 0;
 /// Least disk of the conformance guest.
 const DISK_BYTES: usize = 2 << 20;
 
@@ -51,12 +53,22 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("kvm/bad-images", 2, bad_images));
     cases.push(Case::new("kvm/bad-guests", 2, bad_guests));
     cases.push(Case::new("kvm/storm", 2, storm));
-    cases.push(Case::new("kvm/linux", 2, linux));
+    cases.push(Case::new("kvm/linux", 2, |bed| linux(bed, "linux", "KASLR disabled")));
+    cases.push(Case::new("kvm/linux-pvh", 2, |bed| linux(bed, "linux-pvh", "Linux version")));
+    cases.push(Case::new("kvm/pvh-local", 2, |bed| pvh(bed, &["--local", "--cpus", "2"], 1)));
+    for (hosts, cpus) in [(2, "2"), (3, "3")] {
+        cases.push(Case::new(format!("kvm/pvh-{hosts}"), hosts, move |bed| pvh(bed, &["--cpus", cpus], hosts)));
+    }
+    for words in ["x2apic", "xapic"] {
+        cases.push(Case::new(format!("kvm/plain-{words}"), 2, move |bed| plain(bed, words)).within_seconds(180));
+    }
     cases.extend(operators::cases());
     cases.extend(programs::cases());
     cases.push(Case::new("kvm/agent-killed", 2, agent_killed).harmful());
     cases.push(Case::new("kvm/husk-killed", 2, husk_killed).harmful());
     for hosts in [2, 3] {
+        cases.push(Case::new(format!("kvm/root-killed-{hosts}"), hosts, root_killed).harmful());
+        cases.push(Case::new(format!("kvm/root-agent-killed-{hosts}"), hosts, root_agent_killed).harmful());
         cases.push(Case::new(format!("kvm/link-cut-{hosts}"), hosts, link_cut).harmful());
         cases.push(Case::new(format!("kvm/link-cut-busy-{hosts}"), hosts, link_cut_busy).harmful());
     }
@@ -158,7 +170,16 @@ fn bad_images(bed: &mut Bed<'_>) -> Result<String> {
     refused(bed, "kvm-foreign", &foreign, IMAGE, "is for machine 183")?;
     refused(bed, "kvm-empty", &[], IMAGE, "is empty")?;
     refused(bed, "kvm-large", &vec![0; 65 << 20], IMAGE, "raise --mem")?;
-    Ok("4 images refused".into())
+    // Kernels of other architectures: where each has its mark.
+    for (name, at, mark) in [("s390", 0x1_0008, &b"S390EP"[..]), ("arm64", 56, b"ARM\x64"), ("riscv", 56, b"RSC\x05")] {
+        let mut kernel = vec![0; 0x1_1000];
+        kernel[at..at + mark.len()].copy_from_slice(mark);
+        refused(bed, &format!("kvm-{name}"), &kernel, IMAGE, &format!("is a kernel for {name}"))?;
+    }
+    let mut old = vec![0; 0x1000];
+    old[0x202..0x206].copy_from_slice(b"HdrS");
+    refused(bed, "kvm-old", &old, IMAGE, "has no 64-bit entry")?;
+    Ok("8 images refused".into())
 }
 
 /// Machine code, at 1 MiB and in 64-bit mode, with no table of interrupts.
@@ -184,13 +205,58 @@ fn storm(bed: &mut Bed<'_>) -> Result<String> {
     Ok(format!("ended after {:.1} s", started.elapsed().as_secs_f64()))
 }
 
-/// A stock kernel, by the boot protocol of Linux, until it says something: the part that unpacks it does, of a word that it knows. It is
-/// ended then, since a KVM without VMX and SVM emulates it, which takes minutes to the next line.
-fn linux(bed: &mut Bed<'_>) -> Result<String> {
+/// An image with a note of PVH is started by that protocol, and finds what it says; KVM that shadows page tables is named.
+fn pvh(bed: &mut Bed<'_>, options: &[&str], hosts: usize) -> Result<String> {
+    const SAID: [&str; 3] = [
+        "pvh: version 1, command line `two words`",
+        "pvh: memory from 0x0 on, 639 KiB",
+        "pvh: memory from 0x100000 on, 130048 KiB",
+    ];
+    let output = run(bed, &[options, &["--mem", "128M"]].concat(), &image("pvh")?, &["two", "words"])?;
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.code() == Some(0), "status {:?}: {}{}", output.status.code(), shortened(&said), shortened(&told));
+    let lines: Vec<&str> = said.lines().collect();
+    ensure!(lines.len() >= SAID.len() && lines[..SAID.len()] == SAID, "{said}");
+    for host in 0..hosts {
+        ensure!(lines[SAID.len()..].iter().any(|line| line.ends_with(&format!("on host {host}"))), "no host {host}: {said}");
+    }
+    let warned = told.lines().find(|line| line.contains("KVM shadows page tables"));
+    let walks = ["kvm_intel/parameters/ept", "kvm_amd/parameters/npt"].iter().any(|parameter| {
+        std::fs::read_to_string(format!("/sys/module/{parameter}")).is_ok_and(|value| value.starts_with(['Y', '1']))
+    });
+    ensure!(warned.is_some() == (hosts > 1 && !walks), "over {hosts} hosts it says: {told}");
+    for host in 0..hosts {
+        let name = &bed.hosts.host(host)?.name;
+        ensure!(warned.is_none_or(|line| line.contains(name.as_str())), "{name} is not named: {told}");
+    }
+    Ok(format!("{} lines", lines.len()))
+}
+
+/// The image of [`conformance`] where no register offers to run it natively: as on every KVM but that of software, which emulates it.
+/// There is less memory, since that takes microseconds for an instruction.
+fn plain(bed: &mut Bed<'_>, words: &str) -> Result<String> {
+    let hello = run(bed, &["--local", "--plain", "--cpus", "2"], &image("hello")?, &[words])?;
+    let said = String::from_utf8_lossy(&hello.stdout);
+    for cpu in 0..2 {
+        ensure!(said.contains(&format!("processor {cpu} of 2 on host 0: ordinary\n")), "{said}");
+    }
+    let disk = disk(bed, "kvm-plain")?;
+    let started = Instant::now();
+    let options = ["--local", "--plain", "--mem", "16M", "--disk", &disk, "--cpus", "2"];
+    let output = run(bed, &options, &image("conformance")?, &[words])?;
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.code() == Some(0), "status {:?}: {}{}", output.status.code(), shortened(&said), shortened(&told));
+    let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
+    ensure!(said.contains(&format!("{passed} cases, 0 failed")), "{said}");
+    Ok(format!("{passed} cases in {:.1} s", started.elapsed().as_secs_f64()))
+}
+
+/// A stock kernel until it says something. By the boot protocol of Linux the part that unpacks it is the first, of a word that it knows;
+/// by that of PVH the kernel itself. It is ended then, since a KVM without VMX and SVM emulates it, which takes minutes to more.
+fn linux(bed: &mut Bed<'_>, name: &str, first_line: &str) -> Result<String> {
     const WORDS: [&str; 3] = ["earlyprintk=serial,ttyS0", "console=ttyS0", "nokaslr"];
-    const FIRST: &str = "KASLR disabled";
     let harness = std::env::current_exe()?;
-    let image = harness.parent().context("a program lies in a directory")?.with_file_name("guests").join("linux");
+    let image = harness.parent().context("a program lies in a directory")?.with_file_name("guests").join(name);
     if !image.exists() {
         bail!(Lacking(format!("{} is not there: `cargo xtask guests` says why", image.display())));
     }
@@ -209,8 +275,8 @@ fn linux(bed: &mut Bed<'_>) -> Result<String> {
     let told = running.wait_with_output()?;
     reading.join().map_err(|_| anyhow::anyhow!("the thread that read panicked"))?;
     let first = first.ok().flatten();
-    let Some(line) = first.filter(|line| line.contains(FIRST)) else {
-        bail!("no line with `{FIRST}` within {LATEST:?}: {}", String::from_utf8_lossy(&told.stderr));
+    let Some(line) = first.filter(|line| line.contains(first_line)) else {
+        bail!("no line with `{first_line}` within {LATEST:?}: {}", String::from_utf8_lossy(&told.stderr));
     };
     Ok(format!("`{}` after {:.1} s", line.trim(), started.elapsed().as_secs_f64()))
 }
@@ -222,13 +288,34 @@ fn agent_killed(bed: &mut Bed<'_>) -> Result<String> {
     })
 }
 
-fn husk_killed(bed: &mut Bed<'_>) -> Result<String> {
-    lost(bed, &endless(bed)?, &[], |bed| {
-        let processes = bed.hosts.processes(VICTIM)?;
-        let husk = processes.iter().find(|process| process.name != "dvm-agent");
-        kill_process(husk.context("no husk to kill")?.pid);
+/// The VMM that has the devices, which can say nothing any more.
+fn root_killed(bed: &mut Bed<'_>) -> Result<String> {
+    let (output, gone) = struck(bed, &endless(bed)?, &[], |bed| kill_executor(bed, ROOT))?;
+    ensure!(output.status.code().is_none(), "status {:?} of a process that was killed", output.status.code());
+    Ok(gone)
+}
+
+fn root_agent_killed(bed: &mut Bed<'_>) -> Result<String> {
+    let (output, gone) = struck(bed, &endless(bed)?, &[], |bed| {
+        kill_process(bed.hosts.agent(ROOT)?.context("no agent to kill")?.pid);
         Ok(())
-    })
+    })?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(NO_AGENT), "status {:?}: {told}", output.status.code());
+    let name = &bed.hosts.host(ROOT)?.name;
+    ensure!(told.contains(name.as_str()), "{name} is not named: {told}");
+    Ok(gone)
+}
+
+fn kill_executor(bed: &Bed<'_>, host: usize) -> Result<()> {
+    let processes = bed.hosts.processes(host)?;
+    let executor = processes.iter().find(|process| process.name != "dvm-agent");
+    kill_process(executor.context("nothing to kill")?.pid);
+    Ok(())
+}
+
+fn husk_killed(bed: &mut Bed<'_>) -> Result<String> {
+    lost(bed, &endless(bed)?, &[], |bed| kill_executor(bed, VICTIM))
 }
 
 fn link_cut(bed: &mut Bed<'_>) -> Result<String> {
@@ -247,6 +334,16 @@ fn endless(bed: &Bed<'_>) -> Result<PathBuf> {
 
 /// A guest that would run for ever ends everywhere, with the host named, when another host of it is struck.
 fn lost(bed: &Bed<'_>, image: &PathBuf, words: &[&str], strike: impl Fn(&Bed<'_>) -> Result<()>) -> Result<String> {
+    let (output, gone) = struck(bed, image, words, strike)?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(HOST_LOST), "status {:?}: {told}", output.status.code());
+    let name = &bed.hosts.host(VICTIM)?.name;
+    ensure!(told.contains(name.as_str()), "{name} is not named: {told}");
+    Ok(gone)
+}
+
+/// How a guest that would run for ever ends, and that nothing of it is left on any host.
+fn struck(bed: &Bed<'_>, image: &PathBuf, words: &[&str], strike: impl Fn(&Bed<'_>) -> Result<()>) -> Result<(Output, String)> {
     const START: Duration = Duration::from_secs(5);
     const POLL: Duration = Duration::from_millis(20);
     let cpus = bed.hosts.hosts().len().to_string();
@@ -259,10 +356,6 @@ fn lost(bed: &Bed<'_>, image: &PathBuf, words: &[&str], strike: impl Fn(&Bed<'_>
         let output = running.join().map_err(|_| anyhow::anyhow!("the thread that ran it panicked"))??;
         Ok((output, struck, struck.elapsed()))
     })?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(HOST_LOST), "status {:?}: {told}", output.status.code());
-    let name = &bed.hosts.host(VICTIM)?.name;
-    ensure!(told.contains(name.as_str()), "{name} is not named: {told}");
     loop {
         let left = left_behind(bed.hosts)?;
         if left.is_empty() {
@@ -271,5 +364,6 @@ fn lost(bed: &Bed<'_>, image: &PathBuf, words: &[&str], strike: impl Fn(&Bed<'_>
         ensure!(struck.elapsed() < LOSS_LATEST, "left {LOSS_LATEST:?} after: {}", left.join(", "));
         sleep(POLL);
     }
-    Ok(format!("ended {} ms after, gone everywhere {} ms after", ended.as_millis(), struck.elapsed().as_millis()))
+    let gone = format!("ended {} ms after, gone everywhere {} ms after", ended.as_millis(), struck.elapsed().as_millis());
+    Ok((output, gone))
 }

@@ -1,35 +1,74 @@
 //! A place where processors wait for each other.
 //!
-//! Owns the counts.
+//! Owns the counts. Must not know which hosts the processors are on.
+//!
+//! Who comes writes one page; who waits reads another one, which changes once: so nobody who waits takes a page from those who still
+//! come. After a while it halts, since a processor that spins takes time from whatever else its host has to do.
 
+use crate::interrupt::{self, WAKE};
+use crate::{Page, processor, time};
 use core::hint::spin_loop;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// A barrier for a fixed number of processors, again and again.
-#[repr(C, align(4096))]
-#[derive(Debug, Default)]
+/// How long it spins, in microseconds: about what it costs to halt and to be woken from another host.
+const SPIN_US: u64 = 1000;
+/// Words of a set of processors.
+const WORDS: usize = 4;
+
+/// A barrier for a fixed number of processors, again and again. In interrupt handlers and where interrupts are off it only spins.
 pub struct Barrier {
-    arrived: AtomicUsize,
-    round: AtomicUsize,
+    come: Page<Come>,
+    round: Page<AtomicUsize>,
+}
+
+struct Come {
+    count: AtomicUsize,
+    /// Who halts.
+    halted: [AtomicU64; WORDS],
 }
 
 impl Barrier {
     /// A barrier nobody waits at.
     #[must_use]
     pub const fn new() -> Self {
-        Self { arrived: AtomicUsize::new(0), round: AtomicUsize::new(0) }
+        let come = Come { count: AtomicUsize::new(0), halted: [const { AtomicU64::new(0) }; WORDS] };
+        Self { come: Page(come), round: Page(AtomicUsize::new(0)) }
     }
 
     /// Waits until `count` processors have come.
     pub fn wait(&self, count: usize) {
         let round = self.round.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == count {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.round.store(round + 1, Ordering::Release);
-            return;
+        if self.come.count.fetch_add(1, Ordering::AcqRel) + 1 == count {
+            self.come.count.store(0, Ordering::Relaxed);
+            // Before it looks who halts, as those look again after they have said so.
+            self.round.store(round + 1, Ordering::SeqCst);
+            return self.wake();
         }
-        while self.round.load(Ordering::Acquire) == round {
+        let is_over = || self.round.load(Ordering::SeqCst) != round;
+        let end = time::now() + time::ticks(SPIN_US);
+        while !is_over() {
+            if time::now() > end && interrupt::is_enabled() {
+                let cpu = processor::number();
+                self.come.halted[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::SeqCst);
+                return interrupt::halt_until(is_over);
+            }
             spin_loop();
         }
+    }
+
+    fn wake(&self) {
+        for (word, halted) in (0..).zip(&self.come.halted) {
+            let mut left = if halted.load(Ordering::SeqCst) == 0 { 0 } else { halted.swap(0, Ordering::SeqCst) };
+            while left != 0 {
+                interrupt::send(word * 64 + left.trailing_zeros() as usize, WAKE);
+                left &= left - 1;
+            }
+        }
+    }
+}
+
+impl Default for Barrier {
+    fn default() -> Self {
+        Self::new()
     }
 }

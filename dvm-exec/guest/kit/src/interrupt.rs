@@ -2,11 +2,11 @@
 //!
 //! Owns the APIC of this processor, in both modes, and the handlers. Must not be used before [`crate::start`] has set it up.
 
-use crate::boot;
 use crate::processor::{block, is_native};
 use crate::sys::cpu::{self, write_register};
 use crate::sys::entry::WORDS;
 use crate::sys::memory::{read_byte, read_half, take_bit, write_byte, write_half};
+use crate::{Page, boot};
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
@@ -30,8 +30,11 @@ const ENDED: u64 = WORDS + 0x800;
 /// The register that takes its address, as KVM has it.
 const ENDS: u32 = 0x4b56_4d04;
 const NMI: u8 = 2;
+/// Ends a halt and does nothing else: for [`crate::Barrier`].
+pub(crate) const WAKE: u8 = 0xef;
 
-static HANDLERS: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
+/// On a page that is hardly ever written: every interrupt reads it.
+static HANDLERS: Page<[AtomicUsize; 256]> = Page([const { AtomicUsize::new(0) }; 256]);
 
 /// How the timer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,12 @@ pub fn enable() {
 /// Interrupts of this processor off.
 pub fn disable() {
     if is_native() { write_byte(block(), 0) } else { cpu::clear_flag() }
+}
+
+/// Whether interrupts of this processor are on.
+#[must_use]
+pub fn is_enabled() -> bool {
+    if is_native() { read_byte(block()) != 0 } else { cpu::flag() }
 }
 
 /// Halts until `is_awaited`, which handlers make true; only spins if the command line has the word `spin`.

@@ -2,13 +2,13 @@
 //!
 //! Owns the one line at a time. Must not be used by interrupt handlers.
 
-use crate::Lock;
 use crate::sys::port;
+use crate::{Lock, Page};
 use core::fmt::{self, Write};
 
 struct Serial;
 
-static CONSOLE: Lock<Serial> = Lock::new(Serial);
+static CONSOLE: Page<Lock<Serial>> = Page(Lock::new(Serial));
 
 impl Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -2,10 +2,10 @@
 //!
 //! Owns its number, what is private to it, and how it is run.
 
-use crate::boot;
 use crate::sys::cpu;
 use crate::sys::entry::{self, WORDS};
 use crate::sys::memory::{read, write};
+use crate::{Page, boot};
 
 const BLOCKS: u64 = 0xd080_0000;
 const BLOCK_BYTES: u64 = 1 << 16;
@@ -30,6 +30,29 @@ pub fn block() -> u64 {
 #[must_use]
 pub fn count() -> usize {
     boot::cpus()
+}
+
+/// A value for each of up to `N` processors, on a page of its own.
+pub struct Each<T, const N: usize>([Page<T>; N]);
+
+impl<T, const N: usize> Each<T, N> {
+    /// These.
+    pub const fn new(values: [Page<T>; N]) -> Self {
+        Self(values)
+    }
+
+    /// This processor's.
+    ///
+    /// # Panics
+    /// It is none of the first `N`.
+    pub fn own(&self) -> &T {
+        &self.0[number()]
+    }
+
+    /// All of them, that of processor 0 first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|value| &value.0)
+    }
 }
 
 /// Whether the machine is a software KVM that runs this program in user mode. The interrupt flag is a byte in memory then.

@@ -13,6 +13,22 @@ fn put(file: &mut [u8], at: usize, value: u64, bytes: usize) {
     file[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
 }
 
+/// The same with a note behind it that names a 32-bit entry.
+fn pvh(entry: u32) -> Vec<u8> {
+    let file = elf();
+    let (first, rest) = file.split_at(64);
+    let (segment, contents) = rest.split_at(56);
+    let mut note = segment.to_vec();
+    for (at, value, bytes) in [(0, 4, 4), (8, 192, 8), (32, 20, 8), (40, 20, 8)] {
+        put(&mut note, at, value, bytes);
+    }
+    let words = [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), entry].map(u32::to_le_bytes);
+    let mut file = [first, segment, &note, contents, words.as_flattened()].concat();
+    put(&mut file, 56, 2, 2);
+    put(&mut file, 64 + 8, 176, 8);
+    file
+}
+
 /// An executable of one segment of 16 bytes at 2 MiB.
 fn elf() -> Vec<u8> {
     let mut file = vec![0; 64 + 56 + 16];
@@ -37,6 +53,8 @@ fn kinds() {
     assert!(matches!(flat.entry, Entry::Native(IMAGE)) && flat.end == IMAGE + 3);
     let loaded = load(&elf(), &memory, MEMORY).expect("as it should be");
     assert!(matches!(loaded.entry, Entry::Native(0x20_0000)) && loaded.end == 0x20_3000);
+    let loaded = load(&pvh(0x20_0004), &memory, MEMORY).expect("as it should be");
+    assert!(matches!(loaded.entry, Entry::Pvh(0x20_0004)), "{loaded:?}");
     assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(0x20_0000)).expect("as it should be"), *b"0123456789abcdef");
 }
 
@@ -61,7 +79,14 @@ fn refusals() {
     check(&with(24, 0x30_0000, 8), &ImageError::Entry(0x30_0000));
     check(&with(64 + 40, MEMORY, 8), &ImageError::NoRoom { first: 0x20_0000, end: MEMORY + 0x20_0000, memory: 16 });
     check(&with(64 + 24, u64::MAX - 3, 8), &ImageError::NoRoom { first: u64::MAX - 3, end: u64::MAX, memory: 16 });
+    check(&pvh(0x30_0000), &ImageError::Entry(0x30_0000));
+    check(&pvh(0x20_0000)[..200], &ImageError::CutOff { what: "a note", end: 212, bytes: 200 });
     check(&vec![0; MEMORY as usize], &ImageError::NoRoom { first: IMAGE, end: IMAGE + MEMORY, memory: 16 });
+    for (name, at, mark) in FOREIGN {
+        let mut kernel = vec![0; 0x1_1000];
+        kernel[at..at + mark.len()].copy_from_slice(mark);
+        check(&kernel, &ImageError::Foreign(name));
+    }
     let mut linux = vec![0; 0x1000];
     linux[0x202..0x206].copy_from_slice(b"HdrS");
     check(&linux, &ImageError::NoLongEntry);
@@ -71,9 +96,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn no_file_is_too_bad(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20), cut in 0..200_usize) {
+    fn no_file_is_too_bad(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20), cut in 0..300_usize, has_note in any::<bool>()) {
         let memory = memory();
-        let mut file = elf();
+        let mut file = if has_note { pvh(0x20_0004) } else { elf() };
         for (at, value) in changes {
             let at = at.index(file.len());
             file[at] = value;

@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 const CENTROIDS: &str = "50bad9aa63f0251f\n";
 /// Keys of the service; enough for each processor to have some.
 const KEYS: usize = 24;
-/// `memory` of each host, and what the guest fills.
+/// `memory` of each host.
 const LIMIT: &str = "64M";
-const FILLED: &str = "96";
 
 /// The cases.
 pub fn cases() -> Vec<Case> {
@@ -33,7 +32,11 @@ pub fn cases() -> Vec<Case> {
         let over = move |bed: &mut Bed<'_>| kmeans(bed, &["--cpus", cpus]);
         cases.push(Case::new(format!("kvm/kmeans-{hosts}"), hosts, over).within_seconds(180));
     }
-    cases.push(Case::new("kvm/larger-than-one-host", 2, larger).with_memory(LIMIT).within_seconds(180));
+    for (hosts, memory, filled) in [(2, "128M", "96"), (3, "192M", "144")] {
+        let name = format!("kvm/larger-than-one-host-{hosts}");
+        let case = Case::new(name, hosts, move |bed| larger(bed, hosts, memory, filled));
+        cases.push(case.with_memory(LIMIT).within_seconds(180));
+    }
     cases
 }
 
@@ -95,13 +98,14 @@ fn kmeans(bed: &mut Bed<'_>, options: &[&str]) -> Result<String> {
 }
 
 /// A guest fills more than one host has room for, and no host takes more than its limit.
-fn larger(bed: &mut Bed<'_>) -> Result<String> {
+fn larger(bed: &mut Bed<'_>, hosts: usize, memory: &str, filled: &str) -> Result<String> {
     const LIMIT_BYTES: u64 = 64 << 20;
     const ABOVE_PERCENT: u64 = 5;
     let image = image("fill")?;
-    let mut most = [0, 0];
+    let mut most = vec![0; hosts];
+    let options = ["--cpus", &hosts.to_string(), "--mem", memory];
     let output = std::thread::scope(|scope| -> Result<_> {
-        let running = scope.spawn(|| run(bed, &["--cpus", "2", "--mem", "128M"], &image, &[FILLED]));
+        let running = scope.spawn(|| run(bed, &options, &image, &[filled]));
         while !running.is_finished() {
             for (index, most) in most.iter_mut().enumerate() {
                 let status = bed.hosts.status(index)?.context("an agent does not answer")?;
@@ -114,8 +118,8 @@ fn larger(bed: &mut Bed<'_>) -> Result<String> {
     })?;
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(0), "status {:?}: {}{}", output.status.code(), shortened(&said), shortened(&told));
-    ensure!(said.contains(&format!("{FILLED} MiB, 0 words wrong")), "{said}");
+    ensure!(said.contains(&format!("{filled} MiB, 0 words wrong")), "{said}");
     let limit = LIMIT_BYTES + LIMIT_BYTES / 100 * ABOVE_PERCENT;
     ensure!(most.iter().all(|used| *used <= limit), "the hosts took up to {most:?} bytes of {LIMIT_BYTES}");
-    Ok(format!("up to {:?} MiB", most.map(|used| used >> 20)))
+    Ok(format!("up to {:?} MiB", most.iter().map(|used| used >> 20).collect::<Vec<_>>()))
 }

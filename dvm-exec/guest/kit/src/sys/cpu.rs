@@ -43,6 +43,16 @@ pub fn clear_flag() {
     unsafe { asm!("cli", options(nostack)) }
 }
 
+/// Whether the flag is set.
+#[must_use]
+pub fn flag() -> bool {
+    const FLAG: u64 = 1 << 9;
+    let flags: u64;
+    // SAFETY: what is pushed is popped.
+    unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) }
+    flags & FLAG != 0
+}
+
 /// Halts, with the flag as it is.
 pub fn halt() {
     // SAFETY: an interrupt goes on behind it.

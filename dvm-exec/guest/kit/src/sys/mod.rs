@@ -7,6 +7,7 @@ pub mod entry;
 pub mod lock;
 pub mod memory;
 pub mod port;
+pub mod pvh;
 
 /// Makes a program of a function that every processor runs; the guest ends with the status the first one's returns.
 #[macro_export]

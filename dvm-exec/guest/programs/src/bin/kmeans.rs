@@ -1,14 +1,16 @@
 //! k-means of PARTS * POINTS points of 8 integers, 16 clusters: the same points and the same result as programs/kmeans.dc has.
 //!
 //! Owns the computation. Each processor makes a share of the parts and keeps them: between rounds only sums and centroids travel.
-//! Words of the command line: points of a part, rounds; 25,000 and 10 without. Says `begin` when the points are there.
+//! Words of the command line: points of a part, rounds; 25,000 and 10 without; `times` has each processor tell at the end how long
+//! it computed and waited, in us. Says `begin` when the points are there.
 
 #![no_std]
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use dvm_kit::processor::Each;
 use dvm_kit::sys::memory::{read, write};
-use dvm_kit::{Barrier, Page, alloc, boot, guest, print, processor};
+use dvm_kit::{Barrier, Page, alloc, boot, guest, print, processor, time};
 
 const PARTS: u64 = 40;
 const SEED: u64 = 0xd15a_0001;
@@ -25,7 +27,7 @@ const CPUS_MAX: usize = 64;
 
 static TOGETHER: Barrier = Barrier::new();
 static MEANS: Page<[AtomicU64; K * D]> = Page([const { AtomicU64::new(0) }; K * D]);
-static SHARES: [Page<[AtomicU64; SUMS]>; CPUS_MAX] = [const { Page([const { AtomicU64::new(0) }; SUMS]) }; CPUS_MAX];
+static SHARES: Each<[AtomicU64; SUMS], CPUS_MAX> = Each::new([const { Page([const { AtomicU64::new(0) }; SUMS]) }; CPUS_MAX]);
 
 guest!(main);
 
@@ -67,7 +69,7 @@ fn point_at(place: u64) -> [i64; D] {
 }
 
 /// Adds this processor's points to the clusters they are nearest to.
-fn round(cpu: usize, places: &[u64], points: u64) {
+fn round(places: &[u64], points: u64) {
     let means: [[i64; D]; K] =
         core::array::from_fn(|k| core::array::from_fn(|d| MEANS[k * D + d].load(Ordering::Acquire) as i64));
     let (mut sums, mut counts) = ([[0; D]; K], [0; K]);
@@ -80,7 +82,7 @@ fn round(cpu: usize, places: &[u64], points: u64) {
         }
     }
     let all = sums.iter().flatten().chain(&counts);
-    SHARES[cpu].iter().zip(all).for_each(|(share, value)| share.store(*value as u64, Ordering::Release));
+    SHARES.own().iter().zip(all).for_each(|(share, value)| share.store(*value as u64, Ordering::Release));
 }
 
 fn join(cpus: usize) {
@@ -129,16 +131,35 @@ fn main(cpu: usize) -> u8 {
     if cpu == 0 {
         print!("begin\n");
     }
+    let mut spent = [0; 4];
     for _ in 0..rounds {
-        round(cpu, &places[..own], points);
-        TOGETHER.wait(cpus);
-        if cpu == 0 {
-            join(cpus);
-        }
-        TOGETHER.wait(cpus);
+        let stamps = [
+            time::now(),
+            after(|| round(&places[..own], points)),
+            after(|| TOGETHER.wait(cpus)),
+            after(|| {
+                if cpu == 0 {
+                    join(cpus);
+                }
+            }),
+            after(|| TOGETHER.wait(cpus)),
+        ];
+        spent.iter_mut().zip(stamps.windows(2)).for_each(|(sum, pair)| *sum += pair[1] - pair[0]);
     }
     if cpu == 0 {
         print!("{:016x}\n", hash());
     }
+    if boot::command_line().split(' ').any(|word| word == "times") {
+        TOGETHER.wait(cpus);
+        let [round, came, joined, went] = spent.map(|ticks| time::ns(ticks) / 1000);
+        print!("processor {cpu}: rounds {round}, waited {came}, joined {joined}, waited {went}\n");
+        TOGETHER.wait(cpus);
+    }
     0
+}
+
+/// When that is done.
+fn after(work: impl FnOnce()) -> u64 {
+    work();
+    time::now()
 }

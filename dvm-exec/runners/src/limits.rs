@@ -19,6 +19,11 @@ pub const QUEUED_PER_SLOT_MAX: usize = 32;
 /// Timestamps after which a host tells what it still needs, if it is not idle.
 pub const OLDEST_TOLD_EVERY: u64 = 32;
 
+/// Times of commits that a host keeps until it tells them,
+pub const TIMES_UNTOLD_MAX: usize = 1024;
+/// and that the root keeps of each host.
+pub const TIMES_KEPT_MAX: usize = 1 << 16;
+
 /// A range of so many bytes says where a runner should run.
 pub const PLACING_BYTES_MIN: u64 = 256 << 10;
 /// Extents that are looked at to place one runner.

@@ -139,7 +139,7 @@ fn k_means(bed: &Bed) -> Result<Work> {
         name: "kmeans",
         source: include_str!("../../dvm-exec/disa/programs/kmeans.dc"),
         uses: " using means",
-        defines: &["PARTS=8", "POINTS=125000"],
+        defines: &["PARTS=16", "POINTS=62500"],
         data: Some(data),
         check: Check::Line("50bad9aa63f0251f"),
         retries_max: None,

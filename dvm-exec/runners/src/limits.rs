@@ -39,7 +39,7 @@ pub const COPIED_AT_ONCE_MAX: usize = 128;
 /// The first wait after a conflict with a commit under way.
 pub const BACKOFF_NS_MIN: u64 = 50_000;
 /// The longest.
-pub const BACKOFF_NS_MAX: u64 = 10_000_000;
+pub const BACKOFF_NS_MAX: u64 = 160_000_000;
 const _: () = assert!(BACKOFF_NS_MIN < BACKOFF_NS_MAX);
 
 /// Messages sent and not acknowledged, of one link.

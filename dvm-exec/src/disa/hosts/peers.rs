@@ -181,9 +181,12 @@ impl Ways {
         for (way, packets) in packets {
             let Some(sender) = self.senders.get(&way) else { continue };
             let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-            match in_parts(&packets, |part| Ok(is_sent &= sender.try_send(part)?)) {
-                Ok(()) => {}
-                Err(error) => self.done(way, Err(error))?,
+            let tried = in_parts(&packets, |part| {
+                is_sent &= sender.try_send(part)?;
+                Ok(())
+            });
+            if tried.is_err() {
+                self.done(way, tried)?;
             }
         }
         Ok(is_sent)

@@ -16,11 +16,14 @@ const HOLE: Range = Range::new(map::SR.base + PAGE_BYTES, PAGE_BYTES);
 /// Private pages from the first on that lie behind each other here, too.
 const TOGETHER: Range = Range::new(map::PR.base, 8 * PAGE_BYTES);
 
+/// Bytes that may be stored to while others hold them.
+type Bytes = Rc<[Cell<u8>]>;
+
 /// Private pages, a few shared ones, and the text.
 pub struct Pages {
     /// A page's bytes, and where it begins there; none: it begins there in `first`.
-    pages: BTreeMap<u64, (Rc<[Cell<u8>]>, usize)>,
-    together: Rc<[Cell<u8>]>,
+    pages: BTreeMap<u64, (Bytes, usize)>,
+    together: Bytes,
     /// Shared pages as they begin. Such a page is read here until it is stored to.
     first: Vec<u8>,
     generation: u64,

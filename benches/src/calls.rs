@@ -39,7 +39,7 @@ fn native(bed: &Bed, mode: &str, list: &str) -> Result<Samples> {
 }
 
 /// 64 bytes there and back between the hosts, each side asleep until they come.
-fn tcp_round_trip(bed: &Bed, client: &str) -> Result<Samples> {
+pub fn tcp_round_trip(bed: &Bed, client: &str) -> Result<Samples> {
     let _server = bed.server(ONE_CORE, "echo-server")?;
     let address = bed.hosts.host(0)?.address.clone();
     times(&bed.floor(1, client, &["echo-client", &address, &part(bed).to_string()])?, "latency")

@@ -12,10 +12,11 @@
 //!   next line says that the result is there; the check value comes behind it.
 //! * C has its data in memory and its threads. The next line is the result.
 
-use crate::bed::{Bed, processors};
+use crate::bed::{self, Bed, processors};
+use crate::calls::tcp_round_trip;
 use crate::data;
-use crate::figure::{Bar, Figure, Samples, seconds};
-use crate::list::{Bench, LONG_ROUNDS, ONE_CORE, in_turns, on_two_cores};
+use crate::figure::{Bar, Figure, Samples, microseconds, seconds};
+use crate::list::{Bench, LONG_ROUNDS, ONE_CORE, in_turns, last_core, on_two_cores, p50};
 use crate::peers::{Peer, Peers};
 use crate::timed::{Timed, timed};
 use anyhow::{Context, Result, ensure};
@@ -26,11 +27,15 @@ use std::process::Command;
 use std::time::Duration;
 
 /// All of them.
-pub const BENCHES: [Bench; 5] = [
+pub const BENCHES: [Bench; 9] = [
     Bench { name: "disa-tasks", run: |bed| beside(bed, tasks, TASKS_RIVALS) },
     Bench { name: "disa-treesum", run: |bed| beside(bed, tree_sum, TREE_SUM_RIVALS) },
     Bench { name: "disa-kmeans", run: |bed| beside(bed, k_means, K_MEANS_RIVALS) },
+    Bench { name: "disa-kmeans-jvm", run: |bed| beside(bed, k_means, K_MEANS_JVM_RIVALS) },
     Bench { name: "disa-wordcount", run: |bed| beside(bed, word_count, WORD_COUNT_RIVALS) },
+    Bench { name: "disa-wordcount-jvm", run: |bed| beside(bed, word_count, WORD_COUNT_JVM_RIVALS) },
+    Bench { name: "disa-commit", run: commit },
+    Bench { name: "disa-threads", run: threads },
     Bench { name: "disa-primes-gain", run: primes_gain },
 ];
 
@@ -38,19 +43,15 @@ const TASKS_RIVALS: &[(Rival, Bar)] =
     &[(Rival::Peer(Peer::Ray), Bar::AtLeast(10.0)), (Rival::Peer(Peer::Dask), Bar::AtLeast(10.0)), (Rival::OneHost, Bar::None)];
 const TREE_SUM_RIVALS: &[(Rival, Bar)] =
     &[(Rival::Peer(Peer::Ray), Bar::AtLeast(10.0)), (Rival::Peer(Peer::Dask), Bar::AtLeast(10.0))];
-const K_MEANS_RIVALS: &[(Rival, Bar)] = &[
-    (Rival::C, Bar::AtMost(2.0)),
-    (Rival::Peer(Peer::Ray), Bar::AtLeast(1.0)),
-    (Rival::Peer(Peer::Dask), Bar::AtLeast(1.0)),
-    (Rival::Peer(Peer::PySpark), Bar::AtLeast(10.0)),
-    (Rival::Peer(Peer::Hadoop), Bar::AtLeast(10.0)),
-];
-const WORD_COUNT_RIVALS: &[(Rival, Bar)] = &[
-    (Rival::C, Bar::AtMost(2.5)),
-    (Rival::Peer(Peer::Ray), Bar::AtLeast(3.0)),
-    (Rival::Peer(Peer::Dask), Bar::AtLeast(3.0)),
-    (Rival::Peer(Peer::Hadoop), Bar::AtLeast(3.0)),
-];
+const K_MEANS_RIVALS: &[(Rival, Bar)] =
+    &[(Rival::C, Bar::AtMost(2.0)), (Rival::Peer(Peer::Ray), Bar::AtLeast(1.0)), (Rival::Peer(Peer::Dask), Bar::AtLeast(1.0))];
+const K_MEANS_JVM_RIVALS: &[(Rival, Bar)] =
+    &[(Rival::Peer(Peer::PySpark), Bar::AtLeast(10.0)), (Rival::Peer(Peer::Hadoop), Bar::AtLeast(10.0))];
+const WORD_COUNT_RIVALS: &[(Rival, Bar)] =
+    &[(Rival::C, Bar::AtMost(2.5)), (Rival::Peer(Peer::Ray), Bar::AtLeast(3.0)), (Rival::Peer(Peer::Dask), Bar::AtLeast(3.0))];
+const WORD_COUNT_JVM_RIVALS: &[(Rival, Bar)] = &[(Rival::Peer(Peer::Hadoop), Bar::AtLeast(3.0))];
+/// Of two round trips over the network.
+const COMMIT_MAX: f64 = 1.2;
 const PRIMES_GAIN_MIN: f64 = 0.93;
 
 const TASKS: u32 = 10_240;
@@ -62,6 +63,7 @@ const BOTH_CORES: &str = "0,1";
 const FUEL: &str = "1000000000000";
 const MAIN: &str = "runner main() {";
 const C_SOURCE: &str = include_str!("../programs/omp.c");
+const PROCESSES_SOURCE: &str = include_str!("../programs/processes.c");
 const COMPILE_LATEST: Duration = Duration::from_secs(60);
 
 /// Whom we are measured beside.
@@ -108,16 +110,26 @@ struct Work {
     data: Option<PathBuf>,
     /// What must come out.
     check: Check,
+    /// Most conflicts for each commit, if that is promised.
+    retries_max: Option<f64>,
+}
+
+/// A run of ours.
+struct Run {
+    times: Samples,
+    /// What `--stat` says.
+    statistics: String,
 }
 
 fn tasks(_: &Bed) -> Result<Work> {
     let source = include_str!("../programs/tasks.dc");
-    Ok(Work { name: "tasks", source, uses: "", defines: &[], data: None, check: Check::Tasks(TASKS) })
+    Ok(Work { name: "tasks", source, uses: "", defines: &[], data: None, check: Check::Tasks(TASKS), retries_max: None })
 }
 
 fn tree_sum(_: &Bed) -> Result<Work> {
     let source = include_str!("../../dvm-exec/disa/programs/treesum.dc");
-    Ok(Work { name: "treesum", source, uses: " using ints", defines: &[], data: None, check: Check::Line("209725440") })
+    let check = Check::Line("209725440");
+    Ok(Work { name: "treesum", source, uses: " using ints", defines: &[], data: None, check, retries_max: Some(0.0) })
 }
 
 fn k_means(bed: &Bed) -> Result<Work> {
@@ -127,9 +139,10 @@ fn k_means(bed: &Bed) -> Result<Work> {
         name: "kmeans",
         source: include_str!("../../dvm-exec/disa/programs/kmeans.dc"),
         uses: " using means",
-        defines: &["PARTS=8", "POINTS=125000"],
+        defines: &["PARTS=16", "POINTS=62500"],
         data: Some(data),
         check: Check::Line("50bad9aa63f0251f"),
+        retries_max: None,
     })
 }
 
@@ -143,12 +156,19 @@ fn word_count(bed: &Bed) -> Result<Work> {
         defines: &["PARTS=4"],
         data: Some(data),
         check: Check::Line("7e89e30bd31fc2e9/13094800/50000"),
+        retries_max: None,
     })
 }
 
 fn primes(_: &Bed) -> Result<Work> {
     let source = include_str!("../../dvm-exec/disa/programs/primes.dc");
-    Ok(Work { name: "primes", source, uses: "", defines: &[], data: None, check: Check::Line("1270607") })
+    Ok(Work { name: "primes", source, uses: "", defines: &[], data: None, check: Check::Line("1270607"), retries_max: None })
+}
+
+fn links(_: &Bed) -> Result<Work> {
+    let source = include_str!("../programs/commit.dc");
+    let check = Check::Line("4000");
+    Ok(Work { name: "commit", source, uses: " using cells", defines: &[], data: None, check, retries_max: None })
 }
 
 impl Work {
@@ -161,7 +181,7 @@ impl Work {
     }
 
     /// Runs it over these hosts, the root on the first core.
-    fn run(&self, bed: &Bed, hosts: &str) -> Result<Samples> {
+    fn run(&self, bed: &Bed, hosts: &str) -> Result<Run> {
         let source = bed.program(&format!("{}.dc", self.name));
         fs::write(&source, self.announced()?)?;
         let mut command = bed.hosts.command(0, User::Root, Path::new("taskset"))?;
@@ -173,7 +193,9 @@ impl Work {
         }
         let timed = timed(command.arg(&source).args(&self.data)).with_context(|| format!("{} over {hosts}", self.name))?;
         let ends = timed.stderr.lines().filter(|line| line.starts_with("ended on ")).count();
-        ensure!(ends == hosts.split(',').count(), "{} over {hosts}: runners ended on {ends} hosts only", self.name);
+        // A chain has one runner at a time, which stays where it is.
+        let is_spread = ends == hosts.split(',').count() || self.name == "commit";
+        ensure!(is_spread, "{} over {hosts}: runners ended on {ends} hosts only", self.name);
         match self.check {
             Check::Line(line) => self.expect(line, &timed, hosts)?,
             Check::Tasks(count) => {
@@ -181,7 +203,7 @@ impl Work {
                 ensure!(timed.stderr.contains(&told), "{} over {hosts}: not `{told}`: {}", self.name, timed.stderr);
             }
         }
-        Ok(Samples::of(timed.work))
+        Ok(Run { times: Samples::of(timed.work), statistics: timed.stderr })
     }
 
     /// Runs a command that does the same.
@@ -233,13 +255,19 @@ pub fn hosts(bed: &Bed) -> Result<Bed> {
     ensure!(processors() >= 2, "needs two processors");
     let bed = bed.of_one_processor()?;
     on_two_cores(&bed)?;
-    let source = bed.program("omp.c");
-    fs::write(&source, C_SOURCE)?;
-    let mut gcc = Command::new("gcc");
-    let output = output_within(gcc.args(["-O2", "-fopenmp", "-o"]).args([&bed.program("omp"), &source]), COMPILE_LATEST);
-    let output = output.context("cannot run gcc")?;
-    ensure!(output.status.success(), "gcc omp.c: {}", String::from_utf8_lossy(&output.stderr).trim());
+    compile(&bed, "omp", C_SOURCE, &["-fopenmp"])?;
     Ok(bed)
+}
+
+/// Has gcc compile a program.
+fn compile(bed: &Bed, name: &str, text: &str, options: &[&str]) -> Result<()> {
+    let source = bed.program(&format!("{name}.c"));
+    fs::write(&source, text)?;
+    let mut gcc = Command::new("gcc");
+    let output = output_within(gcc.arg("-O2").args(options).arg("-o").args([&bed.program(name), &source]), COMPILE_LATEST);
+    let output = output.context("cannot run gcc")?;
+    ensure!(output.status.success(), "gcc {name}.c: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 /// A work over two hosts and by all rivals that are there, in turns.
@@ -254,21 +282,82 @@ fn beside(bed: &mut Bed, work: impl Fn(&Bed) -> Result<Work>, rivals: &[(Rival, 
     let bed = hosts(bed)?;
     let work = work(&bed)?;
     let run = |rival: Rival| match rival {
-        Rival::OneHost => work.run(&bed, ONE_HOST),
+        Rival::OneHost => Ok(work.run(&bed, ONE_HOST)?.times),
         Rival::C => work.in_c(&bed, BOTH_CORES, work.data.as_deref().context("no data for C")?, WORKERS),
         Rival::Peer(peer) => {
             work.run_rival(peers.command(peer, BOTH_CORES, work.name, WORKERS, work.data.as_deref())?, peer.name())
         }
     };
-    let mut ours = Samples::default();
+    let (mut ours, mut retries) = (Samples::default(), Vec::new());
     let mut theirs: Vec<_> = rivals.iter().filter(|(rival, _)| is_there(rival)).map(|pair| (pair, Samples::default())).collect();
     for _ in 0..LONG_ROUNDS {
-        ours.merge(work.run(&bed, TWO_HOSTS)?);
+        let Run { times, statistics } = work.run(&bed, TWO_HOSTS)?;
+        ours.merge(times);
+        retries.push((counted(&statistics, "conflicts")?, counted(&statistics, "committed")?));
         for ((rival, _), samples) in &mut theirs {
             samples.merge(run(*rival)?);
         }
     }
-    Ok(theirs.iter().map(|((rival, bar), samples)| work.figure(*rival, *bar, [&ours, samples])).collect())
+    let mut figures: Vec<Figure> =
+        theirs.iter().map(|((rival, bar), samples)| work.figure(*rival, *bar, [&ours, samples])).collect();
+    figures.extend(work.retries_max.map(|most| retried(work.name, most, &retries)));
+    Ok(figures)
+}
+
+/// A count that `--stat` shows.
+fn counted(statistics: &str, name: &str) -> Result<f64> {
+    let mut words = statistics.lines().filter(|line| line.starts_with("starts ")).flat_map(str::split_whitespace);
+    let count = words.by_ref().find(|word| *word == name).and_then(|_| words.next());
+    count.and_then(|count| count.parse().ok()).with_context(|| format!("`{name}` is not told: {statistics}"))
+}
+
+/// Conflicts for each commit, all rounds together.
+fn retried(name: &str, most: f64, rounds: &[(f64, f64)]) -> Figure {
+    let (conflicts, commits) = rounds.iter().fold((0.0, 0.0), |sum, round| (sum.0 + round.0, sum.1 + round.1));
+    let detail = format!("{conflicts} conflicts, {commits} commits in {} runs", rounds.len());
+    Figure::new(&format!("{name}: retries for each commit"), conflicts / commits, 1.0, Bar::AtMost(most), detail)
+}
+
+/// How long a commit takes whose page another host is the home of, beside two round trips over the network.
+fn commit(bed: &mut Bed) -> Result<Vec<Figure>> {
+    let mut bed = hosts(bed)?;
+    let work = links(&bed)?;
+    let mut told = Vec::new();
+    let [ours, tcp] = in_turns(&mut bed, LONG_ROUNDS, |bed| {
+        let statistics = work.run(bed, TWO_HOSTS)?.statistics;
+        let line = statistics.lines().find(|line| line.starts_with("commits of ")).context("no commit asked another host")?;
+        let p50 = line.split_whitespace().skip_while(|word| *word != "p50").nth(1).and_then(|word| word.parse().ok());
+        let p50 = p50.with_context(|| format!("no median in `{line}`"))?;
+        told.push(line.to_owned());
+        Ok([Samples::of(Duration::from_micros(p50)), tcp_round_trip(bed, &last_core())?])
+    })?;
+    let floor = 2.0 * microseconds(tcp.median());
+    let detail = format!("{}; TCP round trip: {tcp}", told.join("; "));
+    Ok(vec![Figure::new("commit of a page at another host p50 (us)", p50(&ours), floor, Bar::AtMost(COMMIT_MAX), detail)])
+}
+
+/// What a runner takes as a thread of the husk, all of it, beside the least it would take as a process.
+fn threads(bed: &mut Bed) -> Result<Vec<Figure>> {
+    let mut bed = hosts(bed)?;
+    compile(&bed, "processes", PROCESSES_SOURCE, &[])?;
+    let work = tree_sum(&bed)?;
+    let [ours, processes] = in_turns(&mut bed, LONG_ROUNDS, |bed| {
+        let Run { times, statistics } = work.run(bed, ONE_HOST)?;
+        let starts = counted(&statistics, "starts")?;
+        let each = Samples::of(Duration::from_secs_f64(seconds(times.median()) / starts));
+        let (_, output) = bed.native(ONE_CORE, &bed.program("processes"), &[TASKS.to_string()])?;
+        Ok([each, bed::times(&output, "runner")?])
+    })?;
+    let detail =
+        format!("treesum on one host of one core, for each runner started: {ours}; two pages mapped, one compared: {processes}");
+    let (ours, floor) = (microseconds(ours.median()), microseconds(processes.median()));
+    Ok(vec![Figure::new(
+        "a runner, all of it, against what a process takes for it at least (us)",
+        ours,
+        floor,
+        Bar::None,
+        detail,
+    )])
 }
 
 /// What a second host brings, beside what a second core brings the same loop in C.
@@ -277,7 +366,7 @@ fn primes_gain(bed: &mut Bed) -> Result<Vec<Figure>> {
     let work = primes(&bed)?;
     let [one, two, one_native, two_native] = in_turns(&mut bed, LONG_ROUNDS, |bed| {
         let native = |list, threads| work.in_c(bed, list, Path::new(PRIMES_BELOW), threads);
-        Ok([work.run(bed, ONE_HOST)?, work.run(bed, TWO_HOSTS)?, native(ONE_CORE, 1)?, native(BOTH_CORES, 2)?])
+        Ok([work.run(bed, ONE_HOST)?.times, work.run(bed, TWO_HOSTS)?.times, native(ONE_CORE, 1)?, native(BOTH_CORES, 2)?])
     })?;
     let gain = |one: &Samples, two: &Samples| seconds(one.median()) / seconds(two.median());
     let detail = format!("one host of one core: {one}; two: {two}; C on one core: {one_native}; on two: {two_native}");
@@ -291,10 +380,27 @@ mod tests {
 
     #[test]
     fn work_begins_with_a_runner_of_its_own() {
-        let work = |source| Work { name: "x", source, uses: " using a", defines: &[], data: None, check: Check::Tasks(1) };
+        let work = |source| Work {
+            name: "x",
+            source,
+            uses: " using a",
+            defines: &[],
+            data: None,
+            check: Check::Tasks(1),
+            retries_max: None,
+        };
         let text = work("long a;\nrunner main() {\n    a = 1;\n}\n").announced().unwrap();
         assert!(text.contains("runner work() {\n    a = 1;\n}\n"), "{text}");
         assert!(text.ends_with("runner main() {\n    print(\"begin\\n\");\n    runner work() using a;\n}\n"), "{text}");
         assert!(work("runner other() {}").announced().is_err());
+    }
+
+    #[test]
+    fn counts_are_found() {
+        let told = "x\nstarts 7 instructions 9 conflicts 2 lost 0\nended on h0 3";
+        assert_eq!(counted(told, "conflicts").unwrap().to_string(), "2");
+        assert!(counted(told, "ended").is_err());
+        assert!(!retried("x", 0.0, &[(0.0, 5.0), (1.0, 5.0)]).holds());
+        assert!(retried("x", 0.0, &[(0.0, 5.0)]).holds());
     }
 }

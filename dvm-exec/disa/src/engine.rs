@@ -46,6 +46,9 @@ pub trait Processor {
 
     /// Memory around `range` that may be accessed directly, never any of the window.
     fn region(&mut self, range: Range, access: Access) -> Option<Region>;
+
+    /// Another number when regions that were shown before are not to be used any more.
+    fn generation(&self) -> u64;
 }
 
 /// Runs runners to their end. All engines come to the same end, at the same instruction, with the same fuel, window and memory.

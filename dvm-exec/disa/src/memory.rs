@@ -79,11 +79,16 @@ pub trait Memory {
 
     /// Memory around `range`, all of which may be accessed so at addresses of this process; `None`: only by asking.
     ///
-    /// Counts as an access to `range`. The region stays valid, and [`Self::load`] and the others agree with it, until the memory
-    /// is dropped.
+    /// Counts as an access to `range`, and shows nothing that was not accessed. The region stays valid until the memory is dropped;
+    /// [`Self::load`] and the others agree with it as long as [`Self::generation`] is the same.
     fn region(&mut self, range: Range, access: Access) -> Option<Region> {
         let (_, _) = (range, access);
         None
+    }
+
+    /// Another number when regions that were shown before are not to be used any more.
+    fn generation(&self) -> u64 {
+        0
     }
 }
 

@@ -8,12 +8,11 @@
 //! ```
 
 use crate::delta::Delta;
-use crate::message::{Commit, Copied, Host, Txn};
+use crate::message::{Copied, Host, Txn};
 use crate::plant::{Plant, is};
 use dvm_disa::machine::memory::Used;
 use dvm_disa::machine::page::Page;
 use dvm_disa::machine::store::{self, Changes, Conflict, Prepared, Store, Timestamp};
-use dvm_disa::map::{self, PAGE_BYTES};
 use std::collections::BTreeMap;
 
 /// A commit that is prepared here.
@@ -63,6 +62,7 @@ impl Home {
     /// # Errors
     /// Somebody was first.
     pub fn prepare(&mut self, asked: &Asked<'_>) -> Result<(), Conflict> {
+        self.release(asked.txn);
         let epoch = if is(Plant::ValuesCompared) && self.is_back(asked) { self.store.newest() } else { asked.epoch };
         let mut prepared = self.store.prepare(epoch, used(asked.changes, asked.reads))?;
         if is(Plant::NotLocked) {
@@ -114,24 +114,6 @@ impl Home {
             store::Copied { page, at, author, words, contents }
         };
         self.store.restore(newest, copies.into_iter().map(copied));
-    }
-
-    /// Whether words and pages of exit codes are still as the snapshot has them. The system writes there without a lock, so they
-    /// are validated once more, when the commit gets its timestamp.
-    ///
-    /// # Errors
-    /// Somebody was first.
-    pub fn check_exit_codes(&mut self, commit: &Commit) -> Result<(), Conflict> {
-        let is_exit_code = |page: &u64| map::EXIT_CODES.contains(page * PAGE_BYTES);
-        let changes: Vec<Delta> = commit.changes.iter().filter(|delta| is_exit_code(&delta.page)).cloned().collect();
-        let reads: Vec<u64> = commit.reads.iter().copied().filter(is_exit_code).collect();
-        if changes.is_empty() && reads.is_empty() {
-            return Ok(());
-        }
-        self.release(commit.txn);
-        let prepared = self.store.prepare(commit.finished.epoch, used(&changes, &reads))?;
-        self.store.release(prepared);
-        Ok(())
     }
 
     /// A commit is, at this timestamp, with words of the system's own: the log has all of it, whoever prepared it.

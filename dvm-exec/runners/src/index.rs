@@ -41,6 +41,14 @@ impl Index {
         self.changes.range(pages).map(move |(page, _)| (*page, self.version(*page, epoch))).filter(|(_, at)| *at > BASE)
     }
 
+    /// The pages around one within a range that no commit has changed.
+    #[must_use]
+    pub fn unchanged(&self, within: &Range<u64>, page: u64) -> Range<u64> {
+        let before = self.changes.range(within.start..page).next_back().map_or(within.start, |(changed, _)| changed + 1);
+        let behind = self.changes.range(page..within.end).next().map_or(within.end, |(changed, _)| *changed);
+        before..behind.max(before)
+    }
+
     /// A commit changed a page. A copy of the version before becomes one of this, if the words are known and `keeps`.
     pub fn change(&mut self, program: &Program, at: Timestamp, told: &Told, keeps: bool) {
         let page = match told {

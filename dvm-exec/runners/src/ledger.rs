@@ -228,6 +228,14 @@ impl Ledger {
         while self.facts.summaries.pop_front_if(|summary| summary.at <= oldest).is_some() {}
     }
 
+    /// The commits after one snapshot and up to another.
+    #[must_use]
+    pub fn summaries(&self, after: Timestamp, until: Timestamp) -> Vec<Summary> {
+        let all = &self.facts.summaries;
+        let [first, end] = [after, until].map(|at| all.partition_point(|summary| summary.at <= at));
+        all.range(first..end).cloned().collect()
+    }
+
     /// The next end of a runner that nothing can undo.
     pub fn poll_happened(&mut self) -> Option<Happened> {
         self.facts.happened.pop_front_if(|happened| happened.at <= self.facts.stable)

@@ -19,6 +19,11 @@ pub const QUEUED_PER_SLOT_MAX: usize = 32;
 /// Timestamps after which a host tells what it still needs, if it is not idle.
 pub const OLDEST_TOLD_EVERY: u64 = 32;
 
+/// Times of commits that a host keeps until it tells them,
+pub const TIMES_UNTOLD_MAX: usize = 1024;
+/// and that the root keeps of each host.
+pub const TIMES_KEPT_MAX: usize = 1 << 16;
+
 /// A range of so many bytes says where a runner should run.
 pub const PLACING_BYTES_MIN: u64 = 256 << 10;
 /// Extents that are looked at to place one runner.
@@ -34,7 +39,7 @@ pub const COPIED_AT_ONCE_MAX: usize = 128;
 /// The first wait after a conflict with a commit under way.
 pub const BACKOFF_NS_MIN: u64 = 50_000;
 /// The longest.
-pub const BACKOFF_NS_MAX: u64 = 10_000_000;
+pub const BACKOFF_NS_MAX: u64 = 160_000_000;
 const _: () = assert!(BACKOFF_NS_MIN < BACKOFF_NS_MAX);
 
 /// Messages sent and not acknowledged, of one link.

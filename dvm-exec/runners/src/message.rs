@@ -169,6 +169,8 @@ pub enum Message {
     },
     /// Host to root: it has no older snapshot, and will have none.
     Oldest(Timestamp),
+    /// Host to root: how long commits took there that needed another host, in nanoseconds.
+    Took(Vec<u64>),
     /// Host to home: validate and lock.
     Prepare {
         /// For whom.

@@ -19,6 +19,7 @@ use dvm_disa::machine::report::Report;
 use dvm_disa::machine::runner::Ran;
 use dvm_disa::machine::store::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a host is told at its start.
@@ -143,7 +144,7 @@ impl Node {
 
     /// A run is over.
     pub fn handle_ran(&mut self, now: Nanos, key: RunKey, ran: Ran) {
-        self.worker.ran(key, ran, &self.homes, &mut self.out);
+        self.worker.ran(now, key, ran, &self.homes, &mut self.out);
         self.settle(now);
     }
 
@@ -169,10 +170,22 @@ impl Node {
         self.out.others.pop_front()
     }
 
-    /// Whether there is nothing to send and no output to release.
+    /// Whether there is something to send.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.out.others.is_empty() && self.head.as_ref().is_none_or(|head| head.ledger.facts.output.is_taken())
+    pub fn has_messages(&self) -> bool {
+        !self.out.others.is_empty()
+    }
+
+    /// Whether there is output to release.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| !head.ledger.facts.output.is_taken())
+    }
+
+    /// Whether a slot has nothing to do.
+    #[must_use]
+    pub fn has_free_slot(&self) -> bool {
+        self.worker.has_free_slot()
     }
 
     /// The next runner to run.
@@ -203,6 +216,12 @@ impl Node {
     pub fn ends(&self) -> BTreeMap<Host, u64> {
         let ledger = self.head.as_ref().map(|head| &head.ledger).or(self.follower.as_ref().map(|follower| &follower.ledger));
         ledger.map(|ledger| ledger.ends().clone()).unwrap_or_default()
+    }
+
+    /// How long commits of each host took that needed another one, in nanoseconds, as far as hosts have told. Only at the root.
+    #[must_use]
+    pub fn took(&self) -> BTreeMap<Host, Vec<u64>> {
+        self.head.as_ref().map(|head| head.took.clone()).unwrap_or_default()
     }
 
     /// Whether this is the root, and every host that shall have the log has it.
@@ -241,6 +260,13 @@ impl Node {
             return self.worker.epoch(key).map(|epoch| self.home.at(page, epoch));
         }
         self.worker.page(key, page, &self.homes, &mut self.out)
+    }
+
+    /// The pages around one, which a file fills, that are the file's in every snapshot from now on back to the first.
+    #[must_use]
+    pub fn unchanged(&self, page: u64) -> Range<u64> {
+        let within = self.program.file_around(page).unwrap_or(page..page);
+        self.worker.unchanged(&within, page)
     }
 
     /// The timestamp of the version that a run's snapshot shows of a page.
@@ -300,13 +326,14 @@ impl Node {
             | Message::Lost(_)
                 if from == self.homes.root() =>
             {
-                self.on_word_of_root(message);
+                self.on_word_of_root(now, message);
             }
             Message::Records { .. } | Message::Copies(_) | Message::State(_) if from == self.homes.root() => {
                 self.on_log(from, message);
             }
             Message::Returned(_)
             | Message::Oldest(_)
+            | Message::Took(_)
             | Message::Commit(_)
             | Message::Applied(_)
             | Message::Ended(..)
@@ -327,7 +354,7 @@ impl Node {
         }
     }
 
-    fn on_word_of_root(&mut self, message: Message) {
+    fn on_word_of_root(&mut self, now: Nanos, message: Message) {
         match message {
             Message::Start(runners) => self.worker.start(runners, &self.homes, &mut self.out),
             Message::Recall(count) => self.worker.recall(count, &self.homes, &mut self.out),
@@ -342,7 +369,7 @@ impl Node {
                 self.home.apply(txn, at);
                 self.out.send(self.homes.root(), Message::Applied(at));
             }
-            Message::Settled(txn, is_committed) => self.worker.settled(txn, is_committed, &mut self.out),
+            Message::Settled(txn, is_committed) => self.worker.settled(now, txn, is_committed, &mut self.out),
             Message::Lost(host) => self.lose(host),
             _ => {}
         }
@@ -353,6 +380,7 @@ impl Node {
         match message {
             Message::Returned(ids) => head.scheduler.returned(from, &ids),
             Message::Oldest(oldest) => head.told_oldest(from, oldest),
+            Message::Took(times) => head.told_times(from, times),
             Message::Commit(commit) => head.commit(now, from, *commit, &mut self.home, &self.homes, &mut self.out),
             Message::Applied(at) => head.applied(from, at),
             Message::Ended(finished, end) => head.ended(now, from, &finished, end, &mut self.home),

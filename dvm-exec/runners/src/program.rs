@@ -6,8 +6,10 @@ use dvm_disa::machine::Settings;
 use dvm_disa::machine::memory::parts;
 use dvm_disa::machine::page::Page;
 use dvm_disa::machine::store::Store;
+use dvm_disa::map::PAGE_BYTES;
 use dvm_disa::object::Object;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A program, ready to run.
 #[derive(Debug)]
@@ -23,12 +25,10 @@ impl Program {
     /// Lays data and files out.
     #[must_use]
     pub fn new(object: Object, settings: Settings) -> Self {
-        let mut base: BTreeMap<u64, Page> = BTreeMap::new();
-        let data = object.data.iter().map(|segment| (segment.range(), &segment.bytes));
-        let files = settings.place_of_files().map(|(file, range)| (range, &file.bytes));
-        for (range, bytes) in data.chain(files) {
-            for (page, offset, part) in parts(range) {
-                base.entry(page).or_default().write(offset, &bytes[part]);
+        let mut base: BTreeMap<u64, Page> = settings.pages_of_files().collect();
+        for segment in &object.data {
+            for (page, offset, part) in parts(segment.range()) {
+                base.entry(page).or_default().write(offset, &segment.bytes[part]);
             }
         }
         Self { object, settings, base }
@@ -38,6 +38,12 @@ impl Program {
     #[must_use]
     pub fn page(&self, page: u64) -> Page {
         self.base.get(&page).cloned().unwrap_or_default()
+    }
+
+    /// The pages that one file fills, if this is one of them.
+    pub(crate) fn file_around(&self, page: u64) -> Option<Range<u64>> {
+        let filled = |bytes: dvm_disa::map::Range| bytes.base / PAGE_BYTES..(bytes.base + bytes.bytes) / PAGE_BYTES;
+        self.settings.place_of_files().map(|(_, range)| filled(range)).find(|pages| pages.contains(&page))
     }
 
     /// A store with all that is there before the first commit.

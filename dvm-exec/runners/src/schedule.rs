@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of an extent.
 const EXTENT_BYTES: u64 = 2 << 20;
+/// The grain in which loads are compared.
+const PARTS_OF_SLOT: u64 = 1024;
 
 #[derive(Clone, Copy, Debug)]
 struct Load {
@@ -199,26 +201,20 @@ impl Scheduler {
         self.delayed.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Of the hosts with room: one with a free slot rather than without, then the one that used most of what the runner declares,
-    /// then the least loaded. A runner that was given back because a host has nothing to do goes there by the first of these.
+    /// Of the hosts with room: one with a free slot rather than without, then the one where what waits and what of the runner's large
+    /// ranges was not used there weigh least. A runner that was given back because a host has nothing to do goes there by the first.
     fn choose(&mut self, runner: &Runner, homes: &Homes) -> Option<Host> {
-        let has_room = |host: &Host| {
-            let load = self.loads[usize::from(host.0)];
-            load.out < load.slots * QUEUED_PER_SLOT_MAX as u64
-        };
+        let load = |host: Host| self.loads[usize::from(host.0)];
+        let has_room = |host: &Host| load(*host).out < load(*host).slots * QUEUED_PER_SLOT_MAX as u64;
         let extents = extents(runner);
         let used =
             |host: Host| extents.iter().filter(|extent| self.users.get(extent).is_some_and(|users| has(*users, host))).count();
-        let load = |host: Host| {
-            let load = self.loads[usize::from(host.0)];
-            // In 1/1024 of a slot, so that hosts of different size compare.
-            load.out * 1024 / load.slots.max(1)
+        let rank = |host: Host| {
+            let Load { slots, out, .. } = load(host);
+            // In parts of a slot, so that hosts of different size compare. All of the ranges weighs as much as a runner in each slot.
+            let missing = (extents.len() - used(host)) as u64 * PARTS_OF_SLOT / extents.len().max(1) as u64;
+            (out >= slots, out * PARTS_OF_SLOT / slots.max(1) + missing)
         };
-        let is_busy = |host: Host| {
-            let load = self.loads[usize::from(host.0)];
-            load.out >= load.slots
-        };
-        let rank = |host: Host| (is_busy(host), std::cmp::Reverse(used(host)), load(host));
         let best = homes.members().filter(has_room).map(rank).min()?;
         let equals: Vec<Host> = homes.members().filter(has_room).filter(|host| rank(*host) == best).collect();
         let chosen = self.chance.below(equals.len());

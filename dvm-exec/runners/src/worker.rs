@@ -3,14 +3,15 @@
 //! Owns slots, snapshots in use, and commits that this host asks for. Must not know who is ready elsewhere.
 //!
 //! ```text
-//!   queued -> running (a slot, a snapshot) -> Prepare to homes -> all Prepared -> Commit to the root -> Settled
+//!   queued -> running (a slot, a snapshot) -> Prepare to homes but the root -> all Prepared -> Commit to the root -> Settled
 //!                  |                              '- Refused, or a home lost -> Release, Ended
 //!                  '- abort, trap ------------------------------------------------------> Ended
 //! ```
 
+use crate::Nanos;
 use crate::delta::Delta;
 use crate::index::Index;
-use crate::limits::{FETCHED_AT_ONCE_MAX, OLDEST_TOLD_EVERY, PREFETCHED_PAGES_MAX};
+use crate::limits::{FETCHED_AT_ONCE_MAX, OLDEST_TOLD_EVERY, PREFETCHED_PAGES_MAX, TIMES_UNTOLD_MAX};
 use crate::message::{Commit, End, Finished, Host, Message, Summary, Txn};
 use crate::node::Out;
 use crate::place::Homes;
@@ -54,8 +55,9 @@ struct Running {
 #[derive(Debug)]
 struct Asking {
     commit: Commit,
-    /// Homes that have not answered; the root has been asked when there are none.
+    /// Homes but the root that have not answered; the root has been asked when there are none.
     waiting: BTreeSet<Host>,
+    since: Nanos,
 }
 
 /// One host's part.
@@ -79,6 +81,8 @@ pub struct Worker {
     txns: u64,
     watermark: Timestamp,
     told: Timestamp,
+    /// How long commits took that needed another host, since that was told.
+    took: Vec<u64>,
 }
 
 impl Worker {
@@ -102,7 +106,14 @@ impl Worker {
             txns: 0,
             watermark: Timestamp(0),
             told: Timestamp(0),
+            took: Vec::new(),
         }
+    }
+
+    /// Whether a slot has nothing to do.
+    #[must_use]
+    pub fn has_free_slot(&self) -> bool {
+        !self.free.is_empty()
     }
 
     /// The next run, if a slot is free.
@@ -179,6 +190,9 @@ impl Worker {
         if oldest > self.told && (is_idle || oldest.0 - self.told.0 >= OLDEST_TOLD_EVERY) {
             self.told = oldest;
             out.send(homes.root(), Message::Oldest(oldest));
+            if !self.took.is_empty() {
+                out.send(homes.root(), Message::Took(std::mem::take(&mut self.took)));
+            }
         }
     }
 
@@ -198,6 +212,12 @@ impl Worker {
     #[must_use]
     pub fn version(&self, page: u64, epoch: Timestamp) -> Timestamp {
         self.index.version(page, epoch)
+    }
+
+    /// The pages around one that are as the program has them, within some that are.
+    #[must_use]
+    pub fn unchanged(&self, within: &std::ops::Range<u64>, page: u64) -> std::ops::Range<u64> {
+        self.index.unchanged(within, page)
     }
 
     /// A page for a run; `None`: it is asked for, and the run will be told.
@@ -243,7 +263,7 @@ impl Worker {
     }
 
     /// A run is over.
-    pub fn ran(&mut self, key: RunKey, ran: Ran, homes: &Homes, out: &mut Out) {
+    pub fn ran(&mut self, now: Nanos, key: RunKey, ran: Ran, homes: &Homes, out: &mut Out) {
         let Some(Running { slot, is_void, .. }) = self.runs.remove(&key) else { return };
         self.free.insert(slot);
         if is_void {
@@ -281,9 +301,10 @@ impl Worker {
             finished,
             settled_below: 0,
         };
-        let (author, waiting) = (commit.finished.id, asked.keys().copied().collect());
-        self.asking.insert(txn.number, Asking { commit, waiting });
-        for (home, (changes, reads)) in asked {
+        let (author, waiting) = (commit.finished.id, asked.keys().copied().filter(|home| *home != homes.root()).collect());
+        self.asking.insert(txn.number, Asking { commit, waiting, since: now });
+        // The root validates its part when it decides: nothing comes between, so nothing has to be locked there.
+        for (home, (changes, reads)) in asked.into_iter().filter(|(home, _)| *home != homes.root()) {
             out.send(home, Message::Prepare { txn, epoch, author, changes, reads });
         }
         self.ask_root(txn, homes, out);
@@ -325,8 +346,12 @@ impl Worker {
     }
 
     /// The root has decided.
-    pub fn settled(&mut self, txn: Txn, is_committed: bool, out: &mut Out) {
-        let Some(Asking { commit, .. }) = self.asking.remove(&txn.number) else { return };
+    pub fn settled(&mut self, now: Nanos, txn: Txn, is_committed: bool, out: &mut Out) {
+        let Some(Asking { commit, since, .. }) = self.asking.remove(&txn.number) else { return };
+        let is_remote = commit.homes.iter().any(|home| *home != self.me);
+        if is_committed && is_remote && self.took.len() < TIMES_UNTOLD_MAX {
+            self.took.push(now.0.saturating_sub(since.0));
+        }
         if !is_committed {
             self.forget(commit, out);
         }

@@ -127,3 +127,30 @@ fn small_changes_are_told_and_large_ones_fetched() {
     assert_eq!((page.word(0), page.word(511)), (1, 512));
     assert_eq!(Delta::whole(3, &page).to_page().word(511), 512);
 }
+
+#[test]
+fn the_root_validates_its_own_pages_when_it_decides() {
+    // rule: H4
+    let mut nodes = nodes(2);
+    let (me, first) = next_runs(&mut nodes).remove(0);
+    nodes[me].handle_ran(Nanos(0), first.key, ran(&first, &[], 4));
+    exchange(&mut nodes);
+    let runs = next_runs(&mut nodes);
+    let word = at_home(0, 2);
+    let elsewhere: Vec<&Run> = runs.iter().filter(|(me, _)| *me == 1).map(|(_, run)| run).collect();
+    let [one, two] = elsewhere[..] else { panic!("each host has two: {runs:?}") };
+    // Both are under way at once, and each is asked for in one message.
+    for run in [one, two] {
+        nodes[1].handle_ran(Nanos(0), run.key, ran(run, &[(word, run.runner.id)], 0));
+        let said: Vec<_> = std::iter::from_fn(|| nodes[1].poll_transmit()).collect();
+        let is_commit = |said: &(Host, Message)| matches!(said, (Host(0), Message::Commit(_)));
+        assert_eq!(said.iter().filter(|said| is_commit(said)).count(), 1, "{said:?}");
+        assert!(!said.iter().any(|(_, message)| matches!(message, Message::Prepare { .. })), "{said:?}");
+        said.into_iter().for_each(|(_, message)| nodes[0].handle_message(Nanos(0), Host(1), message));
+    }
+    exchange(&mut nodes);
+    // The second has lost to the first, which is known: it runs again on a snapshot with what that one stored.
+    let (at, again) = next_runs(&mut nodes).pop().expect("the loser runs again");
+    assert_eq!((again.runner.id, again.runner.tries), (two.runner.id, 2));
+    assert_eq!(nodes[at].page(again.key, word / PAGE_BYTES).map(|page| page.word(0)), Some(one.runner.id));
+}

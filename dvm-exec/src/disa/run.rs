@@ -104,9 +104,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             program: &options.program,
             copies: options.copies.map(usize::from),
         };
-        let (report, ends) = hosts::run(request, object, settings(options)?)?;
+        let (report, shares) = hosts::run(request, object, settings(options)?)?;
         eprint!("{}", told(&report, options.stat));
-        ends.iter().filter(|_| options.stat).for_each(|(host, count)| eprintln!("ended on {host} {count}"));
+        shares.iter().filter(|_| options.stat).for_each(|line| eprintln!("{line}"));
         return Ok(report.exit_status());
     }
     let engine = engine::of(&object, options.tier)?;

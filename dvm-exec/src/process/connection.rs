@@ -45,6 +45,8 @@ pub struct Sender {
     socket: Arc<OwnedFd>,
     sealer: Sealer,
     bytes: Vec<u8>,
+    /// What the other side had no room for when it was tried.
+    rest: Vec<u8>,
 }
 
 /// The receiving half.
@@ -87,7 +89,7 @@ impl Connection {
         let (sealer, opener) = wire::session(job_key, side, root_nonce, member_nonce);
         let socket = Arc::new(socket);
         Ok(Self {
-            sender: Sender { socket: Arc::clone(&socket), sealer, bytes: Vec::new() },
+            sender: Sender { socket: Arc::clone(&socket), sealer, bytes: Vec::new(), rest: Vec::new() },
             receiver: Receiver { socket, opener, bytes: Vec::new(), ready: 0..0 },
         })
     }
@@ -123,6 +125,27 @@ impl Sender {
         self.bytes.clear();
         self.sealer.seal(message, &mut self.bytes)?;
         send_all(&self.socket, &self.bytes)
+    }
+
+    /// Sends one message as far as the other side has room for it, and never waits: whether all is sent. What is not goes with
+    /// [`Sender::finish`], before anything else may be sent otherwise.
+    ///
+    /// # Errors
+    /// As for [`Sender::send`].
+    pub fn try_send(&mut self, message: &Message) -> Result<bool, ConnectionError> {
+        self.sealer.seal(message, &mut self.rest)?;
+        let sent = send_some(&self.socket, &self.rest)?;
+        self.rest.drain(..sent);
+        Ok(self.rest.is_empty())
+    }
+
+    /// Sends what [`Sender::try_send`] has left.
+    ///
+    /// # Errors
+    /// As for [`Sender::send`].
+    pub fn finish(&mut self) -> Result<(), ConnectionError> {
+        let rest = std::mem::take(&mut self.rest);
+        send_all(&self.socket, &rest)
     }
 
     /// As [`Sender::send`], but calls `before_wait` if the other side has not room for all of it.
@@ -293,6 +316,35 @@ fn receive_some(socket: &OwnedFd, into: &mut [u8], flag: Option<&AtomicU32>) -> 
                 libc::ECONNRESET | libc::ETIMEDOUT => return Err(ConnectionError::Closed),
                 error => return Err(Error::from_raw_os_error(error).into()),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    const KEY: [u8; 16] = [7; 16];
+
+    /// Both ends of a connection in this process.
+    fn pair() -> (Connection, Connection) {
+        let (root, member) = UnixStream::pair().expect("a pair of sockets");
+        let other = std::thread::spawn(move || Connection::start(member.into(), &KEY, Side::Member).expect("a connection"));
+        (Connection::start(root.into(), &KEY, Side::Root).expect("a connection"), other.join().expect("no panic"))
+    }
+
+    #[test]
+    fn what_has_no_room_waits_for_its_turn() {
+        let (mut root, mut member) = pair();
+        let message = |number: u8| Message::Runners { bytes: vec![number; 40_000], is_last: true };
+        assert!(root.sender.try_send(&message(0)).expect("there is room"));
+        let full = (1..=200).find(|number| !root.sender.try_send(&message(*number)).expect("it is open"));
+        let last = full.expect("the socket has an end");
+        let listener = std::thread::spawn(move || (0..=last).map(|_| member.receiver.receive(None)).collect::<Vec<_>>());
+        root.sender.finish().expect("the other side takes it");
+        for (number, received) in (0..).zip(listener.join().expect("no panic")) {
+            assert_eq!(received.expect("it came"), message(number));
         }
     }
 }

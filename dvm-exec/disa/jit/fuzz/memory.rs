@@ -13,9 +13,20 @@ use std::rc::Rc;
 pub const SHARED: Range = Range::new(map::SR.base, 3 * PAGE_BYTES);
 const HOLE: Range = Range::new(map::SR.base + PAGE_BYTES, PAGE_BYTES);
 
+/// Private pages from the first on that lie behind each other here, too.
+const TOGETHER: Range = Range::new(map::PR.base, 8 * PAGE_BYTES);
+
+/// Bytes that may be stored to while others hold them.
+type Bytes = Rc<[Cell<u8>]>;
+
 /// Private pages, a few shared ones, and the text.
 pub struct Pages {
-    pages: BTreeMap<u64, Rc<[Cell<u8>]>>,
+    /// A page's bytes, and where it begins there; none: it begins there in `first`.
+    pages: BTreeMap<u64, (Bytes, usize)>,
+    together: Bytes,
+    /// Shared pages as they begin. Such a page is read here until it is stored to.
+    first: Vec<u8>,
+    generation: u64,
     text: Vec<u8>,
     pages_max: usize,
 }
@@ -23,28 +34,69 @@ pub struct Pages {
 impl Pages {
     /// Nothing accessed yet.
     pub fn new(text: &[u8], pages_max: usize) -> Self {
-        Self { pages: BTreeMap::new(), text: text.to_vec(), pages_max }
+        let together = (0..TOGETHER.bytes).map(|_| Cell::new(0)).collect();
+        let first = (0..SHARED.bytes).map(|offset| (offset % PAGE_BYTES * 7 % 251) as u8).collect();
+        Self { pages: BTreeMap::new(), together, first, generation: 0, text: text.to_vec(), pages_max }
     }
 
     /// All pages accessed, with their bytes.
     pub fn contents(&self) -> BTreeMap<u64, Vec<u8>> {
-        self.pages.iter().map(|(page, bytes)| (*page, bytes.iter().map(Cell::get).collect())).collect()
+        let bytes = |page: &u64| (0..PAGE_BYTES as usize).map(|offset| self.byte(*page, offset)).collect();
+        self.pages.keys().map(|page| (*page, bytes(page))).collect()
     }
 
-    /// Bytes of one page that was accessed before.
+    /// A byte of a page that was accessed before.
+    fn byte(&self, page: u64, offset: usize) -> u8 {
+        match &self.pages[&page] {
+            (own, at) if !own.is_empty() => own[at + offset].get(),
+            (_, at) => self.first[at + offset],
+        }
+    }
+
+    fn is_read_only(&self, page: u64) -> bool {
+        self.pages.get(&page).is_some_and(|(own, _)| own.is_empty())
+    }
+
+    /// Bytes of one page that was stored to before, or is private.
     fn known(&self, address: u64, bytes: usize) -> Option<&[Cell<u8>]> {
         let offset = (address % PAGE_BYTES) as usize;
-        self.pages.get(&(address / PAGE_BYTES))?.get(offset..offset + bytes)
+        let (own, at) = self.pages.get(&(address / PAGE_BYTES))?;
+        own.get(*at..at + PAGE_BYTES as usize)?.get(offset..offset + bytes)
     }
 
-    fn page(&mut self, page: u64) -> Result<Rc<[Cell<u8>]>, TrapKind> {
-        if !self.pages.contains_key(&page) && self.pages.len() >= self.pages_max {
-            return Err(TrapKind::Mem);
+    fn page(&mut self, page: u64, access: Access) -> Result<(), TrapKind> {
+        let address = page * PAGE_BYTES;
+        if !self.pages.contains_key(&page) {
+            if self.pages.len() >= self.pages_max {
+                return Err(TrapKind::Mem);
+            }
+            let fresh = if map::SR.contains(address) {
+                (Rc::from([]), (address - SHARED.base) as usize)
+            } else if TOGETHER.contains(address) {
+                (Rc::clone(&self.together), (address - TOGETHER.base) as usize)
+            } else {
+                ((0..PAGE_BYTES).map(|_| Cell::new(0)).collect(), 0)
+            };
+            self.pages.insert(page, fresh);
         }
-        // Shared pages begin with something in them.
-        let first = |offset| if map::SR.contains(page * PAGE_BYTES) { (offset * 7 % 251) as u8 } else { 0 };
-        let new = || (0..PAGE_BYTES).map(|offset| Cell::new(first(offset))).collect();
-        Ok(Rc::clone(self.pages.entry(page).or_insert_with(new)))
+        if access == Access::Store && self.is_read_only(page) {
+            let own = (0..PAGE_BYTES as usize).map(|offset| Cell::new(self.byte(page, offset))).collect();
+            self.pages.insert(page, (own, 0));
+            self.generation += 1;
+        }
+        Ok(())
+    }
+
+    /// The pages around one, as far as `is_alike`.
+    fn around(&self, page: u64, is_alike: impl Fn(u64) -> bool) -> Range {
+        let mut range = page..page + 1;
+        while is_alike(range.start - 1) {
+            range.start -= 1;
+        }
+        while is_alike(range.end) {
+            range.end += 1;
+        }
+        Range::new(range.start * PAGE_BYTES, (range.end - range.start) * PAGE_BYTES)
     }
 }
 
@@ -71,7 +123,10 @@ impl Memory for Pages {
         for (at, byte) in (address..).zip(bytes) {
             *byte = match at.checked_sub(map::TX.base) {
                 Some(offset) => self.text.get(offset as usize).copied().unwrap_or(0),
-                None => self.page(at / PAGE_BYTES)?[(at % PAGE_BYTES) as usize].get(),
+                None => {
+                    self.page(at / PAGE_BYTES, Access::Load)?;
+                    self.byte(at / PAGE_BYTES, (at % PAGE_BYTES) as usize)
+                }
             };
         }
         Ok(())
@@ -80,10 +135,11 @@ impl Memory for Pages {
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), TrapKind> {
         self.check(Range::new(address, bytes.len() as u64), Access::Store)?;
         for at in (address..).take(bytes.len()) {
-            self.page(at / PAGE_BYTES)?;
+            self.page(at / PAGE_BYTES, Access::Load)?;
         }
         for (at, byte) in (address..).zip(bytes) {
-            self.page(at / PAGE_BYTES)?[(at % PAGE_BYTES) as usize].set(*byte);
+            self.page(at / PAGE_BYTES, Access::Store)?;
+            self.known(at, 1).expect("it can be stored to")[0].set(*byte);
         }
         Ok(())
     }
@@ -107,8 +163,28 @@ impl Memory for Pages {
         if map::TX.contains(range.base) || !whole.encloses(range) {
             return None;
         }
-        let page = self.page(range.base / PAGE_BYTES).ok()?;
-        Some(Region { range: whole, host: page.as_ptr().cast_mut().cast() })
+        let page = range.base / PAGE_BYTES;
+        if access == Access::Store && (map::SR.contains(range.base) && self.known(range.base, 1).is_none()) {
+            return None;
+        }
+        self.page(page, access).ok()?;
+        if self.is_read_only(page) {
+            let range = self.around(page, |page| self.is_read_only(page));
+            let bytes = &self.first[(range.base - SHARED.base) as usize..];
+            return Some(Region { range, host: bytes.as_ptr().cast_mut() });
+        }
+        if TOGETHER.encloses(range) {
+            let is_used = |page: u64| TOGETHER.contains(page * PAGE_BYTES) && self.pages.contains_key(&page);
+            let range = self.around(page, is_used);
+            let cells = &self.together[(range.base - TOGETHER.base) as usize..];
+            return Some(Region { range, host: cells.as_ptr().cast_mut().cast() });
+        }
+        let whole_page = self.known(whole.base, PAGE_BYTES as usize)?;
+        Some(Region { range: whole, host: whole_page.as_ptr().cast_mut().cast() })
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 }
 

@@ -65,6 +65,6 @@ pub mod status {
     pub const SURRENDER: u64 = 0;
     /// It jumped out of the unit.
     pub const LEFT: u64 = 1;
-    /// The runner has ended.
+    /// The runner has ended, or has to be looked at anew.
     pub const ENDED: u64 = 2;
 }

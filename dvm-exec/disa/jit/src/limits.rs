@@ -23,3 +23,5 @@ pub const RECENT_REGIONS: usize = 16;
 /// and when a runner uses many pages.
 pub const RECENT_REGIONS_MAX: usize = 4096;
 const _: () = assert!(RECENT_REGIONS.is_power_of_two() && RECENT_REGIONS_MAX.is_power_of_two());
+/// Regions of more than a page that are found without a search.
+pub const WIDE_REGIONS_MAX: usize = 4;

@@ -58,7 +58,7 @@ impl Translation {
 
 impl Engine for Translation {
     fn run(&self, processor: &mut dyn Processor) -> Outcome {
-        let mut regions = Regions::default();
+        let (mut regions, mut generation) = (Regions::default(), processor.generation());
         let mut states: BTreeMap<u32, State> = BTreeMap::new();
         let (mut surrenders, mut fuel_used) = (0, 0);
         let mut found = self.arrive(processor.position().pc);
@@ -73,6 +73,10 @@ impl Engine for Translation {
                     None => continue,
                 }
             };
+            if processor.generation() != generation {
+                (regions, generation) = (Regions::default(), processor.generation());
+                states.clear();
+            }
             let state = states.entry(index).or_insert_with(|| State::new(unit));
             let before = processor.position().fuel_used;
             let left = enter(unit, state, &mut regions, processor);
@@ -80,6 +84,7 @@ impl Engine for Translation {
             match left {
                 Left::Ended(outcome) => return outcome,
                 Left::Jump => found = self.arrive(pc),
+                Left::Stale => found = None,
                 Left::Surrender => {
                     surrenders += 1;
                     fuel_used += processor.position().fuel_used - before;

@@ -37,6 +37,9 @@ fn programs_do_what_the_model_does() {
     let said = String::from_utf8_lossy(&found.stdout);
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
     assert!(said.starts_with("23 cases and 4 programs of the model: no difference\n"), "{said}");
+    // A store reaches into a cell that the model does not fill.
+    let found = compare(&model, &["67651", "1"]);
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
 }
 
 #[test]

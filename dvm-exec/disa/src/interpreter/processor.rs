@@ -49,6 +49,10 @@ impl<M: Memory, E: Effects> Processor for Interpreter<'_, M, E> {
         }
     }
 
+    fn generation(&self) -> u64 {
+        self.memory.generation()
+    }
+
     fn region(&mut self, range: Range, access: Access) -> Option<Region> {
         if WINDOW.overlaps(range) {
             return None;

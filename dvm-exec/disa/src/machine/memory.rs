@@ -3,7 +3,8 @@
 //! Owns copies and the difference they make. Must not know other runners, or whether the runner may commit.
 
 use super::page::{Page, Words};
-use super::ranges::Grants;
+use super::private::{Bytes, Private};
+use super::ranges::{Grants, Set};
 use super::store::{Store, Timestamp};
 use crate::map::{self, PAGE_BYTES, Range, WORD_BYTES};
 use crate::memory::{Access, Memory, Region};
@@ -12,7 +13,7 @@ use crate::trap::TrapKind;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A page that the runner has accessed.
 #[derive(Debug)]
@@ -20,12 +21,41 @@ struct Frame {
     page: u64,
     /// As the snapshot shows it; zero if private.
     twin: Page,
-    own: Bytes,
+    own: Own,
     is_stored: bool,
 }
 
-/// A page that may be stored to by address while others hold it.
-type Bytes = Rc<[Cell<u8>]>;
+/// The bytes of a page for its runner.
+#[derive(Debug)]
+enum Own {
+    /// They begin there.
+    Cells(Bytes, usize),
+    /// Those of the twin, which is a part of many: nothing was stored yet.
+    Twin,
+}
+
+impl Frame {
+    /// Bytes of the page, from one on, that may be stored to; `None`: not yet.
+    #[inline]
+    fn cells(&self, offset: usize) -> Option<&[Cell<u8>]> {
+        match &self.own {
+            Own::Cells(bytes, first) => bytes.get(first + offset..first + PAGE_BYTES as usize),
+            Own::Twin => None,
+        }
+    }
+}
+
+/// Pages of a file that a runner has only read, and the file's bytes.
+#[derive(Debug)]
+struct ReadOnly {
+    of: Arc<[u8]>,
+    /// The page that the first of them are.
+    first: u64,
+    /// Those that were read.
+    pages: Set,
+    /// Those that the snapshot shows so.
+    shown: std::ops::Range<u64>,
+}
 
 /// The pages that a runner used of shared memory.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +79,11 @@ pub struct PagesMax {
 pub trait Snapshot {
     /// A page of it.
     fn page(&mut self, page: u64) -> Page;
+
+    /// The pages around one that is a part of a file which are parts of that file, too, as far as that is known at once.
+    fn alike(&mut self, page: u64) -> std::ops::Range<u64> {
+        page..page + 1
+    }
 }
 
 /// Shared memory as a store shows it at a time.
@@ -69,6 +104,10 @@ pub struct RunnerMemory<'a, S> {
     index: PageMap<usize>,
     recent: Recent,
     left: PagesMax,
+    private: Private,
+    read_only: Vec<ReadOnly>,
+    /// How often a page was stored to that was read as it is in its file before.
+    generation: u64,
 }
 
 /// Pages used lately, and which frames they are.
@@ -97,7 +136,8 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
     #[must_use]
     pub fn new(shared: S, [text, rodata]: [&'a [u8]; 2], grants: Grants, left: PagesMax) -> Self {
         let (frames, index, recent) = (Vec::new(), PageMap::default(), Recent([(u64::MAX, 0); RECENT_PAGES]));
-        Self { shared, text, rodata, grants, frames, index, recent, left }
+        let (private, read_only) = (Private::default(), Vec::new());
+        Self { shared, text, rodata, grants, frames, index, recent, left, private, read_only, generation: 0 }
     }
 
     /// What was changed and read.
@@ -107,21 +147,21 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
     pub fn finish(self) -> Result<Used, TrapKind> {
         let mut used = Used::default();
         let mut outside: Option<u64> = None;
-        for Frame { page, twin, own, is_stored } in self.frames {
+        for frame in &self.frames {
+            let Frame { page, twin, is_stored, .. } = frame;
+            let page = *page;
             if !map::SR.contains(page * PAGE_BYTES) {
                 continue;
             }
             used.read.push(page);
-            if !is_stored {
-                continue;
-            }
-            let own = twin.with(&own);
-            let words = own.changed(&twin);
+            let Some(own) = frame.cells(0).filter(|_| *is_stored) else { continue };
+            let own = twin.with(own);
+            let words = own.changed(twin);
             if words.is_empty() {
                 continue;
             }
             if !self.grants.has_all_of_page(page) {
-                let changed = words.iter().flat_map(|word| changed_bytes(page, word, &own, &twin));
+                let changed = words.iter().flat_map(|word| changed_bytes(page, word, &own, twin));
                 let first = changed.filter(|address| !self.grants.has_byte(*address)).min();
                 outside = [outside, first].into_iter().flatten().min();
             }
@@ -150,12 +190,59 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
         let is_shared = map::SR.contains(page * PAGE_BYTES);
         let left = if is_shared { &mut self.left.shared } else { &mut self.left.private };
         *left = left.checked_sub(1).ok_or(TrapKind::Mem)?;
-        let twin = if is_shared { self.shared.page(page) } else { Page::default() };
         let slot = self.frames.len();
-        let own = twin.cells();
+        let (twin, own) = if is_shared {
+            let shown = self.read_only.iter().find(|known| known.shown.contains(&page));
+            let shown = shown.and_then(|known| Page::part(&known.of, ((page - known.first) * PAGE_BYTES) as usize));
+            let twin = shown.unwrap_or_else(|| self.shared.page(page));
+            let own = if self.keep(page, &twin) { Own::Twin } else { Own::Cells(twin.cells(), 0) };
+            (twin, own)
+        } else {
+            let (piece, at) = self.private.make(page);
+            (Page::default(), Own::Cells(piece, at))
+        };
         self.frames.push(Frame { page, own, twin, is_stored: false });
         self.index.insert(page, slot);
         Ok(slot)
+    }
+
+    /// Takes note of a page that is a part of a file; whether it is.
+    fn keep(&mut self, page: u64, twin: &Page) -> bool {
+        let Some((of, at)) = twin.as_part().filter(|(_, at)| at.is_multiple_of(PAGE_BYTES as usize)) else { return false };
+        let first = page - at as u64 / PAGE_BYTES;
+        let index = self.read_only.iter().position(|known| Arc::ptr_eq(&known.of, of) && known.first == first);
+        let index = index.unwrap_or_else(|| {
+            self.read_only.push(ReadOnly { of: Arc::clone(of), first, pages: Set::default(), shown: 0..0 });
+            self.read_only.len() - 1
+        });
+        let known = &mut self.read_only[index];
+        known.pages.insert(page, page + 1);
+        if !known.shown.contains(&page) {
+            known.shown = self.shared.alike(page);
+        }
+        true
+    }
+
+    /// The frame of a page that is to be stored to.
+    fn frame_to_store(&mut self, page: u64) -> Result<&mut Frame, TrapKind> {
+        self.frame(page)?;
+        let slot = self.index[&page];
+        if matches!(self.frames[slot].own, Own::Twin) {
+            self.frames[slot].own = Own::Cells(self.frames[slot].twin.cells(), 0);
+            self.read_only.iter_mut().for_each(|known| known.pages.remove(page));
+            // What was shown of it is not what is stored now.
+            self.generation += 1;
+        }
+        let frame = &mut self.frames[slot];
+        frame.is_stored = true;
+        Ok(frame)
+    }
+
+    /// Pages that were read, around one of them, as they lie in their file.
+    fn read_around(&self, page: u64) -> Option<Region> {
+        let (known, (first, end)) = self.read_only.iter().find_map(|known| Some((known, known.pages.around(page)?)))?;
+        let bytes = known.of.get(((first - known.first) * PAGE_BYTES) as usize..)?;
+        Some(Region { range: Range::new(first * PAGE_BYTES, (end - first) * PAGE_BYTES), host: bytes.as_ptr().cast_mut() })
     }
 
     fn is_constant(&self, range: Range) -> bool {
@@ -205,8 +292,11 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
             return Ok(());
         }
         for (page, offset, part) in parts(range) {
-            let own = &self.frame(page)?.own[offset..];
-            bytes[part].iter_mut().zip(own).for_each(|(to, from)| *to = from.get());
+            let frame = self.frame(page)?;
+            match frame.cells(offset) {
+                Some(own) => bytes[part].iter_mut().zip(own).for_each(|(to, from)| *to = from.get()),
+                None => frame.twin.read(offset, &mut bytes[part]),
+            }
         }
         Ok(())
     }
@@ -219,9 +309,8 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
             self.frame(page)?;
         }
         for (page, offset, part) in parts(range) {
-            let frame = self.frame(page)?;
-            frame.is_stored = true;
-            frame.own[offset..].iter().zip(&bytes[part]).for_each(|(to, from)| to.set(*from));
+            let own = self.frame_to_store(page)?.cells(offset).unwrap_or_default();
+            own.iter().zip(&bytes[part]).for_each(|(to, from)| to.set(*from));
         }
         Ok(())
     }
@@ -229,7 +318,11 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
     #[inline(always)]
     fn load_known(&self, address: u64, bytes: usize) -> Option<u64> {
         let (slot, offset) = self.recent.find(address, bytes as u64)?;
-        let own = &self.frames[slot].own[offset..];
+        let Some(own) = self.frames[slot].cells(offset) else {
+            let mut value = [0; 8];
+            self.frames[slot].twin.read(offset, &mut value[..bytes]);
+            return Some(u64::from_le_bytes(value));
+        };
         Some(match bytes {
             1 => u64::from(u8::from_le_bytes(first(own)?)),
             2 => u64::from(u16::from_le_bytes(first(own)?)),
@@ -242,8 +335,11 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
     fn store_known(&mut self, address: u64, bytes: usize, value: u64) -> bool {
         let Some((slot, offset)) = self.recent.find(address, bytes as u64) else { return false };
         let frame = &mut self.frames[slot];
+        if matches!(frame.own, Own::Twin) {
+            return false;
+        }
         frame.is_stored = true;
-        let own = &frame.own[offset..][..bytes];
+        let Some(own) = frame.cells(offset).and_then(|own| own.get(..bytes)) else { return false };
         if let Some(own) = own.first_chunk::<8>() {
             own.iter().zip(value.to_le_bytes()).for_each(|(to, from)| to.set(from));
         } else {
@@ -270,8 +366,20 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
             return None;
         }
         let frame = self.frame(page).ok()?;
-        frame.is_stored |= access == Access::Store;
-        Some(Region { range: whole, host: frame.own.as_ptr().cast_mut().cast() })
+        match (&frame.own, access) {
+            // Whoever wants to store there asks: what was shown of the page is then of no use.
+            (Own::Twin, Access::Store) => return None,
+            (Own::Twin, Access::Load) => return self.read_around(page),
+            (Own::Cells(..), _) => frame.is_stored |= access == Access::Store,
+        }
+        if map::PR.encloses(range) {
+            return self.private.around(page).map(|(range, host)| Region { range, host });
+        }
+        Some(Region { range: whole, host: frame.cells(0)?.as_ptr().cast_mut().cast() })
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 }
 
@@ -302,6 +410,43 @@ pub fn parts(range: Range) -> impl Iterator<Item = (u64, usize, std::ops::Range<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Shared memory of which the first pages are those of a file.
+    struct Files(Arc<[u8]>);
+
+    impl Snapshot for Files {
+        fn page(&mut self, page: u64) -> Page {
+            let at = (page - BASE / PAGE_BYTES) * PAGE_BYTES;
+            Page::part(&self.0, at as usize).unwrap_or_default()
+        }
+    }
+
+    #[test]
+    fn a_file_is_shown_as_it_lies_until_it_is_stored_to() {
+        let bytes: Arc<[u8]> = (0..3 * PAGE_BYTES).map(|at| (at / 7) as u8).collect();
+        let mut grants = Grants::default();
+        grants.insert(map::SHARED_DATA);
+        let mut memory = RunnerMemory::new(Files(Arc::clone(&bytes)), [&[], &[]], grants, PagesMax { private: 8, shared: 8 });
+        let load = |address| Range::new(address, 8);
+        let one = memory.region(load(BASE + 8), Access::Load).unwrap();
+        let two = memory.region(load(BASE + PAGE_BYTES), Access::Load).unwrap();
+        assert_eq!((one.range.bytes, two.range), (PAGE_BYTES, Range::new(BASE, 2 * PAGE_BYTES)));
+        assert!(std::ptr::eq(two.host, bytes.as_ptr()), "nothing is copied");
+        assert!(memory.region(load(BASE + 8), Access::Store).is_none() && memory.generation() == 0);
+        assert_eq!((memory.load(BASE + 14, 1), memory.load_known(BASE + 14, 1)), (Ok(2), Some(2)));
+        assert!(!memory.store_known(BASE + 8, 8, 1));
+        memory.store(BASE + 14, 1, 77).unwrap();
+        assert_eq!((memory.generation(), memory.load(BASE + 14, 1), memory.load(BASE + 21, 1)), (1, Ok(77), Ok(3)));
+        assert_eq!(
+            memory.region(load(BASE + PAGE_BYTES), Access::Load).unwrap().range,
+            Range::new(BASE + PAGE_BYTES, PAGE_BYTES)
+        );
+        assert!(memory.region(load(BASE + 8), Access::Store).is_some());
+        let used = memory.finish().unwrap();
+        assert_eq!(used.changed.keys().copied().collect::<Vec<_>>(), [BASE / PAGE_BYTES]);
+        assert_eq!(used.changed[&(BASE / PAGE_BYTES)].0.iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(used.read.len(), 2);
+    }
 
     /// Shared memory in which nobody has written yet.
     struct Empty;

@@ -14,6 +14,7 @@ pub mod chance;
 pub mod effects;
 pub mod memory;
 pub mod page;
+mod private;
 mod progress;
 pub mod ranges;
 mod recorder;
@@ -82,8 +83,8 @@ impl<'a> Machine<'a> {
         for segment in &object.data {
             store.place(segment.range(), &segment.bytes);
         }
-        for (file, range) in settings.place_of_files() {
-            store.place(range, &file.bytes);
+        for (page, contents) in settings.pages_of_files() {
+            store.place_page(page, contents);
         }
         Ok(Self {
             object,

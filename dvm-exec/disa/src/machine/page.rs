@@ -15,35 +15,77 @@ const BLOCKS: usize = PAGE_BYTES as usize / BLOCK_BYTES;
 pub const WORDS: usize = (PAGE_BYTES / WORD_BYTES) as usize;
 const WORD: usize = WORD_BYTES as usize;
 
-/// 4096 bytes; blocks that were never written are zero and take no room.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    blocks: [Option<Arc<[u8; BLOCK_BYTES]>>; BLOCKS],
+/// 4096 bytes.
+#[derive(Clone, Debug)]
+pub struct Page(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// Blocks that were never written are zero and take no room.
+    Blocks([Option<Arc<[u8; BLOCK_BYTES]>>; BLOCKS]),
+    /// The bytes from this place on of many that lie behind each other: there are as many.
+    Part(Arc<[u8]>, usize),
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self(Form::Blocks(Default::default()))
+    }
 }
 
 impl Page {
+    /// The page from byte `at` on of many that lie behind each other; `None`: there are not as many.
+    #[must_use]
+    pub fn part(of: &Arc<[u8]>, at: usize) -> Option<Self> {
+        of.get(at..at.checked_add(PAGE_BYTES as usize)?)?;
+        Some(Self(Form::Part(Arc::clone(of), at)))
+    }
+
+    /// Of which bytes that lie behind each other this is the part from where on.
+    #[must_use]
+    pub const fn as_part(&self) -> Option<(&Arc<[u8]>, usize)> {
+        match &self.0 {
+            Form::Part(of, at) => Some((of, *at)),
+            Form::Blocks(_) => None,
+        }
+    }
+
+    fn block(&self, index: usize) -> &[u8; BLOCK_BYTES] {
+        match &self.0 {
+            Form::Blocks(blocks) => blocks[index].as_deref().unwrap_or(&[0; BLOCK_BYTES]),
+            Form::Part(of, at) => of[at + index * BLOCK_BYTES..].first_chunk().expect("a part has all bytes of a page"),
+        }
+    }
+
+    fn blocks(&mut self) -> &mut [Option<Arc<[u8; BLOCK_BYTES]>>; BLOCKS] {
+        if matches!(self.0, Form::Part(..)) {
+            self.0 = Form::Blocks(std::array::from_fn(|index| Some(Arc::new(*self.block(index)))));
+        }
+        match &mut self.0 {
+            Form::Blocks(blocks) => blocks,
+            Form::Part(..) => unreachable!("it has just been made blocks"),
+        }
+    }
+
     /// Reads bytes that all lie on the page.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         let mut done = 0;
         while done < bytes.len() {
             let (block, at) = ((offset + done) / BLOCK_BYTES, (offset + done) % BLOCK_BYTES);
             let count = (bytes.len() - done).min(BLOCK_BYTES - at);
-            let to = &mut bytes[done..done + count];
-            match &self.blocks[block] {
-                Some(from) => to.copy_from_slice(&from[at..at + count]),
-                None => to.fill(0),
-            }
+            bytes[done..done + count].copy_from_slice(&self.block(block)[at..at + count]);
             done += count;
         }
     }
 
     /// Writes bytes that all lie on the page.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let blocks = self.blocks();
         let mut done = 0;
         while done < bytes.len() {
             let (block, at) = ((offset + done) / BLOCK_BYTES, (offset + done) % BLOCK_BYTES);
             let count = (bytes.len() - done).min(BLOCK_BYTES - at);
-            let to = self.blocks[block].get_or_insert_with(|| Arc::new([0; BLOCK_BYTES]));
+            let to = blocks[block].get_or_insert_with(|| Arc::new([0; BLOCK_BYTES]));
             Arc::make_mut(to)[at..at + count].copy_from_slice(&bytes[done..done + count]);
             done += count;
         }
@@ -60,25 +102,17 @@ impl Page {
     /// A copy of all bytes that can be changed in place.
     #[must_use]
     pub fn cells(&self) -> Rc<[Cell<u8>]> {
-        let mut bytes = Vec::with_capacity(PAGE_BYTES as usize);
-        for block in &self.blocks {
-            match block {
-                Some(block) => bytes.extend(block.iter().copied().map(Cell::new)),
-                None => bytes.extend([const { Cell::new(0) }; BLOCK_BYTES]),
-            }
-        }
-        bytes.into()
+        self.bytes().map(Cell::new).into()
     }
 
     /// A page of these bytes, which shares what is the same with this one.
     #[must_use]
     pub fn with(&self, bytes: &[Cell<u8>]) -> Self {
         let mut page = self.clone();
-        for (block, new) in bytes.chunks_exact(BLOCK_BYTES).enumerate() {
+        for (index, new) in bytes.chunks_exact(BLOCK_BYTES).enumerate() {
             let new: [u8; BLOCK_BYTES] = std::array::from_fn(|at| new[at].get());
-            let is_same = page.blocks[block].as_ref().map_or(new == [0; BLOCK_BYTES], |old| **old == new);
-            if !is_same {
-                page.blocks[block] = Some(Arc::new(new));
+            if *self.block(index) != new {
+                page.blocks()[index] = Some(Arc::new(new));
             }
         }
         page
@@ -97,16 +131,19 @@ impl Page {
     pub fn changed(&self, other: &Self) -> Words {
         let mut words = Words::default();
         for block in 0..BLOCKS {
-            let is_shared = match (&self.blocks[block], &other.blocks[block]) {
-                (Some(one), Some(two)) => Arc::ptr_eq(one, two),
-                (None, None) => true,
+            let is_shared = match (&self.0, &other.0) {
+                (Form::Blocks(own), Form::Blocks(others)) => match (&own[block], &others[block]) {
+                    (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+                    (None, None) => true,
+                    _ => false,
+                },
+                (Form::Part(of, at), Form::Part(others, other_at)) => Arc::ptr_eq(of, others) && at == other_at,
                 _ => false,
             };
             if is_shared {
                 continue;
             }
-            let [one, two] =
-                [self, other].map(|page| page.blocks[block].as_deref().unwrap_or(&[0; BLOCK_BYTES]).as_chunks::<WORD>().0);
+            let [one, two] = [self, other].map(|page| page.block(block).as_chunks::<WORD>().0);
             let first = block * BLOCK_BYTES / WORD;
             let differing = (first..).zip(one.iter().zip(two)).filter(|(_, (one, two))| one != two);
             differing.for_each(|(word, _)| words.insert(word));

@@ -1,4 +1,4 @@
-//! A set of addresses: what a runner was granted.
+//! Sets of addresses or pages, and what a runner was granted.
 //!
 //! Owns the two grains of a grant: whole pages for access, bytes for what may be stored. Must not know who grants.
 
@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 /// Disjoint ranges that do not touch each other, by base.
 #[derive(Clone, Debug, Default)]
-struct Set(BTreeMap<u64, u64>);
+pub struct Set(BTreeMap<u64, u64>);
 
 impl Set {
-    fn insert(&mut self, mut base: u64, mut end: u64) {
+    /// Adds all from `base` to before `end`.
+    pub fn insert(&mut self, mut base: u64, mut end: u64) {
         if let Some((&before, &before_end)) = self.0.range(..=base).next_back()
             && before_end >= base
         {
@@ -22,6 +23,27 @@ impl Set {
             self.0.remove(&next);
         }
         self.0.insert(base, end);
+    }
+
+    /// The range that has one, from its first to before its end.
+    pub fn around(&self, at: u64) -> Option<(u64, u64)> {
+        self.0.range(..=at).next_back().map(|(base, end)| (*base, *end)).filter(|(_, end)| at < *end)
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, at: u64) {
+        let Some((base, end)) = self.around(at) else { return };
+        self.0.remove(&base);
+        for (base, end) in [(base, at), (at + 1, end)] {
+            if base < end {
+                self.0.insert(base, end);
+            }
+        }
+    }
+
+    /// All, range by range.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().map(|(base, end)| (*base, *end))
     }
 
     fn contains(&self, at: u64) -> bool {
@@ -65,5 +87,21 @@ impl Grants {
     #[must_use]
     pub fn has_byte(&self, address: u64) -> bool {
         self.bytes.contains(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_grow_together_and_are_split() {
+        let mut set = Set::default();
+        [(5, 6), (7, 8), (6, 7), (20, 21)].into_iter().for_each(|(base, end)| set.insert(base, end));
+        assert_eq!((set.around(6), set.around(8), set.around(20)), (Some((5, 8)), None, Some((20, 21))));
+        set.remove(6);
+        set.remove(20);
+        set.remove(30);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [(5, 6), (7, 8)]);
     }
 }

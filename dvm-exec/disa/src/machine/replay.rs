@@ -141,8 +141,8 @@ impl<'a> Replay<'a> {
         for segment in &self.recording.object.data {
             self.store.place(segment.range(), &segment.bytes);
         }
-        for (file, range) in self.recording.settings.place_of_files() {
-            self.store.place(range, &file.bytes);
+        for (page, contents) in self.recording.settings.pages_of_files() {
+            self.store.place_page(page, contents);
         }
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Owns the choices and their defaults. Must not know what follows from them.
 
-use super::memory::PagesMax;
+use super::memory::{PagesMax, parts};
+use super::page::Page;
 use crate::map::{self, PAGE_BYTES, Range};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Most that one runner may use.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -81,6 +83,21 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The pages of files, those that a file fills as parts of all of its bytes, so that they lie behind each other in this process, too.
+    pub fn pages_of_files(&self) -> impl Iterator<Item = (u64, Page)> {
+        self.place_of_files().flat_map(|(file, range)| {
+            let all: Arc<[u8]> = Arc::from(&file.bytes[..]);
+            parts(range).map(move |(page, offset, part)| {
+                let contents = Page::part(&all, part.start).unwrap_or_else(|| {
+                    let mut contents = Page::default();
+                    contents.write(offset, &all[part]);
+                    contents
+                });
+                (page, contents)
+            })
+        })
+    }
+
     /// The files and where they are shown, one behind the other on whole pages; those without room are left out.
     pub fn place_of_files(&self) -> impl Iterator<Item = (&File, Range)> {
         let mut at = map::FILES.base;

@@ -88,19 +88,20 @@ impl Store {
     /// Puts bytes there as if they had always been there.
     pub fn place(&mut self, range: Range, bytes: &[u8]) {
         for (page, offset, part) in parts(range) {
-            let versions = self.pages.entry(page).or_default();
-            if versions.first().is_none_or(|first| first.at != Timestamp(0)) {
-                versions
-                    .insert(0, Version { at: Timestamp(0), author: u64::MAX, words: Words::default(), page: Page::default() });
-            }
-            versions[0].page.write(offset, &bytes[part]);
+            let mut contents = self.at(page, Timestamp(0));
+            contents.write(offset, &bytes[part]);
+            self.place_page(page, contents);
         }
     }
 
     /// A whole page as if it had always been there.
     pub fn place_page(&mut self, page: u64, contents: Page) {
         let first = Version { at: Timestamp(0), author: u64::MAX, words: Words::default(), page: contents };
-        self.pages.insert(page, vec![first]);
+        let versions = self.pages.entry(page).or_default();
+        match versions.first_mut().filter(|first| first.at == Timestamp(0)) {
+            Some(known) => *known = first,
+            None => versions.insert(0, first),
+        }
     }
 
     /// The newest timestamp; all of it and before is applied.

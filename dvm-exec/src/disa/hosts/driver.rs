@@ -1,18 +1,18 @@
-//! The driver of one host's node: the only place that knows node, connections and slots.
+//! The driver of one host's node: makes node, connections and slots known to each other, and does what may take waiting.
 //!
 //! Owns the loop. Must not decide anything.
 
 use super::super::engine;
-use super::peers::Peers;
+use super::peers::{Peers, Ways};
 use super::shared::{Outcome, Shared};
 use super::slot::{self, Slots};
-use super::wire::{Packet, Setup};
+use super::wire::Setup;
 use crate::exit::Failure;
 use dvm_disa::code::Code;
 use dvm_disa::machine::effects::Ids;
 use dvm_disa::machine::report::Report;
 use dvm_runners::limits::TOLD_WORDS_MAX;
-use dvm_runners::{Config, Host, Message, Node, Program};
+use dvm_runners::{Config, Host, Node, Program};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -26,10 +26,10 @@ const BATCH_MAX: usize = 1024;
 /// What comes to the driver.
 #[derive(Debug)]
 pub enum Input {
-    /// A message of another host.
-    Message(Host, Message),
-    /// A slot has used the node, and there is something to send or to show.
+    /// Somebody has used the node, and there is something to send or to show.
     Work,
+    /// Somebody has begun to send, and would have to wait for room to go on.
+    Unsent,
     /// The root has ended the run.
     Ended,
     /// A host is gone, for this reason: the run goes on without it. Where the run outlives its root, all hosts agree about that;
@@ -59,18 +59,26 @@ pub trait Show {
 /// How a run has ended for a host.
 #[derive(Debug)]
 pub enum End {
-    /// It is over, at this host: what came of it, and how many runners ended on each.
-    Here(Box<Report>, BTreeMap<Host, u64>),
+    /// It is over, at this host: what came of it, and what each host did for it.
+    Here(Box<Report>, Shares),
     /// The root has ended it.
     Elsewhere,
+}
+
+/// What hosts did for a run, as far as the log and their own word say.
+#[derive(Debug)]
+pub struct Shares {
+    /// How many runners ended on each.
+    pub ends: BTreeMap<Host, u64>,
+    /// How long commits of each took that needed another host, in nanoseconds.
+    pub took: BTreeMap<Host, Vec<u64>>,
 }
 
 /// The driver.
 #[derive(Debug)]
 pub struct Driver {
-    me: Host,
     shared: Arc<Shared>,
-    peers: Peers,
+    ways: Arc<Ways>,
     outlives_root: bool,
     /// Hosts that are gone.
     lost: BTreeSet<Host>,
@@ -95,12 +103,14 @@ impl Driver {
         let code = Arc::new(Code::verified(&program.object.text).map_err(|error| refused(error.to_string()))?);
         let engine = engine::of(&program.object, program.settings.tier).map_err(|error| refused(error.to_string()))?;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..own).map(|_| channel()).unzip();
-        let shared = Arc::new(Shared::new(Node::new(config), program, senders, inputs.clone()));
+        let ways = Arc::clone(&peers.ways);
+        let shared = Arc::new(Shared::new((*me, Node::new(config)), program, senders, inputs.clone(), Arc::clone(&ways)));
         for (next, receiver) in (first..).zip(receivers) {
             let slots = Slots { shared: Arc::clone(&shared), code: Arc::clone(&code), engine: Arc::clone(&engine) };
             slot::start(slots, Ids { next, step }, receiver, inputs.clone())?;
         }
-        Ok(Self { me: *me, shared, peers, outlives_root: *copies > 1, lost: BTreeSet::new() })
+        peers.listen(*me, &shared)?;
+        Ok(Self { shared, ways, outlives_root: *copies > 1, lost: BTreeSet::new() })
     }
 
     /// Runs to the end of the program; at a member, until the root has ended the run.
@@ -108,7 +118,7 @@ impl Driver {
         let mut outcome = self.shared.drive(|node, now| node.handle_start(now))?;
         let mut followed = None;
         loop {
-            let Outcome { messages, output: (begin, output), over, root, is_stranded, due } = outcome;
+            let Outcome { output: (begin, output), over, root, is_stranded, due } = outcome;
             if followed.replace(root) != Some(root) {
                 show.follow(root);
             }
@@ -118,13 +128,13 @@ impl Driver {
             if is_stranded {
                 return Err(Failure::Internal("all hosts that had the log of the run are lost".to_owned()));
             }
-            if let Some((report, ends)) = over {
+            if let Some((report, shares)) = over {
                 if self.outlives_root {
-                    self.peers.tell_over();
+                    self.ways.tell_over();
                 }
-                return Ok(End::Here(Box::new(report), ends));
+                return Ok(End::Here(Box::new(report), shares));
             }
-            self.send(messages)?;
+            self.shared.send()?;
             let wait = due.map_or(WAIT_MAX, |due| Duration::from_nanos(due.0.saturating_sub(self.shared.now().0)));
             let first = match inputs.recv_timeout(wait.min(WAIT_MAX)) {
                 Ok(input) => Some(input),
@@ -133,11 +143,11 @@ impl Driver {
                     return Err(Failure::Internal("all threads of the run are gone".to_owned()));
                 }
             };
-            let (mut messages, mut lost) = (Vec::new(), Vec::new());
+            let mut lost = Vec::new();
             for input in first.into_iter().chain(inputs.try_iter().take(BATCH_MAX)) {
                 match input {
-                    Input::Message(from, message) => messages.push((from, message)),
                     Input::Work => {}
+                    Input::Unsent => self.shared.finish()?,
                     // Its connection and its agent both tell.
                     Input::Lost(host, reason) => {
                         if self.lost.insert(host) {
@@ -155,17 +165,9 @@ impl Driver {
                 }
             }
             outcome = self.shared.drive(|node, now| {
-                node.handle_messages(now, messages);
+                node.handle_timeout(now);
                 lost.into_iter().for_each(|host| node.handle_lost(now, host));
             })?;
         }
-    }
-
-    fn send(&self, messages: Vec<(Host, Message)>) -> Result<(), Failure> {
-        let mut packets: BTreeMap<Host, Vec<Packet>> = BTreeMap::new();
-        for (to, message) in messages {
-            packets.entry(self.peers.way(to)).or_default().push(Packet::Message { from: self.me, to, message });
-        }
-        packets.into_iter().try_for_each(|(way, packets)| self.peers.send(way, &packets))
     }
 }

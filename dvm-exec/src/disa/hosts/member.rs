@@ -79,9 +79,9 @@ fn run(agent: &Agent, job: &JobOpened, setup: &Setup, root: Connection, early: V
     let peers = if setup.copies > 1 {
         let mut connections = meet(agent, job, setup, &inputs)?;
         connections.push((Host(0), root));
-        Peers::of_all(setup.me, connections, early, &inputs)?
+        Peers::of_all(connections, early, &inputs)
     } else {
-        Peers::of_member(root, early, &inputs)?
+        Peers::of_member(root, early, &inputs)
     };
     let mut watcher = Watcher { agent, job };
     match Driver::new(setup, program, peers, inputs)?.run(&receiver, &mut watcher)? {

@@ -26,7 +26,7 @@ use crate::process::connection::{Connection, Cutter};
 use crate::process::limits;
 use crate::process::memory::map_view;
 use crate::process::wire::Side;
-use driver::{Driver, End, Input, Show};
+use driver::{Driver, End, Input, Shares, Show};
 use dvm_api::local::{JobOpened, JobRequest, Purpose, ToAgent, ToHusk};
 use dvm_disa::machine::report::Report;
 use dvm_disa::machine::{File, Settings};
@@ -55,8 +55,8 @@ pub struct Request<'a> {
     pub copies: Option<usize>,
 }
 
-/// Runs a program over hosts; output is shown as it is released. How many runners ended on each host comes with the report.
-pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(Report, Vec<(String, u64)>), Failure> {
+/// Runs a program over hosts; output is shown as it is released. What each host did for it comes with the report, in words.
+pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(Report, Vec<String>), Failure> {
     limits::raise_files().map_err(|error| Failure::Unsupported(format!("cannot raise the limit of open files: {error}")))?;
     let agent = Agent::connect(&agent::find_socket(request.socket)?)?;
     let program = request.program.display().to_string();
@@ -90,23 +90,41 @@ pub fn run(request: Request<'_>, object: Object, settings: Settings) -> Result<(
     // A connection that ends before is seen at its first use.
     drop(cutters.set(connections.iter().map(Connection::cutter).collect()));
     let peers = if copies > 1 {
-        Peers::of_all(Host(0), (1..).map(Host).zip(connections).collect(), Vec::new(), &inputs)?
+        Peers::of_all((1..).map(Host).zip(connections).collect(), Vec::new(), &inputs)
     } else {
-        Peers::of_root(connections, &inputs)?
+        Peers::of_root(connections, &inputs)
     };
     for member in 1..setup.slots.len() as u16 {
         setup.me = Host(member);
-        peers.send(Host(member), &[Packet::Setup(setup.clone())])?;
+        peers.ways.send(Host(member), &[Packet::Setup(setup.clone())])?;
     }
     setup.me = Host(0);
     let program = Arc::new(Program::new(object, setup.settings.clone()));
     let mut terminal = Terminal { job: &job, names: &names, agent };
-    let (report, ends) = match Driver::new(&setup, program, peers, inputs)?.run(&receiver, &mut terminal)? {
-        End::Here(report, ends) => (*report, ends),
+    let (report, shares) = match Driver::new(&setup, program, peers, inputs)?.run(&receiver, &mut terminal)? {
+        End::Here(report, shares) => (*report, shares),
         End::Elsewhere => return Err(Failure::Internal("another host has ended the run".to_owned())),
     };
     agent.send(&ToAgent::EndJob { status: i32::from(report.exit_status()) }, &[]).unwrap_or(());
-    Ok((report, ends.into_iter().map(|(host, count)| (name_of(&names, host).to_owned(), count)).collect()))
+    Ok((report, told(&shares, &names)))
+}
+
+/// What hosts did for a run, in words: a line for each.
+fn told(shares: &Shares, names: &[String]) -> Vec<String> {
+    let mut told: Vec<String> =
+        shares.ends.iter().map(|(host, count)| format!("ended on {} {count}", name_of(names, *host))).collect();
+    for (host, took) in &shares.took {
+        let mut sorted = took.clone();
+        sorted.sort_unstable();
+        let at = |per_mille: usize| sorted.get((sorted.len() * per_mille / 1000).min(sorted.len() - 1)).copied().unwrap_or(0);
+        let [p50, p99, most] = [500, 990, 1000].map(|per_mille| at(per_mille) / 1000);
+        told.push(format!(
+            "commits of {} that asked others {}, us p50 {p50} p99 {p99} max {most}",
+            name_of(names, *host),
+            took.len()
+        ));
+    }
+    told
 }
 
 fn name_of(names: &[String], host: Host) -> &str {

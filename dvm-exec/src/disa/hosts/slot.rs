@@ -59,7 +59,7 @@ fn serve(Slots { shared, code, engine }: &Slots, mut ids: Ids, receiver: &Receiv
             ids: &mut ids,
         };
         let ran = runner::run(runner, ground);
-        shared.with(|node, now| node.handle_ran(now, key, ran));
+        shared.with_end(|node, now| node.handle_ran(now, key, ran));
     }
 }
 
@@ -71,11 +71,17 @@ struct Pages<'a> {
 }
 
 impl Snapshot for Pages<'_> {
+    fn alike(&mut self, page: u64) -> std::ops::Range<u64> {
+        self.shared.with(|node, _| node.unchanged(page))
+    }
+
     fn page(&mut self, page: u64) -> Page {
         loop {
             if let Some(contents) = self.shared.with(|node, _| node.page(self.key, page)) {
                 return contents;
             }
+            // Asked for at once: nothing goes on here before it comes.
+            self.shared.answer(|_, _| {});
             if self.receiver.recv().is_err() {
                 // The run has ended, and soon the process will: there is nothing to go on with.
                 loop {

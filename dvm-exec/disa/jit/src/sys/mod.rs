@@ -48,6 +48,8 @@ pub enum Left {
     Jump,
     /// With the runner's end.
     Ended(Outcome),
+    /// Behind an instruction after which regions are not to be used any more.
+    Stale,
 }
 
 /// What machine code needs of us while it runs.
@@ -57,6 +59,8 @@ struct Runtime<'a> {
     sites: &'a [Site],
     /// Fuel used and fuel left together.
     fuel: u64,
+    /// The memory's, for which all that is known of regions holds.
+    generation: u64,
     outcome: Option<Outcome>,
 }
 
@@ -72,7 +76,8 @@ impl Runtime<'_> {
 
 /// Runs a unit from its beginning, where the processor is.
 pub fn enter(unit: &Unit, state: &mut State, regions: &mut Regions, processor: &mut dyn Processor) -> Left {
-    let mut runtime = Runtime { processor, regions, sites: &unit.sites, fuel: 0, outcome: None };
+    let generation = processor.generation();
+    let mut runtime = Runtime { processor, regions, sites: &unit.sites, fuel: 0, generation, outcome: None };
     let left = runtime.left();
     let Position { pc, last, .. } = runtime.processor.position();
     let window = runtime.processor.window().as_mut_ptr();
@@ -86,7 +91,7 @@ pub fn enter(unit: &Unit, state: &mut State, regions: &mut Regions, processor: &
     // processor's memory has shown for this state, which live as long as the processor.
     let how = unsafe { function(frame) };
     if how == status::ENDED {
-        return Left::Ended(runtime.outcome.take().expect("whoever says so left the outcome"));
+        return runtime.outcome.take().map_or(Left::Stale, Left::Ended);
     }
     // SAFETY: it has returned, so the frame is ours.
     let Frame { left, pc, last, .. } = unsafe { frame.read() };
@@ -105,7 +110,8 @@ pub fn miss_address() -> u64 {
     miss as *const () as u64
 }
 
-/// Has the interpreter execute the instruction at the frame's `pc`; 1 if the runner has ended.
+/// Has the interpreter execute the instruction at the frame's `pc`; 1 if machine code is to be left: the runner has ended, or what is
+/// known of regions is of no use any more.
 ///
 /// # Safety
 /// The frame is that of the unit that runs, as [`enter`] made it; the window is written back.
@@ -121,7 +127,7 @@ unsafe extern "sysv64" fn step(frame: *mut Frame) -> u64 {
         Ok(Some(mode)) => Some(Outcome::Exit(mode, pc)),
         Err(kind) => Some(Outcome::Trap(Trap { kind, pc })),
     };
-    if outcome.is_some() {
+    if outcome.is_some() || runtime.processor.generation() != runtime.generation {
         runtime.outcome = outcome;
         return 1;
     }

@@ -133,7 +133,11 @@ impl Sender {
     /// # Errors
     /// As for [`Sender::send`].
     pub fn try_send(&mut self, message: &Message) -> Result<bool, ConnectionError> {
+        let is_waiting = !self.rest.is_empty();
         self.sealer.seal(message, &mut self.rest)?;
+        if is_waiting {
+            return Ok(false);
+        }
         let sent = send_some(&self.socket, &self.rest)?;
         self.rest.drain(..sent);
         Ok(self.rest.is_empty())

@@ -13,11 +13,13 @@ pub type Bytes = Rc<[Cell<u8>]>;
 
 /// Where the first pieces end: most runners use little, and a piece takes some time to make.
 const FIRST_ENDS: [u64; 2] = [64 << 10, 1 << 20];
-/// Bytes of every other piece.
-const PIECE_BYTES: u64 = 16 << 20;
+/// Bytes of every other piece: what a runner pays that uses one page of it.
+const PIECE_BYTES: u64 = 1 << 20;
 const _: () = assert!(FIRST_ENDS[0].is_multiple_of(PAGE_BYTES) && PIECE_BYTES.is_multiple_of(PAGE_BYTES));
-/// Pieces that a thread keeps for its next runner: the first so many.
-const KEPT_MAX: usize = 4;
+/// Pieces of a runner that its thread keeps for the next one: the first so many, and the last, where a call stack lies.
+const KEPT_FIRST: usize = 16;
+/// Pieces without a runner that a thread keeps.
+const FREE_MAX: usize = 32;
 
 thread_local! {
     /// Pieces without a runner: all zero.
@@ -58,12 +60,14 @@ impl Private {
 /// What was used is zero for the next one.
 impl Drop for Private {
     fn drop(&mut self) {
+        let last = self.pieces.last_key_value().map(|(index, _)| *index);
+        let is_kept = |index: usize| index < KEPT_FIRST || Some(index) == last;
         for (first, end) in self.used.iter() {
             let mut page = first;
             while page < end {
                 let (index, place) = piece_of(page);
                 let until = (end * PAGE_BYTES).min(place.base + place.bytes);
-                if index < KEPT_MAX
+                if is_kept(index)
                     && let Some(piece) = self.pieces.get(&index)
                 {
                     let part = (page * PAGE_BYTES - place.base) as usize..(until - place.base) as usize;
@@ -73,8 +77,13 @@ impl Drop for Private {
             }
         }
         // A thread that ends has no next runner.
-        let kept = std::mem::take(&mut self.pieces).into_iter().filter(|(index, _)| *index < KEPT_MAX);
-        FREE.try_with(|free| free.borrow_mut().extend(kept)).unwrap_or(());
+        let kept = std::mem::take(&mut self.pieces).into_iter().filter(|(index, _)| is_kept(*index));
+        let keep = |free: &RefCell<BTreeMap<_, _>>| {
+            let mut free = free.borrow_mut();
+            let room = FREE_MAX.saturating_sub(free.len());
+            free.extend(kept.take(room));
+        };
+        FREE.try_with(keep).unwrap_or(());
     }
 }
 
@@ -110,9 +119,12 @@ mod tests {
         assert_eq!(range, Range::new((FIRST + 16) * PAGE_BYTES, 2 * PAGE_BYTES), "a piece begins there");
         assert_eq!(private.around(FIRST + 15).unwrap().0, Range::new((FIRST + 15) * PAGE_BYTES, PAGE_BYTES));
         assert!(private.around(FIRST + 18).is_none());
+        let stack = FIRST + (2 << 30) / PAGE_BYTES - 1;
+        let (piece, at) = private.make(stack);
+        piece[at].set(1);
         drop(private);
         let mut next = Private::default();
-        for page in [FIRST + 16, FIRST + 300] {
+        for page in [FIRST + 16, FIRST + 300, stack] {
             let (piece, at) = next.make(page);
             assert_eq!(piece[at].get(), 0, "the next runner finds zeros");
         }

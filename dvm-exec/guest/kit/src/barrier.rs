@@ -48,12 +48,21 @@ impl Barrier {
         let end = time::now() + time::ticks(SPIN_US);
         while !is_over() {
             if time::now() > end && interrupt::is_enabled() {
-                let cpu = processor::number();
-                self.come.halted[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::SeqCst);
-                return interrupt::halt_until(is_over);
+                return self.halt_until(is_over);
             }
             spin_loop();
         }
+    }
+
+    /// Who ends a round may find, and wake, those that halt in the next one already: they say again that they halt.
+    fn halt_until(&self, is_over: impl Fn() -> bool) {
+        let cpu = processor::number();
+        let (halted, bit) = (&self.come.halted[cpu / 64], 1 << (cpu % 64));
+        interrupt::halt_until(|| {
+            halted.fetch_or(bit, Ordering::SeqCst);
+            is_over()
+        });
+        halted.fetch_and(!bit, Ordering::SeqCst);
     }
 
     fn wake(&self) {

@@ -46,6 +46,7 @@ const CASES: &[(&str, Case)] = &[
     ("memory/atomics", memory::atomics),
     ("memory/lock", memory::lock),
     ("memory/barrier", memory::barrier),
+    ("memory/late-to-barrier", memory::late_to_barrier),
     ("memory/false-sharing", memory::false_sharing),
     ("memory/transfer", memory::transfer),
     ("virtio/console", virtio::console),

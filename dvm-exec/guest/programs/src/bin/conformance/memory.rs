@@ -3,9 +3,10 @@
 //! Owns these cases.
 
 use crate::{Outcome, check, meet};
+use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use dvm_kit::sys::memory::{read, write};
-use dvm_kit::{Lock, Page, alloc, processor};
+use dvm_kit::{Lock, Page, alloc, processor, time};
 
 /// Megabytes that travel.
 const TRANSFER: u64 = 64 << 20;
@@ -50,6 +51,20 @@ pub fn barrier(cpu: usize) -> Outcome {
         meet();
         let mut all = ROUND.iter().take(processor::count());
         check(all.all(|other| other.load(Ordering::Acquire) == round), "somebody passed too early")?;
+        meet();
+    }
+    Ok(())
+}
+
+/// One comes when the others have just halted, or are about to.
+pub fn late_to_barrier(cpu: usize) -> Outcome {
+    for round in 0..100 {
+        if round % processor::count() == cpu {
+            let end = time::now() + time::ticks(900 + 40 * (round as u64 % 8));
+            while time::now() < end {
+                spin_loop();
+            }
+        }
         meet();
     }
     Ok(())

@@ -111,8 +111,7 @@ fn ask(cpu: usize, line: &Text) -> Text {
     interrupt::send(cpu, VECTOR);
     halt_until(|| desk.state.load(Ordering::Acquire) == ANSWERED);
     desk.state.store(IDLE, Ordering::Release);
-    let answer = desk.text.lock().clone();
-    answer
+    desk.text.lock().clone()
 }
 
 fn obey(cpu: usize, line: &Text) -> Text {

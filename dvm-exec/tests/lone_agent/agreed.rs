@@ -40,9 +40,12 @@ pub fn attend(husks: &[OwnedFd]) -> anyhow::Result<()> {
 pub fn attach(client: &OwnedFd) -> anyhow::Result<()> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let husks = lock(&HUSKS);
-    let first = (0..husks.len()).find(|husk| !is_lost(*husk)).ok_or_else(|| anyhow::anyhow!("all are lost"))?;
-    let packet = ToHusk::Connection { tag: 0, node: first as u16, purpose: Purpose::Attach };
-    socket::send(husks[first].as_fd(), &packet, &[theirs.as_fd()])?;
+    // A husk that cannot be told anything has just been killed: its loss is not noticed yet.
+    let takes = |husk: &usize| {
+        let packet = ToHusk::Connection { tag: 0, node: *husk as u16, purpose: Purpose::Attach };
+        !is_lost(*husk) && socket::send(husks[*husk].as_fd(), &packet, &[theirs.as_fd()]).is_ok()
+    };
+    (0..husks.len()).find(takes).ok_or_else(|| anyhow::anyhow!("all are lost"))?;
     Ok(socket::send(client.as_fd(), &ToHusk::Attached, &[ours.as_fd()])?)
 }
 

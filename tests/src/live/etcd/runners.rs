@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// A program of which every host has pages, and how it is made to take longer than all waits here.
 const PROGRAM: &str = include_str!("../../../../dvm-exec/disa/programs/kmeans.dc");
-const ROUNDS: [&str; 2] = ["ROUNDS = 10;", "ROUNDS = 30;"];
+const ROUNDS: [&str; 2] = ["ROUNDS = 10;", "ROUNDS = 80;"];
 /// Where the run is started: etcd is on the first host.
 pub(super) const ROOT: usize = 1;
 const OTHER: usize = 0;

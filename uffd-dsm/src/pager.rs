@@ -319,9 +319,17 @@ impl Pager {
     /// # Errors
     /// Any refusal of the kernel.
     pub fn unprotect(&mut self, page: PageNumber) -> Result<(), PagerError> {
-        let range = one(page)?;
+        self.unprotect_run(one(page)?)
+    }
+
+    /// [`Pager::unprotect`] for a run of pages, in one call.
+    ///
+    /// # Errors
+    /// Any refusal of the kernel; then some pages of the run may be writable.
+    pub fn unprotect_run(&mut self, range: PageRange) -> Result<(), PagerError> {
+        check_inside(range)?;
         let Some(uffd) = &self.uffd else { return Ok(()) };
-        settle("UFFDIO_WRITEPROTECT", page, || uffd.unprotect(range))
+        settle("UFFDIO_WRITEPROTECT", range.first, || uffd.unprotect(range))
     }
 
     /// Forbids writes to `page`. When it returns no store, system call or device emulation of the executor changes the page.

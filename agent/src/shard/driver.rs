@@ -109,7 +109,7 @@ impl Driver {
     }
 
     fn take_batch(&mut self, now: Nanos) -> anyhow::Result<Flow> {
-        let mut pages_waiting = 0;
+        let (mut pages_waiting, mut orders_waiting) = (0, 0);
         while let Some(event) = self.endpoint.next_event(transport_time(now)) {
             match event {
                 TransportEvent::Frame { from, message, pages } => {
@@ -122,11 +122,15 @@ impl Driver {
                         self.tally.dropped_no_buffer += 1;
                         continue;
                     };
+                    let is_order =
+                        matches!(message, Message::Invalidate { .. } | Message::InvalidateAck { .. } | Message::Done { .. });
                     self.node.handle_frame(now, Frame { from, epoch: self.epoch, message, contents });
-                    // Parts of one long grant follow each other, and are installed together.
+                    // Parts of one long grant follow each other, and are installed together; orders that came together are followed
+                    // together.
                     pages_waiting = if page_count > 1 { pages_waiting + page_count } else { 0 };
-                    if !(1..INSTALL_PAGES_MAX).contains(&pages_waiting) {
-                        pages_waiting = 0;
+                    orders_waiting = if is_order && self.endpoint.is_followed() { orders_waiting + 1 } else { 0 };
+                    if !(1..INSTALL_PAGES_MAX).contains(&(pages_waiting + orders_waiting)) {
+                        (pages_waiting, orders_waiting) = (0, 0);
                         self.pump(now)?;
                     }
                 }
@@ -146,7 +150,7 @@ impl Driver {
                 }
             }
         }
-        if pages_waiting > 0 {
+        if pages_waiting + orders_waiting > 0 {
             self.pump(now)?;
         }
         Ok(Flow::Continue)
@@ -262,10 +266,9 @@ impl Driver {
             self.wanted.extend(std::iter::from_fn(|| self.node.poll_page_op()));
             while let Some((id, op)) = self.wanted.pop_front() {
                 (is_idle, is_weighed) = (false, false);
-                if self.install_run(id, &op)? {
-                    continue;
+                if !self.operate_run(id, &op)? {
+                    self.operate(id, op)?;
                 }
-                self.operate(id, op)?;
             }
             while let Some(transmit) = self.node.poll_transmit() {
                 is_idle = false;
@@ -290,15 +293,15 @@ impl Driver {
         Ok(())
     }
 
-    /// Carries `op` out together with those after it that install the pages after its own. Returns false, with nothing done, if
-    /// there are none or the kernel would not have them all at once.
-    fn install_run(&mut self, id: OpId, op: &PageOp) -> anyhow::Result<bool> {
-        let count = 1 + Pages::installs_after(op, self.wanted.iter().map(|(_, op)| op));
+    /// Carries `op` out together with those after it that do the same to the pages after its own. Returns false if there are none or
+    /// the kernel would not have them all at once.
+    fn operate_run(&mut self, id: OpId, op: &PageOp) -> anyhow::Result<bool> {
+        let count = 1 + Pages::continued_by(op, self.wanted.iter().map(|(_, op)| op));
         if count == 1 {
             return Ok(false);
         }
         let before = self.clock.now();
-        if !self.pages.install_run(op, self.wanted.iter().take(count - 1).map(|(_, op)| op))? {
+        if !self.pages.operate_run(op, self.wanted.iter().take(count - 1).map(|(_, op)| op))? {
             return Ok(false);
         }
         let after = self.clock.now();

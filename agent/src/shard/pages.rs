@@ -130,37 +130,53 @@ impl Pages {
         }
     }
 
-    /// How many of the operations that `follow` continue the read-only install `op`, within what one call takes.
-    pub(super) fn installs_after<'a>(op: &PageOp, follow: impl Iterator<Item = &'a PageOp>) -> usize {
-        let PageOp::Install { first, contents, writable: false } = op else { return 0 };
-        let mut end = usize::from(contents.len());
-        let continues = |next: &&PageOp| match next {
-            PageOp::Install { first: at, contents: more, writable: false } => {
-                let fits = *at == first.offset(end as u64);
-                end += usize::from(more.len());
-                fits && end <= INSTALL_PAGES_MAX
-            }
-            _ => false,
+    /// How many of the operations that `follow` continue `op`, so that one call carries all of them out: read-only installs, drops, or
+    /// leaves to write, of pages that follow each other.
+    pub(super) fn continued_by<'a>(op: &PageOp, follow: impl Iterator<Item = &'a PageOp>) -> usize {
+        let first = op.range().first;
+        let mut end = op.range().end();
+        let continues = |next: &&PageOp| {
+            let is_alike = matches!(
+                (op, next),
+                (PageOp::Install { writable: false, .. }, PageOp::Install { writable: false, .. })
+                    | (PageOp::Drop { .. }, PageOp::Drop { .. })
+                    | (PageOp::Unprotect { .. }, PageOp::Unprotect { .. })
+            );
+            let range = next.range();
+            let fits = is_alike && range.first == end && range.end().0 - first.0 <= INSTALL_PAGES_MAX as u64;
+            end = range.end();
+            fits
         };
         follow.take_while(continues).count()
     }
 
-    /// Installs the pages of `op` and of those that continue it (see [`Pages::installs_after`]) in one call. Returns false if the
-    /// kernel is busy or the view is gone: then each is to be carried out alone. Some may be installed by then; nobody can have
-    /// written to them, so that their bytes may be put there again.
+    /// Carries `op` out with those that continue it (see [`Pages::continued_by`]) in one call. Returns false if the kernel is busy or
+    /// the view is gone: then each is to be carried out alone. Some may be done by then, which does no harm: nobody can have written to
+    /// a page installed read-only, and the rest may be done twice.
     ///
     /// # Errors
     /// What the pager cannot do at all.
-    pub(super) fn install_run<'a>(
+    pub(super) fn operate_run<'a>(
         &mut self,
         op: &'a PageOp,
         follow: impl Iterator<Item = &'a PageOp> + Clone,
     ) -> Result<bool, PagerError> {
-        let contents = std::iter::once(op).chain(follow).flat_map(|part| match part {
-            PageOp::Install { contents, .. } => contents.as_slice(),
-            _ => &[],
-        });
-        match self.install(op.range().first, contents, false) {
+        let first = op.range().first;
+        let count = std::iter::once(op).chain(follow.clone()).map(|part| part.range().count).sum();
+        let range = PageRange::new(first, count);
+        let done = match op {
+            PageOp::Install { .. } => {
+                let contents = std::iter::once(op).chain(follow).flat_map(|part| match part {
+                    PageOp::Install { contents, .. } => contents.as_slice(),
+                    _ => &[],
+                });
+                self.install(first, contents, false)
+            }
+            PageOp::Drop { .. } => self.pager.drop_pages(range),
+            PageOp::Unprotect { .. } => self.pager.unprotect_run(range),
+            _ => return Ok(false),
+        };
+        match done {
             Ok(()) => Ok(true),
             Err(PagerError::Busy { .. } | PagerError::ViewGone) => Ok(false),
             Err(error) => Err(error),
@@ -278,6 +294,33 @@ impl Pages {
             | PageOp::Drop { .. }
             | PageOp::Refresh { .. }
             | PageOp::Poison { .. }) => whole,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drops(first: u64, count: u64) -> PageOp {
+        PageOp::Drop { range: PageRange::new(PageNumber(first), count) }
+    }
+
+    #[test]
+    fn operations_go_together_while_they_are_alike_and_their_pages_follow_each_other() {
+        let unprotect = |page| PageOp::Unprotect { page: PageNumber(page) };
+        let zeros = |first, writable| PageOp::Install { first: PageNumber(first), contents: Contents::zero(2), writable };
+        for (op, follow, expected) in [
+            (drops(7, 1), vec![drops(8, 1), drops(9, 2), drops(11, 1)], 3),
+            (drops(7, 1), vec![drops(8, 1), drops(10, 1)], 1),
+            (drops(7, 1), vec![unprotect(8), drops(8, 1)], 0),
+            (unprotect(7), vec![unprotect(8), unprotect(9), drops(10, 1)], 2),
+            (unprotect(7), vec![unprotect(6)], 0),
+            (zeros(7, false), vec![zeros(9, false), zeros(11, true)], 1),
+            (zeros(7, true), vec![zeros(9, true)], 0),
+            (drops(0, INSTALL_PAGES_MAX as u64), vec![drops(INSTALL_PAGES_MAX as u64, 1)], 0),
+        ] {
+            assert_eq!(Pages::continued_by(&op, follow.iter()), expected, "{op:?}, then {follow:?}");
         }
     }
 }

@@ -25,8 +25,8 @@ pub const FINISH_RETRIES_MAX: u32 = 8;
 /// A peer whose handshake has not ended by then is lost.
 pub const HANDSHAKE_GIVE_UP: Duration = Duration::from_secs(10);
 
-/// Bytes of a slot for control frames and handshake messages.
-pub const SMALL_SLOT_BYTES: usize = 256;
+/// Bytes of a slot for handshake messages, and for as many control frames as may leave in one datagram.
+pub const SMALL_SLOT_BYTES: usize = 1024;
 /// Slots for control frames and handshake messages.
 pub const SMALL_SLOTS: usize = 2048;
 /// Slots for one page.

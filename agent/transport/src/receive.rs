@@ -109,6 +109,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether the frame told last was not the last of its datagram, or of those that the kernel has joined.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        matches!(self.lent, Lent::Buffer(_, arrival) if !arrival.is_last)
+    }
+
     /// The pages of `delivery`, which is the last one.
     pub(crate) fn lent_pages(&self, _delivery: &Delivery) -> &[[u8; PAGE_BYTES]] {
         match &self.lent {

@@ -5,7 +5,7 @@
 use crate::endpoint::Place;
 use crate::faults::Fate;
 use crate::handshake::Greeting;
-use crate::limits::{BULK_BYTES_PER_BATCH, SENDS_PER_BATCH_MAX};
+use crate::limits::{BULK_BYTES_PER_BATCH, SENDS_PER_BATCH_MAX, SMALL_SLOT_BYTES};
 use crate::peer::{Lane, Peer, split_sequence};
 use crate::slots::{Load, SlotId};
 use crate::tags::{SipKey, header_tag, sip};
@@ -195,8 +195,45 @@ impl Endpoint {
             if lane != Lane::Greeting {
                 self.stamp(slot, load);
             }
+            let load = if lane == Lane::Control { self.join(slot, load) } else { load };
             budget.sends = budget.sends.saturating_sub(self.push_load(now, slot, load)?);
         }
+    }
+
+    /// Puts the frames that wait behind `slot`, which is about to leave, into its datagram as well; returns what it carries then.
+    fn join(&mut self, slot: SlotId, load: Load) -> Load {
+        let most = SMALL_SLOT_BYTES.min(self.layout.datagram_bytes());
+        let mut end = HEADER_BYTES;
+        let is_joined = self.may_be_joined(slot);
+        while is_joined && end + HEADER_BYTES <= most {
+            let Some(next) = self.waiting(load.to).filter(|next| self.may_be_joined(*next)) else { break };
+            let Some(Place::Known(peer)) = self.peers.get_mut(usize::from(load.to.0)) else { break };
+            peer.pop(Lane::Control);
+            self.stamp(next, load);
+            let mut frame = [0; HEADER_BYTES];
+            frame.copy_from_slice(&self.ring.slot_mut(next)[..HEADER_BYTES]);
+            self.slots.give_back(next);
+            self.ring.slot_mut(slot)[end..end + HEADER_BYTES].copy_from_slice(&frame);
+            end += HEADER_BYTES;
+        }
+        self.counters.frames_out_urgent += (end / HEADER_BYTES - 1) as u64;
+        Load { bytes: end as u32, ..load }
+    }
+
+    /// The next control frame for `node`.
+    fn waiting(&self, node: NodeId) -> Option<SlotId> {
+        match self.peers.get(usize::from(node.0)) {
+            Some(Place::Known(peer)) => peer.front(Lane::Control),
+            _ => None,
+        }
+    }
+
+    /// Whether the frame in `slot` is of those that often leave together, and that no kernel program answers: those look at datagrams of
+    /// one frame only.
+    fn may_be_joined(&mut self, slot: SlotId) -> bool {
+        let header = Header::ref_from_prefix(self.ring.slot_mut(slot)).map(|(header, _)| header.kind);
+        let kind = header.ok().and_then(Kind::from_wire);
+        matches!(kind, Some(Kind::Invalidate | Kind::InvalidateAck | Kind::Done))
     }
 
     /// Gives every datagram of `slot` its sequence and its header tag.

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Net, Page, Seen, config, contents, grant, request};
 use dsm_transport::{Class, EndpointConfig, FaultPlan, LostReason, SendRefusal};
-use dsm_wire::{Epoch, GrantContent, Message, NodeId, RequestId};
+use dsm_wire::{Epoch, Era, GrantContent, Message, NodeId, PageNumber, RequestId};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -36,6 +36,28 @@ fn frames_wait_for_the_handshake() {
     assert!(net.send(1, 0, &request(1, 1), &[], Class::Urgent));
     net.until("frame after handshake", |net| net.frames(0) == 1);
     assert_eq!(net.seen[0][0], Seen::Up(1));
+}
+
+/// What is ready together may leave together; all of it comes, once and in order, whatever stands between.
+#[test]
+fn orders_that_leave_together_come_apart() {
+    const FRAMES: u64 = 100;
+    for mtu in [dsm_transport::limits::MTU_MIN, 1500, 9000] {
+        let config = |me| EndpointConfig { mtu, ..config(me) };
+        let mut net = Net::new(vec![config(0), config(1)]);
+        net.until_all_up();
+        let order = |number: u64| match number % 9 {
+            8 => request(number, number),
+            _ => Message::Invalidate { request: RequestId(number), page: PageNumber(number), era: Era(7) },
+        };
+        for number in 0..FRAMES {
+            assert!(net.send(0, 1, &order(number), &[], Class::Urgent));
+        }
+        net.until("all frames", |net| net.frames(1) == FRAMES as usize);
+        for (number, seen) in (0..FRAMES).zip(&net.seen[1]) {
+            assert_eq!(*seen, Seen::Frame(0, order(number), Vec::new()), "mtu {mtu}");
+        }
+    }
 }
 
 fn check_echo(mtu: u16, count: u16, class: Class, frames: usize) {

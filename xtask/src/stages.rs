@@ -52,7 +52,7 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
         ("rustfmt of the comparison", ebpf::classify::MANIFEST),
         ("rustfmt of the guests", guests::MANIFEST),
     ] {
-        tool(&mut tally, name, cargo::command(&["fmt", "--manifest-path", manifest, "--check", "--", "-l"]))?;
+        tool(&mut tally, name, cargo::command(&["fmt", "--all", "--manifest-path", manifest, "--check", "--", "-l"]))?;
     }
     tidy::check(&mut tally)?;
     walls::check(&mut tally)?;

@@ -1,10 +1,10 @@
 //! `cargo xtask guests`: images of the guests in dvm-exec/guest, which are built for a machine without an operating system.
 //!
-//! Owns the target, the build and where the images lie. Must not know what they do.
+//! Owns the target, the build, its lints and where the images lie. Must not know what they do.
 
 use crate::{cargo, linux, setup};
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
@@ -44,14 +44,7 @@ pub fn provide() -> Result<Result<Vec<PathBuf>, String>> {
     }
     let target = cargo::metadata()?.target_directory;
     let (built, images) = (target.join(BUILD_DIRECTORY), target.join(IMAGES));
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&built);
-    // The flags for the layout of images are those of that workspace's directory.
-    command.current_dir(cargo::root().join(MANIFEST).parent().context("a manifest lies in a directory")?);
-    for variable in ["RUSTC", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS"] {
-        command.env_remove(variable);
-    }
-    if !command.status().context("cannot start cargo")?.success() {
+    if !command("build", &built)?.status().context("cannot start cargo")?.success() {
         return Ok(Err("the guests do not build".to_owned()));
     }
     fs::create_dir_all(&images).with_context(|| format!("cannot make {}", images.display()))?;
@@ -61,6 +54,30 @@ pub fn provide() -> Result<Result<Vec<PathBuf>, String>> {
         Ok(to)
     };
     PROGRAMS.iter().map(copy).collect::<Result<Vec<_>>>().map(Ok)
+}
+
+/// The command that has clippy look at the kit and its programs, or why it cannot.
+///
+/// # Errors
+/// Cargo cannot be started.
+pub fn lints() -> Result<Result<Command, String>> {
+    if let Err(lack) = prepare_target() {
+        return Ok(Err(lack));
+    }
+    let mut clippy = command("clippy", &cargo::metadata()?.target_directory.join(BUILD_DIRECTORY))?;
+    clippy.args(["--", "-D", "warnings"]);
+    Ok(Ok(clippy))
+}
+
+/// Cargo in their workspace, whose directory has the flags for the layout of images.
+fn command(verb: &str, target: &Path) -> Result<Command> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args([verb, "--quiet", "--release", "--locked", "--target-dir"]).arg(target);
+    command.current_dir(cargo::root().join(MANIFEST).parent().context("a manifest lies in a directory")?);
+    for variable in ["RUSTC", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
+    Ok(command)
 }
 
 /// Makes sure that the compiler has `core` for that machine.

@@ -3,7 +3,7 @@
 //! Owns the order and what counts as one result. Must not know how a check works. Nothing stops at the first failure.
 
 use crate::tally::Tally;
-use crate::{cargo, ebpf, live, setup, simulate, tidy, walls};
+use crate::{cargo, ebpf, guests, live, setup, simulate, tidy, walls};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitCode, Stdio};
@@ -47,10 +47,12 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     prepare(started, stage)?;
     step(started, "form");
     tool(&mut tally, "rustfmt", cargo::command(&["fmt", "--all", "--check", "--", "--color=never", "-l"]))?;
-    for (name, manifest) in
-        [("rustfmt of the programs", "ebpf/prog/Cargo.toml"), ("rustfmt of the comparison", ebpf::classify::MANIFEST)]
-    {
-        tool(&mut tally, name, cargo::command(&["fmt", "--manifest-path", manifest, "--check", "--", "-l"]))?;
+    for (name, manifest) in [
+        ("rustfmt of the programs", "ebpf/prog/Cargo.toml"),
+        ("rustfmt of the comparison", ebpf::classify::MANIFEST),
+        ("rustfmt of the guests", guests::MANIFEST),
+    ] {
+        tool(&mut tally, name, cargo::command(&["fmt", "--all", "--manifest-path", manifest, "--check", "--", "-l"]))?;
     }
     tidy::check(&mut tally)?;
     walls::check(&mut tally)?;
@@ -62,6 +64,7 @@ pub fn run(stage: Stage, options: &Options) -> Result<ExitCode> {
     step(started, "lints");
     note_features(&mut tally);
     let is_clean = lints(&mut tally)?;
+    guest_lints(&mut tally)?;
     step(started, "unit tests");
     unit_tests(&mut tally, is_clean)?;
     if stage == Stage::Full {
@@ -148,6 +151,17 @@ fn lints(tally: &mut Tally) -> Result<bool> {
         cargo::note_tests_built();
     }
     Ok(is_clean)
+}
+
+/// Clippy over the guests' own workspace.
+fn guest_lints(tally: &mut Tally) -> Result<()> {
+    match guests::lints()? {
+        Ok(clippy) => tool(tally, "clippy of the guests", clippy).map(drop),
+        Err(lack) => {
+            tally.skip("clippy of the guests", &lack);
+            Ok(())
+        }
+    }
 }
 
 /// `cargo test` over the workspace: each test is one result. `is_built`: by clippy.

@@ -39,6 +39,14 @@ pub fn owner(key: &str, cpus: usize) -> usize {
     (dvm_guests::fnv1a(key.bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % cpus
 }
 
+/// What looking for a key finds.
+struct Found {
+    /// Its sector, if there is one.
+    at: Option<(u64, Record)>,
+    /// The first where it could be, if there is room and it has none.
+    room: Option<u64>,
+}
+
 /// A sector, in memory.
 struct Record([u8; BYTES]);
 
@@ -118,15 +126,14 @@ impl<'a> Part<'a> {
         self.disk.flush().map_err(reason)
     }
 
-    /// Where a key is; or none, and where it could be, if there is room.
-    fn find(&mut self, key: &str) -> Result<(Option<(u64, Record)>, Option<u64>), &'static str> {
+    fn find(&mut self, key: &str) -> Result<Found, &'static str> {
         let start = dvm_guests::fnv1a(key.bytes());
         let mut room = None;
         for step in 0..self.sectors {
             let place = start.wrapping_add(step) % self.sectors;
             let record = self.read(place)?;
             if record.key() == Some(key) {
-                return Ok((Some((place, record)), None));
+                return Ok(Found { at: Some((place, record)), room: None });
             }
             if record.0[0] != FULL {
                 room = room.or(Some(place));
@@ -135,7 +142,7 @@ impl<'a> Part<'a> {
                 break;
             }
         }
-        Ok((None, room))
+        Ok(Found { at: None, room })
     }
 
     /// Keeps a value.
@@ -143,20 +150,20 @@ impl<'a> Part<'a> {
         if key.len() > KEY_MAX || value.len() > VALUE_MAX {
             return Err("a key of 64 bytes and a value of 400 are the longest");
         }
-        let (found, room) = self.find(key)?;
-        let place = found.map(|(place, _)| place).or(room).ok_or("the disk is full")?;
+        let Found { at, room } = self.find(key)?;
+        let place = at.map(|(place, _)| place).or(room).ok_or("the disk is full")?;
         self.write(place, &Record::full(key, value))
     }
 
     /// The value that was kept.
     pub fn get(&mut self, key: &str) -> Result<Option<Text>, &'static str> {
-        let (found, _) = self.find(key)?;
+        let found = self.find(key)?.at;
         Ok(found.map(|(_, record)| Text::of(format_args!("{}", record.value()))))
     }
 
     /// Forgets a value; false if there was none.
     pub fn remove(&mut self, key: &str) -> Result<bool, &'static str> {
-        match self.find(key)?.0 {
+        match self.find(key)?.at {
             Some((place, _)) => self.write(place, &Record::removed()).map(|()| true),
             None => Ok(false),
         }

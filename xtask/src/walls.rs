@@ -53,8 +53,9 @@ const WALLS: &[Wall] = &[
     pure("dvm-report", &[], &["hdrhistogram", "proptest", "serde", "serde_json", "thiserror"]),
     open("dvm-agent", &["dvm-api", "dvm-report", "uffd-dsm", "dsm-proto", "dsm-transport", "dsm-bpf", "dsm-fast", "dsm-wire"]),
     open("dvm-exec", &["dvm-api", "dvm-apic", "dvm-dcc", "dvm-disa", "dvm-jit", "dvm-runners", "uffd-dsm", "dsm-wire"]),
-    // What programs mean: the simulator of runners and a translator stand on it, so it knows no host.
-    pure("dvm-disa", &[], &["serde", "thiserror"]),
+    // What programs mean: the simulator of runners and a translator stand on it, so it knows no host. zerocopy gives private memory
+    // as zeros that nobody has touched yet.
+    pure("dvm-disa", &[], &["serde", "thiserror", "zerocopy"]),
     // The only one that knows the code generator; what is behind memory it learns through dvm-disa's traits.
     open("dvm-jit", &["dvm-disa"]),
     // Text in, text out.

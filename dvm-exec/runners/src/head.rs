@@ -193,13 +193,13 @@ impl Head {
         let is_held = commit.homes.iter().all(|home| homes.is_member(*home));
         let is_trusted = !is_held && is(Plant::LostHomeTrusted);
         if !is_held && !is_trusted {
-            out.send(from, Message::Settled(txn, false));
+            self.refuse(&commit, log, homes, out);
             return self.undone(from, id);
         }
         if let Err(conflict) = self.check(&commit, log, homes)
             && !is_trusted
         {
-            out.send(from, Message::Settled(txn, false));
+            self.refuse(&commit, log, homes, out);
             return self.conflict(now, from, &commit.finished, (commit.mode, conflict), log);
         }
         let Some(runner) = self.scheduler.take(id, from) else { return };
@@ -214,6 +214,17 @@ impl Head {
             self.publish(&runner, Close { host: from, finished: &finished, state, conflict: None, keeps_watching, commit }, log);
         self.tell_homes(txn, at, &prepared, homes);
         self.copies.hold(at, from, Message::Settled(txn, true));
+    }
+
+    /// Homes hear of it from here, sooner than from who asked: else the runner, which may run again on any host, would meet the
+    /// locks of its own last try there.
+    fn refuse(&self, commit: &Commit, log: &mut Home, homes: &Homes, out: &mut Out) {
+        let txn = commit.txn;
+        log.release(txn);
+        for home in commit.homes.iter().filter(|home| **home != self.me && homes.is_member(**home)) {
+            out.send(*home, Message::Release(txn));
+        }
+        out.send(txn.host, Message::Settled(txn, false));
     }
 
     /// Homes that do not have the log hear of a commit when it stands.

@@ -41,6 +41,8 @@ pub const BACKOFF_NS_MIN: u64 = 50_000;
 /// The longest.
 pub const BACKOFF_NS_MAX: u64 = 160_000_000;
 const _: () = assert!(BACKOFF_NS_MIN < BACKOFF_NS_MAX);
+/// From this try on a commit that has other homes beside the root is locked there, too, before it is asked for.
+pub const LOCKED_AT_ROOT_TRIES_MIN: u64 = 8;
 
 /// Messages sent and not acknowledged, of one link.
 pub const LINK_WINDOW_MAX: usize = 256;

@@ -188,7 +188,7 @@ pub enum Message {
     Prepared(Txn),
     /// Home to host: somebody was first.
     Refused(Txn, Conflict),
-    /// Host to home: it will not be.
+    /// Host, or root, to home: it will not be.
     Release(Txn),
     /// Host to root: all homes have prepared it.
     Commit(Box<Commit>),

@@ -308,7 +308,7 @@ impl Node {
                 };
                 self.out.send(from, answer);
             }
-            Message::Release(txn) if txn.host == from => self.home.release(txn),
+            Message::Release(txn) if txn.host == from || from == self.homes.root() => self.home.release(txn),
             Message::Fetch(wanted) => {
                 let pages = wanted.into_iter().map(|(page, at)| (at, Delta::whole(page, &self.home.at(page, at)))).collect();
                 self.out.send(from, Message::Pages(pages));

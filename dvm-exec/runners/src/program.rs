@@ -3,7 +3,6 @@
 //! Owns the program, its settings, and memory as it is at timestamp 0. Must not change afterwards.
 
 use dvm_disa::machine::Settings;
-use dvm_disa::machine::memory::parts;
 use dvm_disa::machine::page::Page;
 use dvm_disa::machine::store::Store;
 use dvm_disa::map::PAGE_BYTES;
@@ -25,12 +24,7 @@ impl Program {
     /// Lays data and files out.
     #[must_use]
     pub fn new(object: Object, settings: Settings) -> Self {
-        let mut base: BTreeMap<u64, Page> = settings.pages_of_files().collect();
-        for segment in &object.data {
-            for (page, offset, part) in parts(segment.range()) {
-                base.entry(page).or_default().write(offset, &segment.bytes[part]);
-            }
-        }
+        let base = settings.first_pages(&object);
         Self { object, settings, base }
     }
 

@@ -3,15 +3,16 @@
 //! Owns slots, snapshots in use, and commits that this host asks for. Must not know who is ready elsewhere.
 //!
 //! ```text
-//!   queued -> running (a slot, a snapshot) -> Prepare to homes but the root -> all Prepared -> Commit to the root -> Settled
-//!                  |                              '- Refused, or a home lost -> Release, Ended
-//!                  '- abort, trap ------------------------------------------------------> Ended
+//!   queued -> running (a slot, a snapshot) -> Prepare to homes but the root (*) -> all Prepared -> Commit to the root -> Settled
+//!                  |                                  '- Refused, or a home lost -> Release, Ended
+//!                  '- abort, trap ----------------------------------------------------------> Ended
 //! ```
+//! (*) and to the root, too, if others are homes as well and the runner has lost often.
 
 use crate::Nanos;
 use crate::delta::Delta;
 use crate::index::Index;
-use crate::limits::{FETCHED_AT_ONCE_MAX, OLDEST_TOLD_EVERY, PREFETCHED_PAGES_MAX, TIMES_UNTOLD_MAX};
+use crate::limits::{FETCHED_AT_ONCE_MAX, LOCKED_AT_ROOT_TRIES_MIN, OLDEST_TOLD_EVERY, PREFETCHED_PAGES_MAX, TIMES_UNTOLD_MAX};
 use crate::message::{Commit, End, Finished, Host, Message, Summary, Txn};
 use crate::node::Out;
 use crate::place::Homes;
@@ -55,7 +56,7 @@ struct Running {
 #[derive(Debug)]
 struct Asking {
     commit: Commit,
-    /// Homes but the root that have not answered; the root has been asked when there are none.
+    /// Homes that have not answered; the root has been asked for the commit when there are none.
     waiting: BTreeSet<Host>,
     since: Nanos,
 }
@@ -301,11 +302,14 @@ impl Worker {
             finished,
             settled_below: 0,
         };
-        let (author, waiting) = (commit.finished.id, asked.keys().copied().filter(|home| *home != homes.root()).collect());
-        self.asking.insert(txn.number, Asking { commit, waiting, since: now });
-        // The root validates its part when it decides: nothing comes between, so nothing has to be locked there.
-        for (home, (changes, reads)) in asked.into_iter().filter(|(home, _)| *home != homes.root()) {
-            out.send(home, Message::Prepare { txn, epoch, author, changes, reads });
+        // The root validates its part when it decides: nothing comes between, so nothing has to be locked there. But commits of its
+        // pages alone are decided sooner than those that others prepare first, and would win each time.
+        if asked.len() == 1 || runner.tries < LOCKED_AT_ROOT_TRIES_MIN {
+            asked.remove(&homes.root());
+        }
+        self.asking.insert(txn.number, Asking { commit, waiting: asked.keys().copied().collect(), since: now });
+        for (home, (changes, reads)) in asked {
+            out.send(home, Message::Prepare { txn, epoch, author: runner.id, changes, reads });
         }
         self.ask_root(txn, homes, out);
     }

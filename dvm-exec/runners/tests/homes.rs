@@ -26,9 +26,47 @@ fn nodes(hosts: usize) -> Vec<Node> {
 }
 
 fn exchange(nodes: &mut [Node]) {
-    while let Some((from, (to, message))) = (0..nodes.len()).find_map(|me| Some((me, nodes[me].poll_transmit()?))) {
-        nodes[usize::from(to.0)].handle_message(Nanos(0), Host(from as u16), message);
+    exchange_but(nodes, |_, _, _| false);
+}
+
+/// A message, from whom and to whom.
+type UnderWay = (Host, Host, Message);
+
+/// Lets messages arrive; those that `holds` keeps back.
+fn exchange_but(nodes: &mut [Node], holds: impl Fn(Host, Host, &Message) -> bool) -> Vec<UnderWay> {
+    let mut held = Vec::new();
+    while let Some((from, (to, message))) = (0..nodes.len()).find_map(|me| Some((Host(me as u16), nodes[me].poll_transmit()?))) {
+        if holds(from, to, &message) {
+            held.push((from, to, message));
+        } else {
+            nodes[usize::from(to.0)].handle_message(Nanos(0), from, message);
+        }
     }
+    held
+}
+
+fn deliver(nodes: &mut [Node], held: Vec<UnderWay>) {
+    held.into_iter().for_each(|(from, to, message)| nodes[usize::from(to.0)].handle_message(Nanos(0), from, message));
+    exchange(nodes);
+}
+
+/// Three nodes, each with three runs.
+fn three_busy_nodes() -> (Vec<Node>, [Vec<Run>; 3]) {
+    let mut nodes = nodes(3);
+    let (me, first) = next_runs(&mut nodes).remove(0);
+    nodes[me].handle_ran(Nanos(0), first.key, ran(&first, &[], 9));
+    exchange(&mut nodes);
+    let mut runs: [Vec<Run>; 3] = Default::default();
+    next_runs(&mut nodes).into_iter().for_each(|(me, run)| runs[me].push(run));
+    assert!(runs.iter().all(|runs| runs.len() == 3), "{runs:?}");
+    (nodes, runs)
+}
+
+/// The run of a runner that is started again.
+fn again(nodes: &mut [Node], id: u64) -> (usize, Run) {
+    nodes[0].handle_timeout(Nanos(1_000_000_000));
+    exchange(nodes);
+    next_runs(nodes).into_iter().find(|(_, run)| run.runner.id == id).expect("it runs again")
 }
 
 fn next_runs(nodes: &mut [Node]) -> Vec<(usize, Run)> {
@@ -153,4 +191,98 @@ fn the_root_validates_its_own_pages_when_it_decides() {
     let (at, again) = next_runs(&mut nodes).pop().expect("the loser runs again");
     assert_eq!((again.runner.id, again.runner.tries), (two.runner.id, 2));
     assert_eq!(nodes[at].page(again.key, word / PAGE_BYTES).map(|page| page.word(0)), Some(one.runner.id));
+}
+
+#[test]
+fn a_retry_does_not_meet_its_own_lock() {
+    // rule: H4
+    let (mut nodes, runs) = three_busy_nodes();
+    let (at_root, elsewhere) = (at_home(0, 3), at_home(1, 3));
+    let (loser, winner, other) = (&runs[2][0], &runs[0][0], &runs[0][1]);
+    nodes[2].handle_ran(Nanos(0), loser.key, ran(loser, &[(at_root, 1), (elsewhere, 1)], 0));
+    let held = exchange_but(&mut nodes, |_, _, message| matches!(message, Message::Commit(_)));
+    nodes[0].handle_ran(Nanos(0), winner.key, ran(winner, &[(at_root, 2)], 0));
+    // One run less at the root than elsewhere, so that the next one starts there.
+    nodes[0].handle_ran(Nanos(0), other.key, ran(other, &[], 0));
+    exchange(&mut nodes);
+    held.into_iter().for_each(|(from, to, message)| nodes[usize::from(to.0)].handle_message(Nanos(0), from, message));
+    // What its first host says to the home does not arrive before the end.
+    let is_late = |from, to, _: &Message| (from, to) == (Host(2), Host(1));
+    let late = exchange_but(&mut nodes, is_late);
+    let (at, second) = next_runs(&mut nodes).pop().expect("the loser runs again");
+    assert_eq!((at, second.runner.id, second.runner.tries), (0, loser.runner.id, 2));
+    nodes[0].handle_ran(Nanos(0), second.key, ran(&second, &[(at_root, 3), (elsewhere, 3)], 0));
+    // Its home answers with what it has heard by then.
+    let is_refused = |_, _, message: &Message| matches!(message, Message::Refused(..));
+    let held = exchange_but(&mut nodes, |from, to, message| is_late(from, to, message) || is_refused(from, to, message));
+    assert!(held.iter().all(|(_, _, message)| !matches!(message, Message::Refused(..))), "refused once only: {held:?}");
+    deliver(&mut nodes, late);
+    assert!(next_runs(&mut nodes).is_empty() && nodes[0].poll_timeout().is_none(), "it has committed");
+}
+
+#[test]
+fn who_has_lost_often_locks_at_the_root_too() {
+    // rule: H4
+    let (at_root, elsewhere) = (at_home(0, 3), at_home(1, 3));
+    let words = [(at_root, 1), (elsewhere, 1)];
+    for (tries, is_first) in [(7, false), (8, true)] {
+        let (mut nodes, runs) = three_busy_nodes();
+        let (one, rival) = (&runs[2][0], &runs[1][0]);
+        let mut tried = ran(one, &words, 0);
+        tried.runner.tries = tries;
+        nodes[2].handle_ran(Nanos(0), one.key, tried);
+        let held = exchange_but(&mut nodes, |from, _, message| from == Host(1) && matches!(message, Message::Prepared(_)));
+        assert_eq!(held.len(), 1, "{held:?}");
+        nodes[1].handle_ran(Nanos(0), rival.key, ran(rival, &[(at_root, 2)], 0));
+        exchange(&mut nodes);
+        deliver(&mut nodes, held);
+        let loser = if is_first { rival } else { one };
+        let (at, second) = again(&mut nodes, loser.runner.id);
+        let shown = nodes[at].page(second.key, at_root / PAGE_BYTES).map(|page| page.word(0));
+        assert_eq!(shown, Some(if is_first { 1 } else { 2 }), "after {tries} tries");
+        // Nothing is locked any more.
+        nodes[at].handle_ran(Nanos(0), second.key, ran(&second, &[(at_root, 3), (elsewhere, 3)], 0));
+        exchange(&mut nodes);
+        assert!(next_runs(&mut nodes).is_empty() && nodes[0].poll_timeout().is_none());
+    }
+}
+
+#[test]
+fn what_was_locked_at_the_root_is_given_back() {
+    // rule: H3, H4
+    let (at_root, elsewhere) = (at_home(0, 3), at_home(1, 3));
+    let asked = |nodes: &mut [Node], runs: &[Vec<Run>; 3]| {
+        let mut tried = ran(&runs[2][0], &[(at_root, 1), (elsewhere, 1)], 0);
+        tried.runner.tries = 8;
+        nodes[2].handle_ran(Nanos(0), runs[2][0].key, tried);
+    };
+    let refused_elsewhere = |nodes: &mut [Node], runs: &[Vec<Run>; 3]| {
+        let winner = &runs[1][1];
+        nodes[1].handle_ran(Nanos(0), winner.key, ran(winner, &[(elsewhere, 5)], 0));
+        exchange(nodes);
+        asked(nodes, runs);
+        exchange(nodes);
+    };
+    let asker_lost = |nodes: &mut [Node], runs: &[Vec<Run>; 3]| {
+        asked(nodes, runs);
+        exchange_but(nodes, |_, to, _| to == Host(2));
+        nodes[0].handle_lost(Nanos(0), Host(2));
+        exchange_but(nodes, |_, to, _| to == Host(2));
+    };
+    let home_lost = |nodes: &mut [Node], runs: &[Vec<Run>; 3]| {
+        asked(nodes, runs);
+        exchange_but(nodes, |from, to, _| from == Host(1) || to == Host(1));
+        nodes[0].handle_lost(Nanos(0), Host(1));
+        exchange_but(nodes, |from, to, _| from == Host(1) || to == Host(1));
+    };
+    type Way<'a> = &'a dyn Fn(&mut [Node], &[Vec<Run>; 3]);
+    let ways: [(&str, Way<'_>); 3] =
+        [("refused", &refused_elsewhere), ("its asker lost", &asker_lost), ("a home lost", &home_lost)];
+    for (how, lose) in ways {
+        let (mut nodes, runs) = three_busy_nodes();
+        lose(&mut nodes, &runs);
+        let next = &runs[0][0];
+        nodes[0].handle_ran(Nanos(0), next.key, ran(next, &[(at_root, 2)], 0));
+        assert!(nodes[0].poll_timeout().is_none(), "{how}: nobody waits for a commit under way");
+    }
 }

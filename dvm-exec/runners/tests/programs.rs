@@ -9,7 +9,7 @@ use dvm_disa::machine::memory::Snapshot;
 use dvm_disa::machine::page::Page;
 use dvm_disa::machine::report::Report;
 use dvm_disa::machine::runner::{self, Ground};
-use dvm_disa::machine::{Machine, Settings};
+use dvm_disa::machine::{File, Machine, Settings};
 use dvm_disa::object::Object;
 use dvm_runners::{Config, Event, Host, Message, Nanos, Node, Program, Run};
 use std::collections::{BTreeMap, VecDeque};
@@ -248,4 +248,24 @@ fn children_go_out_together_and_to_all_hosts() {
     assert_eq!(report.exit_status(), 0);
     assert!(cluster.started_most >= 32, "one message starts {} runners at most", cluster.started_most);
     assert!(cluster.ends.len() == 3 && cluster.ends.values().all(|count| *count > 20), "{:?}", cluster.ends);
+}
+
+#[test]
+fn a_file_hides_data_on_its_pages_everywhere() {
+    // rule: Y4
+    // 24 bytes of the file's first page, and 8 behind its end on its last.
+    let source = ".data 0x380000000010\n.quad -1\n.data 0x380000001008\n.quad -1\n.text
+mov $'f', PR+0x3000\nmov $1, PR+0x2000\nmov $PR+0x3000, PR+0x2008\nsys $4, $PR+0x2000\nmov PR+0x2000, w0
+sys $1, 8(w0)\nsys $1, 16(w0)\nsys $1, 24(w0)\nsys $1, 4096(w0)\nsys $1, 4104(w0)\nexit:c\n";
+    let object = || dvm_disa::asm::assemble(source, "files").unwrap_or_else(|errors| panic!("{errors}"));
+    let bytes: Vec<u8> = (0..513_u64).flat_map(u64::to_le_bytes).collect();
+    let settings = Settings { files: vec![File { name: b"f".to_vec(), bytes }], ..Settings::default() };
+    let expected = "1\n2\n3\n512\n0\n";
+    let alone = Machine::new(&object(), settings.clone()).expect("verified").run().clone();
+    assert_eq!(String::from_utf8_lossy(&alone.output), expected);
+    for hosts in 1..=3 {
+        let mut cluster = Cluster::new(object(), settings.clone(), hosts, 1, 1);
+        let report = cluster.run();
+        assert_eq!(String::from_utf8_lossy(&report.output), expected, "{hosts} hosts");
+    }
 }

@@ -54,9 +54,38 @@ pub fn program(chance: &mut Chance) -> Vec<Line> {
         lines.extend(line(Op::Mov, Type::Q, Attribute::None, &[Operand::Immediate(address as i64), Operand::Window(slot as u8)]));
     }
     while lines.len() < count {
-        lines.extend(any(chance, count));
+        if chance.below(12) == 0 {
+            branch_around(chance, &mut lines);
+        } else {
+            lines.extend(any(chance, count));
+        }
     }
     lines
+}
+
+/// A branch around a few instructions that cannot fail.
+fn branch_around(chance: &mut Chance, lines: &mut Vec<Line>) {
+    let ty = if chance.below(4) == 0 { Type::ALL[chance.below(6) as usize] } else { Type::Q };
+    let Some(attribute) = Op::Br.attribute(ty, chance.below(16) as u8) else { return };
+    let mut operands: Vec<Operand> =
+        Op::Br.places(attribute).iter().map(|place| operand(chance, place.ty(ty, attribute), *place)).collect();
+    let Some(target) = operands.last_mut() else { return };
+    *target = Operand::Code(map::TX.base);
+    let Some(instruction) = Instruction::new(Op::Br, ty, attribute, &operands) else { return };
+    let around = 1 + chance.below(5) as usize;
+    lines.push(Line { instruction, target: Some(lines.len() + 1 + around) });
+    for _ in 0..around {
+        let slots = [(); 3].map(|()| Operand::Window(chance.below(SLOTS) as u8));
+        let number = Operand::constant(number(chance, Type::Q), Type::Q);
+        let first = if chance.below(2) == 0 { slots[0] } else { number };
+        let (op, operands) = match chance.below(4) {
+            0 => (Op::Mov, vec![first, slots[2]]),
+            1 => (Op::Add, vec![first, slots[1], slots[2]]),
+            2 => (Op::Sub, vec![slots[1], first, slots[2]]),
+            _ => (Op::Xor, vec![slots[0], slots[1], slots[2]]),
+        };
+        lines.extend(line(op, Type::Q, Attribute::None, &operands));
+    }
 }
 
 fn line(op: Op, ty: Type, attribute: Attribute, operands: &[Operand]) -> Option<Line> {

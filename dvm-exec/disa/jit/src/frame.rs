@@ -16,6 +16,8 @@ pub struct Frame {
     pub last: u64,
     /// For those that are called by machine code.
     pub runtime: *mut u8,
+    /// Stored to and never read.
+    pub unread: u64,
 }
 
 /// What a place that accesses memory knows of it, in this run.
@@ -46,6 +48,8 @@ pub mod offset {
     pub const PC: i32 = offset_of!(Frame, pc) as i32;
     /// Of the last instruction.
     pub const LAST: i32 = offset_of!(Frame, last) as i32;
+    /// Of what nobody reads.
+    pub const UNREAD: i32 = offset_of!(Frame, unread) as i32;
     const SITES: usize = size_of::<Frame>();
 
     /// Base, room and host of a site.

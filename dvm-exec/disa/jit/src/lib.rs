@@ -10,6 +10,7 @@
 //!          '--- surrender: an instruction that traps, ends or is rare -----'
 //! ```
 
+mod choice;
 mod compiler;
 mod frame;
 mod limits;

@@ -6,6 +6,8 @@
 pub const UNIT_INSTRUCTIONS_MAX: usize = 2048;
 /// Most places that an indirect jump of a unit leads to without leaving it.
 pub const RETURNS_MAX: usize = 64;
+/// Most instructions that are executed whether a branch leads around them or not.
+pub const CHOSEN_MAX: u32 = 4;
 /// Most bytes between the accesses that one check covers.
 pub const SPAN_BYTES_MAX: i64 = 512;
 /// Arrivals at a place before it is translated: a translation takes as long as half a million instructions interpreted.

@@ -5,6 +5,7 @@
 //! Fuel is checked where a unit begins, at the heads of its loops and behind instructions that are left to others: there must be
 //! enough for the longest way to the next check.
 
+use crate::choice::Choices;
 use crate::limits::{RETURNS_MAX, UNIT_INSTRUCTIONS_MAX};
 use dvm_disa::code::{Code, Step};
 use dvm_disa::instruction::{Instruction, Operand};
@@ -186,6 +187,8 @@ pub struct Shape {
     pub order: Vec<usize>,
     /// Slots that occur.
     pub slots: Slots,
+    /// Branches that end no block.
+    pub choices: Choices,
     /// Where indirect jumps may lead to: address and block.
     pub returns: Vec<(u64, usize)>,
     /// By block: the longest way to the next check, in instructions.
@@ -199,11 +202,18 @@ impl Shape {
         if reached.is_empty() {
             return None;
         }
-        let (mut blocks, by_first, returns) = cut(code, root, &reached);
+        let mut choices = Choices::among(code, &reached);
+        let (mut blocks, by_first, returns) = cut(code, root, &reached, &mut choices);
         let returns: Vec<(u64, usize)> =
             returns.iter().filter_map(|index| Some((code.step(*index)?.pc, *by_first.get(index)?))).take(RETURNS_MAX).collect();
-        let mut shape =
-            Self { order: Vec::new(), slots: Slots::default(), returns, costs: vec![0; blocks.len()], blocks: Vec::new() };
+        let mut shape = Self {
+            order: Vec::new(),
+            slots: Slots::default(),
+            choices,
+            returns,
+            costs: vec![0; blocks.len()],
+            blocks: Vec::new(),
+        };
         std::mem::swap(&mut shape.blocks, &mut blocks);
         let loops = shape.order_blocks();
         shape.blocks[0].is_checked = true;
@@ -352,11 +362,12 @@ impl Shape {
 }
 
 /// The constant target of a branch.
-fn constant_target(step: &Step) -> Option<Operand> {
+pub fn constant_target(step: &Step) -> Option<Operand> {
     step.instruction.as_ref()?.target().filter(|target| target.value().is_some())
 }
 
-fn is_unconditional(instruction: &Instruction) -> bool {
+/// Whether it jumps in any case.
+pub fn is_unconditional(instruction: &Instruction) -> bool {
     instruction.op() == Op::Bl || instruction.attribute() == Attribute::Condition(Condition::Always)
 }
 
@@ -387,17 +398,22 @@ fn reach(code: &Code, root: u32) -> BTreeSet<u32> {
 }
 
 /// Blocks, the block that begins at an instruction, and the instructions behind calls.
-fn cut(code: &Code, root: u32, reached: &BTreeSet<u32>) -> (Vec<Block>, BTreeMap<u32, usize>, Vec<u32>) {
+fn cut(code: &Code, root: u32, reached: &BTreeSet<u32>, choices: &mut Choices) -> (Vec<Block>, BTreeMap<u32, usize>, Vec<u32>) {
     let mut leaders = BTreeSet::from([root]);
     let mut returns = Vec::new();
-    for index in reached {
-        let Some(step) = code.step(*index) else { continue };
-        let Some(instruction) = &step.instruction else { continue };
-        if kind(instruction) == Kind::Jump {
-            leaders.extend([index + 1]);
-            leaders.extend(constant_target(step).map(|_| step.target));
-            returns.extend((instruction.op() == Op::Bl).then_some(index + 1));
+    let mut jumps: Vec<u32> = reached.iter().copied().filter(|index| choices.around(*index).is_none()).collect();
+    while !jumps.is_empty() {
+        for index in jumps {
+            let Some(step) = code.step(index) else { continue };
+            let Some(instruction) = &step.instruction else { continue };
+            if kind(instruction) == Kind::Jump {
+                leaders.extend([index + 1]);
+                leaders.extend(constant_target(step).map(|_| step.target));
+                returns.extend((instruction.op() == Op::Bl).then_some(index + 1));
+            }
         }
+        // Where others jump in between, a branch is one like all.
+        jumps = choices.leave_out(&leaders);
     }
     leaders.retain(|leader| reached.contains(leader));
     let firsts: Vec<u32> = std::iter::once(root).chain(leaders.iter().copied().filter(|leader| *leader != root)).collect();
@@ -418,6 +434,7 @@ fn cut(code: &Code, root: u32, reached: &BTreeSet<u32>) -> (Vec<Block>, BTreeMap
             end += 1;
             match kind(instruction) {
                 Kind::Plain | Kind::Bulk | Kind::Call => {}
+                Kind::Jump if choices.around(end - 1).is_some() => {}
                 Kind::Stop => break End::Stop,
                 Kind::Jump => {
                     let taken = constant_target(step).map(|operand| target(step.target, operand.value().unwrap_or(step.next_pc)));

@@ -13,6 +13,7 @@ use crate::trap::TrapKind;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A page that the runner has accessed.
@@ -28,8 +29,10 @@ struct Frame {
 /// The bytes of a page for its runner.
 #[derive(Debug)]
 enum Own {
-    /// They begin there.
-    Cells(Bytes, usize),
+    /// Its own copy.
+    Copy(Rc<[Cell<u8>]>),
+    /// They begin there in a piece of private memory.
+    Piece(Bytes, usize),
     /// Those of the twin, which is a part of many: nothing was stored yet.
     Twin,
 }
@@ -39,7 +42,8 @@ impl Frame {
     #[inline]
     fn cells(&self, offset: usize) -> Option<&[Cell<u8>]> {
         match &self.own {
-            Own::Cells(bytes, first) => bytes.get(first + offset..first + PAGE_BYTES as usize),
+            Own::Copy(bytes) => bytes.get(offset..),
+            Own::Piece(bytes, first) => bytes.get(first + offset..first + PAGE_BYTES as usize),
             Own::Twin => None,
         }
     }
@@ -195,11 +199,11 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
             let shown = self.read_only.iter().find(|known| known.shown.contains(&page));
             let shown = shown.and_then(|known| Page::part(&known.of, ((page - known.first) * PAGE_BYTES) as usize));
             let twin = shown.unwrap_or_else(|| self.shared.page(page));
-            let own = if self.keep(page, &twin) { Own::Twin } else { Own::Cells(twin.cells(), 0) };
+            let own = if self.keep(page, &twin) { Own::Twin } else { Own::Copy(twin.cells()) };
             (twin, own)
         } else {
             let (piece, at) = self.private.make(page);
-            (Page::default(), Own::Cells(piece, at))
+            (Page::default(), Own::Piece(piece, at))
         };
         self.frames.push(Frame { page, own, twin, is_stored: false });
         self.index.insert(page, slot);
@@ -228,7 +232,7 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
         self.frame(page)?;
         let slot = self.index[&page];
         if matches!(self.frames[slot].own, Own::Twin) {
-            self.frames[slot].own = Own::Cells(self.frames[slot].twin.cells(), 0);
+            self.frames[slot].own = Own::Copy(self.frames[slot].twin.cells());
             self.read_only.iter_mut().for_each(|known| known.pages.remove(page));
             // What was shown of it is not what is stored now.
             self.generation += 1;
@@ -370,7 +374,7 @@ impl<S: Snapshot> Memory for RunnerMemory<'_, S> {
             // Whoever wants to store there asks: what was shown of the page is then of no use.
             (Own::Twin, Access::Store) => return None,
             (Own::Twin, Access::Load) => return self.read_around(page),
-            (Own::Cells(..), _) => frame.is_stored |= access == Access::Store,
+            (Own::Copy(_) | Own::Piece(..), _) => frame.is_stored |= access == Access::Store,
         }
         if map::PR.encloses(range) {
             return self.private.around(page).map(|(range, host)| Region { range, host });

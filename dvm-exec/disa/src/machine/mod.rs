@@ -80,12 +80,7 @@ impl<'a> Machine<'a> {
     /// The text does not pass the verifier.
     pub fn new(object: &'a Object, settings: Settings) -> Result<Self, VerifyError> {
         let mut store = Store::new(object.rules);
-        for segment in &object.data {
-            store.place(segment.range(), &segment.bytes);
-        }
-        for (page, contents) in settings.pages_of_files() {
-            store.place_page(page, contents);
-        }
+        settings.first_pages(object).into_iter().for_each(|(page, contents)| store.place_page(page, contents));
         Ok(Self {
             object,
             code: Code::verified(&object.text)?,

@@ -7,19 +7,19 @@ use crate::map::{self, PAGE_BYTES, Range};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use zerocopy::FromZeros;
 
 /// Bytes that may be stored to while others hold them.
-pub type Bytes = Rc<[Cell<u8>]>;
+pub type Bytes = Rc<Box<[Cell<u8>]>>;
 
-/// Where the first pieces end: most runners use little, and a piece takes some time to make.
-const FIRST_ENDS: [u64; 2] = [64 << 10, 1 << 20];
-/// Bytes of every other piece: what a runner pays that uses one page of it.
-const PIECE_BYTES: u64 = 1 << 20;
-const _: () = assert!(FIRST_ENDS[0].is_multiple_of(PAGE_BYTES) && PIECE_BYTES.is_multiple_of(PAGE_BYTES));
-/// Pieces of a runner that its thread keeps for the next one: the first so many, and the last, where a call stack lies.
-const KEPT_FIRST: usize = 16;
+/// Bytes of a piece. The system gives it memory page by page, when that is used: a large one costs no more than a small one, and what
+/// most runners use lies in the first.
+const PIECE_BYTES: u64 = 64 << 20;
+const _: () = assert!(PIECE_BYTES.is_multiple_of(PAGE_BYTES) && map::PR.bytes.is_multiple_of(PIECE_BYTES));
+/// Most bytes used of a piece that its thread keeps for the next runner.
+const KEPT_BYTES_MAX: u64 = 16 << 20;
 /// Pieces without a runner that a thread keeps.
-const FREE_MAX: usize = 32;
+const FREE_MAX: usize = 4;
 
 thread_local! {
     /// Pieces without a runner: all zero.
@@ -39,8 +39,8 @@ impl Private {
         self.used.insert(page, page + 1);
         let (index, place) = piece_of(page);
         let new = || {
-            let free = FREE.with_borrow_mut(|free| free.remove(&index));
-            free.unwrap_or_else(|| (0..place.bytes).map(|_| Cell::new(0)).collect())
+            let zeros = || <[Cell<u8>]>::new_box_zeroed_with_elems(PIECE_BYTES as usize).expect("the process has addresses left");
+            FREE.with_borrow_mut(|free| free.remove(&index)).unwrap_or_else(|| Rc::new(zeros()))
         };
         let piece = self.pieces.entry(index).or_insert_with(new);
         (Rc::clone(piece), (page * PAGE_BYTES - place.base) as usize)
@@ -60,46 +60,35 @@ impl Private {
 /// What was used is zero for the next one.
 impl Drop for Private {
     fn drop(&mut self) {
-        let last = self.pieces.last_key_value().map(|(index, _)| *index);
-        let is_kept = |index: usize| index < KEPT_FIRST || Some(index) == last;
-        for (first, end) in self.used.iter() {
-            let mut page = first;
-            while page < end {
-                let (index, place) = piece_of(page);
-                let until = (end * PAGE_BYTES).min(place.base + place.bytes);
-                if is_kept(index)
-                    && let Some(piece) = self.pieces.get(&index)
-                {
-                    let part = (page * PAGE_BYTES - place.base) as usize..(until - place.base) as usize;
-                    piece[part].iter().for_each(|cell| cell.set(0));
-                }
-                page = until / PAGE_BYTES;
+        for (index, piece) in std::mem::take(&mut self.pieces) {
+            let used = parts(&self.used, index as u64 * PIECE_BYTES);
+            if used.iter().map(|part| part.len() as u64).sum::<u64>() > KEPT_BYTES_MAX {
+                continue;
             }
+            used.into_iter().for_each(|part| piece[part].iter().for_each(|cell| cell.set(0)));
+            // A thread that ends has no next runner.
+            let keep = |free: &RefCell<BTreeMap<usize, Bytes>>| {
+                let mut free = free.borrow_mut();
+                if free.len() < FREE_MAX {
+                    free.insert(index, piece);
+                }
+            };
+            FREE.try_with(keep).unwrap_or(());
         }
-        // A thread that ends has no next runner.
-        let kept = std::mem::take(&mut self.pieces).into_iter().filter(|(index, _)| is_kept(*index));
-        let keep = |free: &RefCell<BTreeMap<_, _>>| {
-            let mut free = free.borrow_mut();
-            let room = FREE_MAX.saturating_sub(free.len());
-            free.extend(kept.take(room));
-        };
-        FREE.try_with(keep).unwrap_or(());
     }
 }
 
+/// What of a piece is used.
+fn parts(used: &Set, piece: u64) -> Vec<std::ops::Range<usize>> {
+    let within = |page: u64| (page * PAGE_BYTES - map::PR.base).clamp(piece, piece + PIECE_BYTES) - piece;
+    let parts = used.iter().map(|(first, end)| within(first) as usize..within(end) as usize);
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
 /// The piece of a page, and its addresses.
-fn piece_of(page: u64) -> (usize, Range) {
-    let at = page * PAGE_BYTES - map::PR.base;
-    let [first, second] = FIRST_ENDS;
-    let (index, base, bytes) = if at < first {
-        (0, 0, first)
-    } else if at < second {
-        (1, first, second - first)
-    } else {
-        let index = (at - second) / PIECE_BYTES;
-        (2 + index as usize, second + index * PIECE_BYTES, PIECE_BYTES)
-    };
-    (index, Range::new(map::PR.base + base, bytes))
+const fn piece_of(page: u64) -> (usize, Range) {
+    let index = (page * PAGE_BYTES - map::PR.base) / PIECE_BYTES;
+    (index as usize, Range::new(map::PR.base + index * PIECE_BYTES, PIECE_BYTES))
 }
 
 #[cfg(test)]
@@ -110,23 +99,42 @@ mod tests {
 
     #[test]
     fn neighbours_lie_behind_each_other_within_a_piece() {
+        const PAGES: u64 = PIECE_BYTES / PAGE_BYTES;
         let mut private = Private::default();
-        for page in [FIRST + 17, FIRST + 16, FIRST + 15, FIRST + 300] {
+        let all = [FIRST + PAGES + 1, FIRST + PAGES, FIRST + PAGES - 1, FIRST + 300];
+        for page in all {
             let (piece, at) = private.make(page);
             piece[at].set(page as u8);
         }
-        let (range, _) = private.around(FIRST + 17).unwrap();
-        assert_eq!(range, Range::new((FIRST + 16) * PAGE_BYTES, 2 * PAGE_BYTES), "a piece begins there");
-        assert_eq!(private.around(FIRST + 15).unwrap().0, Range::new((FIRST + 15) * PAGE_BYTES, PAGE_BYTES));
-        assert!(private.around(FIRST + 18).is_none());
+        let (range, _) = private.around(FIRST + PAGES + 1).unwrap();
+        assert_eq!(range, Range::new((FIRST + PAGES) * PAGE_BYTES, 2 * PAGE_BYTES), "a piece begins there");
+        assert_eq!(private.around(FIRST + PAGES - 1).unwrap().0, Range::new((FIRST + PAGES - 1) * PAGE_BYTES, PAGE_BYTES));
+        assert!(private.around(FIRST + PAGES + 2).is_none());
         let stack = FIRST + (2 << 30) / PAGE_BYTES - 1;
         let (piece, at) = private.make(stack);
         piece[at].set(1);
         drop(private);
         let mut next = Private::default();
-        for page in [FIRST + 16, FIRST + 300, stack] {
+        for page in all.into_iter().chain([stack]) {
             let (piece, at) = next.make(page);
             assert_eq!(piece[at].get(), 0, "the next runner finds zeros");
         }
+    }
+
+    #[test]
+    fn a_thread_keeps_little() {
+        let is_kept = |index: usize| FREE.with_borrow(|free| free.contains_key(&index));
+        let use_pages = |pages: u64| {
+            let mut private = Private::default();
+            (0..pages).for_each(|page| drop(private.make(FIRST + page)));
+        };
+        use_pages(KEPT_BYTES_MAX / PAGE_BYTES);
+        assert!(is_kept(0));
+        use_pages(KEPT_BYTES_MAX / PAGE_BYTES + 1);
+        assert!(!is_kept(0), "the system has it back");
+        let mut private = Private::default();
+        (0..2 * FREE_MAX as u64).for_each(|piece| drop(private.make(FIRST + piece * PIECE_BYTES / PAGE_BYTES)));
+        drop(private);
+        assert_eq!(FREE.with_borrow(BTreeMap::len), FREE_MAX);
     }
 }

@@ -138,12 +138,8 @@ impl<'a> Replay<'a> {
 
     fn rewind(&mut self) {
         (self.store, self.epoch, self.applied) = (Store::new(self.recording.object.rules), 0, 0);
-        for segment in &self.recording.object.data {
-            self.store.place(segment.range(), &segment.bytes);
-        }
-        for (page, contents) in self.recording.settings.pages_of_files() {
-            self.store.place_page(page, contents);
-        }
+        let first = self.recording.settings.first_pages(&self.recording.object);
+        first.into_iter().for_each(|(page, contents)| self.store.place_page(page, contents));
     }
 
     /// A run before its first instruction. In the order of snapshots this is cheapest.

@@ -5,7 +5,9 @@
 use super::memory::{PagesMax, parts};
 use super::page::Page;
 use crate::map::{self, PAGE_BYTES, Range};
+use crate::object::Object;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most that one runner may use.
@@ -83,8 +85,21 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The pages of files, those that a file fills as parts of all of its bytes, so that they lie behind each other in this process, too.
-    pub fn pages_of_files(&self) -> impl Iterator<Item = (u64, Page)> {
+    /// Shared memory before the first commit: data, and over it files, whose pages are theirs to the end.
+    #[must_use]
+    pub fn first_pages(&self, object: &Object) -> BTreeMap<u64, Page> {
+        let mut pages: BTreeMap<u64, Page> = BTreeMap::new();
+        for segment in &object.data {
+            for (page, offset, part) in parts(segment.range()) {
+                pages.entry(page).or_default().write(offset, &segment.bytes[part]);
+            }
+        }
+        pages.extend(self.pages_of_files());
+        pages
+    }
+
+    /// Those that a file fills are parts of all of its bytes, so that they lie behind each other in this process, too.
+    fn pages_of_files(&self) -> impl Iterator<Item = (u64, Page)> {
         self.place_of_files().flat_map(|(file, range)| {
             let all: Arc<[u8]> = Arc::from(&file.bytes[..]);
             parts(range).map(move |(page, offset, part)| {

@@ -4,6 +4,7 @@
 //! pointer and lie near each other. Must not know what is computed.
 
 use super::Lower;
+use crate::choice::Choices;
 use crate::frame::offset;
 use crate::limits::SPAN_BYTES_MAX;
 use crate::shape::{Kind, kind, slots_of, written};
@@ -68,14 +69,18 @@ pub struct Groups {
 
 impl Groups {
     /// Looks through a block before it is translated.
-    pub fn begin(&mut self, code: &Code, block: Range<u32>, inherits: bool) {
+    pub fn begin(&mut self, code: &Code, choices: &Choices, block: Range<u32>, inherits: bool) {
         if !inherits {
             self.origin = code.step(block.start).map_or(0, |step| step.pc);
         }
         let mut ahead = self.clone();
         ahead.planned.clear();
-        for step in block.filter_map(|index| code.step(index)) {
+        for (index, step) in block.filter_map(|index| Some((index, code.step(index)?))) {
             let Some(instruction) = &step.instruction else { continue };
+            if choices.is_chosen(index) {
+                written(instruction).into_iter().for_each(|slot| ahead.renew(slot, step.pc));
+                continue;
+            }
             if matches!(kind(instruction), Kind::Plain | Kind::Jump | Kind::Bulk) {
                 for (operand, place) in instruction.operands().iter().zip(instruction.places()) {
                     let bytes = place.ty(instruction.ty(), instruction.attribute()).bytes();
@@ -149,7 +154,8 @@ impl Groups {
         }
     }
 
-    fn renew(&mut self, slot: u8, at: u64) {
+    /// A slot has a value that is counted from no other one.
+    pub fn renew(&mut self, slot: u8, at: u64) {
         self.symbols.insert(slot, (Symbol::Slot { slot, at, is_block: false }, 0));
     }
 }

@@ -10,7 +10,7 @@ mod float;
 mod integer;
 
 use crate::frame::{offset, status};
-use crate::shape::{End, Kind, Shape, Slots, Target, kind, slots_of};
+use crate::shape::{End, Kind, Shape, Slots, Target, kind, slots_of, written};
 use crate::sys;
 use access::Groups;
 pub use access::Site;
@@ -24,6 +24,7 @@ use dvm_disa::code::{Code, Step};
 use dvm_disa::instruction::{Instruction, Operand};
 use dvm_disa::isa::Op;
 use dvm_disa::types::{Attribute, Condition, Type};
+use std::ops::Range;
 
 /// An address in the text.
 #[derive(Clone, Copy)]
@@ -176,7 +177,7 @@ impl Lower<'_, '_> {
         let inherited = block.single.filter(|_| !block.is_checked).and_then(|before| self.ends[before].clone());
         let inherits = inherited.is_some();
         (self.unpaid, self.groups) = inherited.unwrap_or_default();
-        self.groups.begin(self.code, block.first..block.end, inherits);
+        self.groups.begin(self.code, &shape.choices, block.first..block.end, inherits);
         if block.is_checked {
             let first = self.code.step(block.first).map_or(0, |step| step.pc);
             self.check_fuel(shape.cost(index), first);
@@ -186,6 +187,7 @@ impl Lower<'_, '_> {
             let Some(step) = code.step(at) else { continue };
             let Some(instruction) = &step.instruction else { continue };
             match kind(instruction) {
+                Kind::Plain if shape.choices.is_chosen(at) => continue,
                 Kind::Plain => {
                     self.plain(step, instruction);
                     self.exit = None;
@@ -199,10 +201,10 @@ impl Lower<'_, '_> {
                     self.call(step, instruction);
                     self.check_fuel(shape.cost_from(code, index, at + 1), step.next_pc);
                 }
-                Kind::Jump => {
-                    self.jump(index, step, instruction);
-                    return;
-                }
+                Kind::Jump => match shape.choices.around(at) {
+                    Some(around) => self.choose(step, instruction, around),
+                    None => return self.jump(index, step, instruction),
+                },
                 Kind::Stop => {
                     let exit = self.exit(step.pc);
                     self.builder.ins().jump(exit, &[]);
@@ -351,6 +353,34 @@ impl Lower<'_, '_> {
             changed.extend(slots_of(*operand));
         }
         self.reload(changed);
+    }
+
+    /// A branch around a few instructions: they are executed, and what they change is chosen.
+    fn choose(&mut self, step: &Step, instruction: &Instruction, around: Range<u32>) {
+        let Attribute::Condition(condition) = instruction.attribute() else { return };
+        let is_around = self.holds(instruction, condition, step.pc);
+        self.exit = None;
+        self.unpaid += 1;
+        let code = self.code;
+        for step in around.filter_map(|index| code.step(index)) {
+            let Some((instruction, slot)) = step.instruction.as_ref().and_then(|of| Some((of, written(of)?))) else { continue };
+            let old = self.builder.use_var(self.variable(slot));
+            self.plain(step, instruction);
+            let new = self.builder.use_var(self.variable(slot));
+            let value = self.builder.ins().select(is_around, old, new);
+            self.builder.def_var(self.variable(slot), value);
+            self.groups.renew(slot, step.pc);
+            self.unpaid += 1;
+            // Who was led around it does not pay for it.
+            let left = self.builder.use_var(self.left);
+            let spared = self.builder.ins().uextend(types::I64, is_around);
+            let left = self.builder.ins().iadd(left, spared);
+            self.builder.def_var(self.left, left);
+        }
+        // The code generator puts arithmetic off until a store or the block's end needs it, behind all loads, and runs out of registers.
+        // What is stored nobody reads, which it cannot know.
+        let left = self.builder.use_var(self.left);
+        self.builder.ins().store(self.runner, left, self.frame, offset::UNREAD);
     }
 
     /// Ends a block with a branch.

@@ -84,7 +84,7 @@ pub fn enter(unit: &Unit, state: &mut State, regions: &mut Regions, processor: &
     let frame: *mut Frame = state.0.as_mut_ptr().cast();
     // SAFETY: the state was made for this unit, so there is room for a frame at its start, aligned as u64 is, which is as a frame
     // wants it.
-    unsafe { frame.write(Frame { window, left, pc, last, runtime: (&raw mut runtime).cast() }) };
+    unsafe { frame.write(Frame { window, left, pc, last, runtime: (&raw mut runtime).cast(), unread: 0 }) };
     // SAFETY: the code begins with a function of this signature: `lower` gave it one parameter and one result, both 64 bits.
     let function: unsafe extern "sysv64" fn(*mut Frame) -> u64 = unsafe { transmute(unit.code.start()) };
     // SAFETY: frame, window and runtime live until it returns. It accesses the frame, the window, and memory of regions that the

@@ -109,7 +109,7 @@ impl Driver {
     }
 
     fn take_batch(&mut self, now: Nanos) -> anyhow::Result<Flow> {
-        let (mut pages_waiting, mut orders_waiting) = (0, 0);
+        let mut waiting = 0;
         while let Some(event) = self.endpoint.next_event(transport_time(now)) {
             match event {
                 TransportEvent::Frame { from, message, pages } => {
@@ -122,15 +122,17 @@ impl Driver {
                         self.tally.dropped_no_buffer += 1;
                         continue;
                     };
-                    let is_order =
-                        matches!(message, Message::Invalidate { .. } | Message::InvalidateAck { .. } | Message::Done { .. });
+                    let is_order = dsm_transport::is_order(&message);
                     self.node.handle_frame(now, Frame { from, epoch: self.epoch, message, contents });
                     // Parts of one long grant follow each other, and are installed together; orders that came together are followed
                     // together.
-                    pages_waiting = if page_count > 1 { pages_waiting + page_count } else { 0 };
-                    orders_waiting = if is_order && self.endpoint.is_followed() { orders_waiting + 1 } else { 0 };
-                    if !(1..INSTALL_PAGES_MAX).contains(&(pages_waiting + orders_waiting)) {
-                        (pages_waiting, orders_waiting) = (0, 0);
+                    waiting = match page_count {
+                        0 if is_order && self.endpoint.is_followed() => waiting + 1,
+                        0 | 1 => 0,
+                        _ => waiting + page_count,
+                    };
+                    if !(1..INSTALL_PAGES_MAX).contains(&waiting) {
+                        waiting = 0;
                         self.pump(now)?;
                     }
                 }
@@ -150,7 +152,7 @@ impl Driver {
                 }
             }
         }
-        if pages_waiting + orders_waiting > 0 {
+        if waiting > 0 {
             self.pump(now)?;
         }
         Ok(Flow::Continue)

@@ -34,3 +34,4 @@ pub use config::{EndpointConfig, FaultPlan, Nanos};
 pub use counters::Counters;
 pub use endpoint::{Class, Endpoint, Event, LostReason};
 pub use error::{SendRefusal, TransportError};
+pub use transmit::is_order;

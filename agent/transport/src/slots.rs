@@ -20,6 +20,8 @@ pub(crate) struct Load {
     pub(crate) pages: u16,
     /// Bytes of the train.
     pub(crate) bytes: u32,
+    /// Whether others may leave in its datagram, and it in theirs.
+    pub(crate) is_order: bool,
 }
 
 /// Free lists by size. Last freed, first used: its memory is in the cache.
@@ -36,7 +38,7 @@ impl Slots {
         let page = small.end..small.end + PAGE_SLOTS as u32;
         let batch = page.end..page.end + BATCH_SLOTS as u32;
         let count = batch.end as usize;
-        let empty = Load { to: NodeId(0), class: Class::Urgent, pages: 0, bytes: 0 };
+        let empty = Load { to: NodeId(0), class: Class::Urgent, pages: 0, bytes: 0, is_order: false };
         Slots {
             free: [small.rev().collect(), page.rev().collect(), batch.rev().collect()],
             loads: vec![empty; count],
@@ -107,7 +109,7 @@ mod tests {
     fn slots_come_back() {
         let mut slots = Slots::new();
         let all = slots.free();
-        let load = |pages| Load { to: NodeId(1), class: Class::Bulk, pages, bytes: 1 };
+        let load = |pages| Load { to: NodeId(1), class: Class::Bulk, pages, bytes: 1, is_order: false };
         let taken: Vec<SlotId> = [0, 1, 16, 2].into_iter().map(|pages| slots.take(load(pages)).unwrap()).collect();
         assert_eq!(slots.free(), [all[0] - 1, all[1] - 1, all[2] - 2]);
         slots.give_back(taken[0]);

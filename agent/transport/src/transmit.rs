@@ -85,7 +85,7 @@ impl Endpoint {
         let mut header = self.header(to);
         message.encode(&mut header);
         let bytes = if pages == 0 { HEADER_BYTES } else { self.layout.train_bytes(usize::from(pages)) };
-        let slot = self.take_slot(lane, Load { to, class, pages, bytes: bytes as u32 })?;
+        let slot = self.take_slot(lane, Load { to, class, pages, bytes: bytes as u32, is_order: is_order(message) })?;
         let out = self.ring.slot_mut(slot);
         if pages == 0 {
             out[..HEADER_BYTES].copy_from_slice(header.as_bytes());
@@ -103,7 +103,7 @@ impl Endpoint {
         header.kind = kind as u8;
         header.page.set(page);
         header.request.set(request);
-        match self.take_slot(Lane::Control, Load { to, class, pages: 0, bytes: HEADER_BYTES as u32 }) {
+        match self.take_slot(Lane::Control, Load { to, class, pages: 0, bytes: HEADER_BYTES as u32, is_order: false }) {
             Ok(slot) => {
                 self.ring.slot_mut(slot)[..HEADER_BYTES].copy_from_slice(header.as_bytes());
                 self.enqueue(Lane::Control, slot);
@@ -120,7 +120,7 @@ impl Endpoint {
         header.payload_tag.set(sip(self.greeting_key, &greeting.payload));
         header.header_tag.set(header_tag(greeting.pair.unwrap_or(self.greeting_key), &header));
         let bytes = HEADER_BYTES + greeting.payload.len();
-        match self.take_slot(Lane::Greeting, Load { to, class: Class::Urgent, pages: 0, bytes: bytes as u32 }) {
+        match self.take_slot(Lane::Greeting, Load { to, class: Class::Urgent, pages: 0, bytes: bytes as u32, is_order: false }) {
             Ok(slot) => {
                 let out = self.ring.slot_mut(slot);
                 out[..HEADER_BYTES].copy_from_slice(header.as_bytes());
@@ -195,19 +195,18 @@ impl Endpoint {
             if lane != Lane::Greeting {
                 self.stamp(slot, load);
             }
-            let load = if lane == Lane::Control { self.join(slot, load) } else { load };
+            let load = if load.is_order { self.join(slot, load) } else { load };
             budget.sends = budget.sends.saturating_sub(self.push_load(now, slot, load)?);
         }
     }
 
-    /// Puts the frames that wait behind `slot`, which is about to leave, into its datagram as well; returns what it carries then.
+    /// Puts the orders that wait behind the one in `slot`, which is about to leave, into its datagram; returns what it carries then.
     fn join(&mut self, slot: SlotId, load: Load) -> Load {
         let most = SMALL_SLOT_BYTES.min(self.layout.datagram_bytes());
         let mut end = HEADER_BYTES;
-        let is_joined = self.may_be_joined(slot);
-        while is_joined && end + HEADER_BYTES <= most {
-            let Some(next) = self.waiting(load.to).filter(|next| self.may_be_joined(*next)) else { break };
+        while end + HEADER_BYTES <= most {
             let Some(Place::Known(peer)) = self.peers.get_mut(usize::from(load.to.0)) else { break };
+            let Some(next) = peer.front(Lane::Control).filter(|next| self.slots.load(*next).is_order) else { break };
             peer.pop(Lane::Control);
             self.stamp(next, load);
             let mut frame = [0; HEADER_BYTES];
@@ -218,22 +217,6 @@ impl Endpoint {
         }
         self.counters.frames_out_urgent += (end / HEADER_BYTES - 1) as u64;
         Load { bytes: end as u32, ..load }
-    }
-
-    /// The next control frame for `node`.
-    fn waiting(&self, node: NodeId) -> Option<SlotId> {
-        match self.peers.get(usize::from(node.0)) {
-            Some(Place::Known(peer)) => peer.front(Lane::Control),
-            _ => None,
-        }
-    }
-
-    /// Whether the frame in `slot` is of those that often leave together, and that no kernel program answers: those look at datagrams of
-    /// one frame only.
-    fn may_be_joined(&mut self, slot: SlotId) -> bool {
-        let header = Header::ref_from_prefix(self.ring.slot_mut(slot)).map(|(header, _)| header.kind);
-        let kind = header.ok().and_then(Kind::from_wire);
-        matches!(kind, Some(Kind::Invalidate | Kind::InvalidateAck | Kind::Done))
     }
 
     /// Gives every datagram of `slot` its sequence and its header tag.
@@ -350,6 +333,13 @@ impl Endpoint {
         header.space.set(self.identity.space.0);
         header
     }
+}
+
+/// Whether `message` is of those that are often ready together and that no kernel program answers, which look at datagrams of one frame
+/// only: they leave in one datagram, and whoever gets them may carry them out together.
+#[must_use]
+pub const fn is_order(message: &Message) -> bool {
+    matches!(message, Message::Invalidate { .. } | Message::InvalidateAck { .. } | Message::Done { .. })
 }
 
 fn stamp_one(bytes: &mut [u8], sequence: u64, pair: SipKey) {

@@ -3,7 +3,7 @@
 //! Owns the meaning of the bytes and what must hold whatever they say: no panic, no operation that does not fit the
 //! pages, no buffer lost or freed twice. Must not expect sense of any frame.
 
-use crate::sim::pager::Pager;
+use crate::sim::pager::{self, Pager};
 use dsm_proto::{Config, Contents, Event, FaultKind, Frame, Memory, Nanos, Node, OpId, PageContent, PageOp};
 use dsm_wire::{
     Epoch, Era, ExtentNumber, GrantContent, Header, Kind, Line, Message, NodeId, PageNumber, PageRange, RequestId, Rights,
@@ -99,6 +99,13 @@ impl Life<'_> {
                     Memory { free: self.byte() % 8, spare: self.byte() % 32, excess: self.byte() % 16, is_high: action & 1 == 1 };
                 self.node.handle_memory(now, memory);
             }
+            5 if action & 0xf0 == 0xd0 => match self.byte() {
+                byte if byte % 4 == 0 => self.node.handle_unpin(now),
+                _ => {
+                    let page = self.page();
+                    self.node.handle_pin(now, page);
+                }
+            },
             5 | 6 => self.carry_out_one()?,
             7 => self.raw_frame()?,
             _ => {
@@ -205,7 +212,13 @@ impl Life<'_> {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::FreeBuffer(buffer) => self.pager.free(buffer)?,
-                Event::FaultResolved { .. }
+                Event::Pinned { page }
+                    if self.pager.mapping(page).is_some_and(|mapping| mapping.rights == pager::Rights::Write) =>
+                {
+                    return Err(format!("page {page} is pinned and can be written"));
+                }
+                Event::Pinned { .. }
+                | Event::FaultResolved { .. }
                 | Event::DiscardDone { .. }
                 | Event::PageLost { .. }
                 | Event::MemoryExhausted

@@ -4,6 +4,7 @@
 
 use super::fast::Fast;
 use super::pager::Pager;
+use super::picture::Picture;
 use super::rng::Rng;
 use dsm_proto::{Config, FaultKind, Nanos, Node};
 use dsm_wire::{Epoch, ExtentNumber, NodeId, PageNumber, SpaceId};
@@ -52,6 +53,8 @@ pub struct Host {
     pub fast: Option<Fast>,
     /// Pages of installs under way.
     pub coming: u64,
+    /// The picture it takes.
+    pub picture: Picture,
     /// Frames sent to each host.
     pub sequences: BTreeMap<usize, u64>,
 }
@@ -73,6 +76,7 @@ impl Host {
             rng,
             fast: None,
             coming: 0,
+            picture: Picture::default(),
             sequences: BTreeMap::new(),
         }
     }

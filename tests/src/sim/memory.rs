@@ -3,6 +3,7 @@
 //! Owns the marks and the checker. Must not know which pages go.
 
 use super::pager::Pager;
+use super::picture;
 use super::plan::MemoryPlan;
 use super::world::World;
 use dsm_proto::{Memory, PageOp};
@@ -38,7 +39,8 @@ impl World {
     pub(super) fn check_memory(&self, host: usize) -> Result<(), String> {
         let Some(plan) = self.plan.memory else { return Ok(()) };
         let (limit, used) = (plan.limit_of(host), self.used(host));
-        let on_its_way = self.plan.threads + limit / 4;
+        let pictured = if self.plan.pictures > 0 { picture::PAGES_MAX } else { 0 };
+        let on_its_way = self.plan.threads + pictured + limit / 4;
         if used > limit + on_its_way {
             return Err(format!("host {host} has {used} pages, its limit is {limit} and {on_its_way} may be on their way"));
         }

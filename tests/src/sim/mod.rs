@@ -10,6 +10,7 @@ mod kernel;
 mod memory;
 mod network;
 pub mod pager;
+mod picture;
 pub mod plan;
 mod program;
 pub mod rng;

@@ -40,6 +40,8 @@ pub struct Plan {
     pub crash: Option<Crash>,
     /// The kernel's part.
     pub fast: FastPlan,
+    /// Pictures of some pages, in millionths of the accesses.
+    pub pictures: u64,
     /// How little memory the hosts have; none: enough.
     pub memory: Option<MemoryPlan>,
 }
@@ -158,6 +160,8 @@ impl Plan {
             heal_ns,
             crash,
             fast: FastPlan::of(seed),
+            // As for the sources.
+            pictures: Rng::new(seed ^ 0x91c7).pick(&[0, 0, 0, 10_000, 100_000, 300_000]),
             memory: None,
         };
         plan.memory = MemoryPlan::of(&plan);

@@ -44,6 +44,9 @@ impl World {
                     FaultKind::Write => self.truth.on_write(page, stamp),
                 };
                 judged.map_err(|reason| format!("host {host} {kind:?}: {reason}"))?;
+                if kind == FaultKind::Write {
+                    self.check_pictures(page)?;
+                }
                 self.check_page(page)?;
             }
         }
@@ -52,6 +55,7 @@ impl World {
         self.hosts[host].threads[thread].left -= 1;
         if !self.hosts[host].is_fenced {
             self.maybe_discard(host, page)?;
+            self.maybe_picture(host, page)?;
         }
         let pause = self.hosts[host].threads[thread].rng.between(100, 200_000);
         self.plan_at(self.now + pause, host, Happening::Step { host, thread });
@@ -115,6 +119,7 @@ impl World {
                 self.unsource(closing.range);
             }
             self.note_text(format!("discard {} {:?}", closing.host, closing.range));
+            self.strike_from_pictures(closing.range);
             if !self.call(closing.host, |node, now| node.handle_discard(now, closing.range, token))? {
                 return Err("a discard is refused".into());
             }
@@ -126,6 +131,7 @@ impl World {
     pub(super) fn open(&mut self, token: u64) {
         if let Some(closing) = self.closings.remove(&token) {
             self.truth.on_discarded(closing.range);
+            self.strike_from_pictures(closing.range);
             self.outcome.discards += 1;
             if self.plan.is_sourced && token.is_multiple_of(6) {
                 self.source(closing.range);

@@ -130,6 +130,7 @@ pub(super) enum Happening {
     Bury { host: usize, dead: usize },
     Restart { host: usize },
     Program { host: usize, run: u64 },
+    PictureTaken { host: usize },
 }
 
 #[derive(Debug)]
@@ -177,6 +178,8 @@ pub(super) struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) truth: Truth,
     pub(super) network: Rng,
+    /// Chance of pictures.
+    pub(super) pictures: Rng,
     pub(super) partition: Option<(u64, u64)>,
     pub(super) mourning_until: u64,
     pub(super) closings: BTreeMap<u64, Closing>,
@@ -221,6 +224,7 @@ impl World {
         }
         Self {
             network: Rng::new(rng.draw()),
+            pictures: Rng::new(plan.seed ^ 0x9147),
             plan,
             sabotage,
             now: 0,
@@ -376,6 +380,7 @@ impl World {
                 self.restart(host);
                 Ok(())
             }
+            Happening::PictureTaken { host } => self.end_picture(host),
         }
     }
 
@@ -421,6 +426,7 @@ impl World {
                         fast.close(extent);
                     }
                 }
+                Event::Pinned { page } => self.on_pinned(host, page)?,
                 Event::MemoryExhausted if self.is_short() => self.outcome.is_exhausted = true,
                 Event::MemoryExhausted => return Err(format!("host {host} finds no room, though there is some")),
                 Event::FaultResolved { .. } | Event::PageLost { .. } => {}
@@ -487,6 +493,7 @@ impl World {
         host.pager = super::pager::Pager::default();
         host.threads.clear();
         host.fast = None;
+        host.picture = super::picture::Picture::default();
         host.is_fenced = true;
         self.mourning_until = self.now + crash.lease_ns + MOURNING_NS;
         for other in (0..self.hosts.len()).filter(|other| *other != crash.host) {
@@ -556,8 +563,13 @@ impl World {
                 return Err(format!("host {index} hangs at {:?}, parked {:?}", thread.access, host.pager.parked));
             }
             let tables = host.node.tables();
-            let in_flight =
-                tables.transients + tables.operations + tables.searches + tables.discards + tables.jobs + tables.evictions;
+            let in_flight = tables.transients
+                + tables.operations
+                + tables.searches
+                + tables.discards
+                + tables.jobs
+                + tables.evictions
+                + tables.pins;
             if in_flight > 0 || host.pager.buffers_in_use() > 0 {
                 return Err(format!("host {index} is not at rest: {tables:?}, {} buffers", host.pager.buffers_in_use()));
             }
@@ -597,6 +609,7 @@ fn subject(what: &Happening, crashing: usize) -> usize {
         | Happening::Open { host, .. }
         | Happening::Bury { host, .. }
         | Happening::Restart { host }
+        | Happening::PictureTaken { host }
         | Happening::Program { host, .. } => *host,
         Happening::Partition { .. } => 0,
         Happening::Crash => crashing,
@@ -614,7 +627,7 @@ fn hash_of(what: &Happening) -> u64 {
         Happening::Fault { host, page, kind } => (host, page, kind).hash(&mut hasher),
         Happening::Effect { host, op, .. } | Happening::Done { host, op, .. } => (host, op).hash(&mut hasher),
         Happening::Step { host, thread } => (host, thread).hash(&mut hasher),
-        Happening::Timer { host } | Happening::Restart { host } => host.hash(&mut hasher),
+        Happening::Timer { host } | Happening::Restart { host } | Happening::PictureTaken { host } => host.hash(&mut hasher),
         Happening::Partition { until_ns, group } => (until_ns, group).hash(&mut hasher),
         Happening::Crash => {}
         Happening::Open { host, token } => (host, token).hash(&mut hasher),

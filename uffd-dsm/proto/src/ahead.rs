@@ -180,7 +180,7 @@ impl Node {
         for offset in 1..window {
             let next = page.offset(offset);
             let is_wanted = matches!(self.local(next).state, LocalState::Invalid | LocalState::Shared);
-            if is_wanted && self.is_idle(next) {
+            if is_wanted && self.is_idle(next) && !self.pins.contains(next) {
                 self.ask_unasked(next, 1, home, FaultKind::Write);
             }
         }

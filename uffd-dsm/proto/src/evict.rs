@@ -331,6 +331,7 @@ impl Node {
                 && !self.transients.contains_key(&page)
                 && !self.operations.is_on(page)
                 && !self.evictor.is_offered(page)
+                && !self.pins.contains(page)
                 && is_of_kind(self, page)
         };
         (0..room.min(missing as usize)).take_while(may_go).count()

@@ -325,6 +325,11 @@ pub enum Event {
         /// Token of `handle_discard`.
         token: u64,
     },
+    /// The page is here and stays as it is, until [`Node::handle_unpin`](crate::Node::handle_unpin).
+    Pinned {
+        /// Page.
+        page: PageNumber,
+    },
     /// The page is lost with its host; it is poisoned here now.
     PageLost {
         /// Page.

@@ -106,7 +106,8 @@ impl Node {
             Follow::Forget { job } => self.on_page_forgotten(job),
             Follow::ForgetOwn { job } => self.on_own_forgotten(op.range, job),
             Follow::Evict => self.on_evicted(op.range),
-            Follow::DropLost => {}
+            Follow::Pin => self.on_protected_for_pin(page, &contents),
+            Follow::Unpin | Follow::DropLost => {}
             Follow::Poison => self.on_poisoned(page),
         }
     }

@@ -25,6 +25,7 @@ mod membership;
 mod migratory;
 mod node;
 mod operation;
+mod pin;
 pub mod plant;
 mod recent;
 mod requester;

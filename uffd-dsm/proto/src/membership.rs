@@ -167,7 +167,9 @@ impl Node {
             | Follow::AcceptWrite { .. }
             | Follow::AcceptRead { .. }
             | Follow::ServeRead { .. }
-            | Follow::ServeBatch { .. } => self.start(PageOp::Drop { range: op.range }, Follow::DropLost),
+            | Follow::ServeBatch { .. }
+            | Follow::Pin
+            | Follow::Unpin => self.start(PageOp::Drop { range: op.range }, Follow::DropLost),
         }
     }
 

@@ -41,6 +41,7 @@ pub struct Node {
     pub(crate) stays: crate::hold::Stays,
     pub(crate) habits: crate::migratory::Habits,
     pub(crate) evictor: crate::evict::Evictor,
+    pub(crate) pins: crate::pin::Pins,
     pub(crate) acks: Option<Acks>,
     pub(crate) rooted_from: ExtentNumber,
     pub(crate) sources: crate::source::Sources,
@@ -83,6 +84,7 @@ impl Node {
             stays: crate::hold::Stays::default(),
             habits: crate::migratory::Habits::default(),
             evictor: crate::evict::Evictor::default(),
+            pins: crate::pin::Pins::default(),
             acks: None,
             rooted_from: config.rooted_from,
             sources: crate::source::Sources::default(),
@@ -221,6 +223,7 @@ impl Node {
             discards: self.discards.len(),
             jobs: self.jobs.len(),
             evictions: self.evictor.waiting() + self.evictor.adopted(),
+            pins: self.pins.len(),
             extents: self.extents.len(),
             extents_split: split.count(),
             anchored: self.anchored.len(),
@@ -252,10 +255,14 @@ impl Node {
             } else if self.jobs.is_dirty {
                 self.jobs.is_dirty = false;
                 self.advance_jobs();
-            } else {
+            } else if !self.advance_pins() {
                 return;
             }
         }
+    }
+
+    pub(crate) fn has_loopback(&self) -> bool {
+        !self.loopback.is_empty()
     }
 
     /// Hands a frame to its role. One that waited here while the members changed comes again, if it still matters.
@@ -286,7 +293,7 @@ impl Node {
 
     /// A frame for what this node holds of a page: waits while an operation on the page is in flight.
     fn on_page_frame(&mut self, page: PageNumber, frame: Frame) {
-        if self.operations.is_on(page) || self.is_held_back(page, &frame) {
+        if self.operations.is_on(page) || self.is_pinned_against(page, &frame) || self.is_held_back(page, &frame) {
             self.defer(page, frame);
             return;
         }
@@ -332,6 +339,7 @@ impl Node {
 
     /// Hands on what waited for an operation on `range`.
     fn release(&mut self, range: PageRange) {
+        self.forget_pins_of_absent(range);
         if range.count == 1 {
             self.release_page(range.first);
         } else {
@@ -342,6 +350,7 @@ impl Node {
     }
 
     pub(crate) fn release_page(&mut self, page: PageNumber) {
+        self.advance_pin(page);
         let Some(transient) = self.transients.get_mut(&page) else { return };
         let inbox = core::mem::take(&mut transient.inbox);
         for frame in inbox {

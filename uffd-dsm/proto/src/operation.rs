@@ -32,6 +32,10 @@ pub enum Follow {
     ForgetOwn { job: RequestId },
     /// A clean copy is dropped for want of room.
     Evict,
+    /// A page is made read-only for a pin.
+    Pin,
+    /// It is writable again.
+    Unpin,
     /// Pages of a lost extent are dropped.
     DropLost,
     /// The page is poisoned.

@@ -42,11 +42,13 @@ pub enum Plant {
     SparedByRetry,
     /// A sourced page that was forgotten is fresh, as any other.
     SourceNotRegained,
+    /// A pinned page is dropped or handed over on order.
+    PinIgnored,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Plant; 17] = [
+    pub const ALL: [Plant; 18] = [
         Plant::AckBeforeDrop,
         Plant::DoubleOwner,
         Plant::ForwardLoop,
@@ -64,6 +66,7 @@ impl Plant {
         Plant::TransactionNotAdopted,
         Plant::SparedByRetry,
         Plant::SourceNotRegained,
+        Plant::PinIgnored,
     ];
 }
 

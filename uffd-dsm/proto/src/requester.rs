@@ -25,6 +25,9 @@ impl Node {
             self.counters.dropped_nonsense += 1;
             return;
         }
+        if self.is_blocked(page, fault) {
+            return;
+        }
         let is_free = !self.operations.is_on(page) && !self.transients.contains_key(&page);
         if is_free && self.is_whole(page.extent()) && !self.lacks_room(page) {
             self.first_touch(page, fault);
@@ -60,7 +63,7 @@ impl Node {
         let follow = Follow::FirstTouch { page, fault };
         if whole.present.contains(index) {
             self.counters.faults_refreshed += 1;
-            self.refresh(page, true, follow);
+            self.refresh(page, !self.pins.is_still(page), follow);
             return;
         }
         let (mut first, mut count) = whole.first_touch_run(index, self.evictor.ramp_max());
@@ -90,6 +93,9 @@ impl Node {
         if want.ask.is_some() || self.operations.is_on(page) {
             return;
         }
+        if self.is_blocked(page, want.fault) {
+            return self.take_want(page);
+        }
         match self.extents.get(&page.extent()).map(|extent| &extent.form) {
             None | Some(Form::Unknown) => self.search(page),
             Some(Form::Lost) => self.poison(page),
@@ -115,7 +121,7 @@ impl Node {
                     self.take_want(page);
                     return;
                 }
-                self.refresh(page, state == LocalState::Modified, Follow::Refresh);
+                self.refresh(page, state == LocalState::Modified && !self.pins.is_still(page), Follow::Refresh);
             }
             (LocalState::Shared, FaultKind::Write) => {
                 self.habits.on_upgrade(page);
@@ -150,7 +156,8 @@ impl Node {
     /// Whether the want of `page`, if it wants to read and was not asked for yet, is likely to want to write soon.
     fn expects_write(&mut self, page: PageNumber) -> bool {
         let Some(want) = self.transients.get(&page).and_then(|transient| transient.want) else { return false };
-        let expects_write = want.ask.is_none() && want.fault.kind == FaultKind::Read && self.habits.on_read(page);
+        let is_open = want.ask.is_none() && want.fault.kind == FaultKind::Read && !self.pins.contains(page);
+        let expects_write = is_open && self.habits.on_read(page);
         self.counters.reads_to_write += u64::from(expects_write);
         expects_write
     }

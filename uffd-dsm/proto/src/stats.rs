@@ -125,6 +125,8 @@ pub struct Tables {
     pub jobs: usize,
     /// Faults that wait for room, and pages being taken on from others.
     pub evictions: usize,
+    /// Pinned pages.
+    pub pins: usize,
     /// Extents this node knows.
     pub extents: usize,
     /// Extents split into words here.

@@ -89,6 +89,19 @@ impl Backing {
         }
     }
 
+    /// The first run of pages from `from` on that are no holes.
+    pub(crate) fn next_run(&self, from: PageNumber) -> Result<Option<PageRange>, PagerError> {
+        let failed = |operation, errno| PagerError::of(operation, from, errno);
+        let start = match lseek(&self.memfd, from.address() as i64, Whence::SeekData) {
+            Ok(offset) => PageNumber::containing(offset as u64),
+            Err(Errno::ENXIO) => return Ok(None),
+            Err(errno) => return Err(failed("lseek(SEEK_DATA)", errno)),
+        };
+        let end =
+            lseek(&self.memfd, start.address() as i64, Whence::SeekHole).map_err(|errno| failed("lseek(SEEK_HOLE)", errno))?;
+        Ok(Some(PageRange::new(start, end as u64 / PAGE_BYTES as u64 - start.0)))
+    }
+
     /// Makes `range` a hole: frees its pages and takes them out of every mapping before it returns.
     pub(crate) fn punch(&self, range: PageRange) -> Result<(), PagerError> {
         self.fallocate(range, FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE)

@@ -53,6 +53,14 @@ pub enum CopyError {
         /// Of the page.
         address: u64,
     },
+    /// The page cannot be copied as long as it may change.
+    #[error("the page at {address:#x} cannot be kept as it is: {reason}")]
+    Moving {
+        /// Of the page.
+        address: u64,
+        /// Why.
+        reason: String,
+    },
     /// The kernel refused.
     #[error("copying a page into the child failed ({errno})")]
     Refused {
@@ -196,11 +204,12 @@ impl CopyFaults {
         self.uffd.as_fd()
     }
 
-    /// Fills the pages the child waits for with what the calling process has there; waits for pages that are elsewhere.
+    /// Fills the pages the child waits for with what the calling process has there; waits for pages that are elsewhere. `keep` is called
+    /// before each, to keep it as it is from then on.
     ///
     /// # Errors
     /// [`CopyError`]; the child waits for ever then, and must be killed.
-    pub fn serve(&self) -> Result<(), CopyError> {
+    pub fn serve(&self, mut keep: impl FnMut(PageNumber) -> Result<(), String>) -> Result<(), CopyError> {
         let mut messages = [[0; MESSAGE_BYTES]; MESSAGES_PER_READ_MAX];
         let count = match self.uffd.read_messages(&mut messages) {
             Ok(count) => count,
@@ -208,6 +217,7 @@ impl CopyFaults {
             Err(errno) => return Err(CopyError::Refused { errno }),
         };
         for fault in messages[..count].iter().filter_map(decode) {
+            keep(fault.page).map_err(|reason| CopyError::Moving { address: fault.page.address(), reason })?;
             match self.uffd.copy_own(fault.page) {
                 Ok(()) => {}
                 // Filled for an earlier fault on the page, or the mapping is changing: the child looks again.
@@ -218,6 +228,18 @@ impl CopyFaults {
             }
         }
         Ok(())
+    }
+
+    /// Fills `page`, which the child may touch, with what the calling process has there. Nothing happens if it has it, or no use for it.
+    ///
+    /// # Errors
+    /// [`CopyError::Gone`].
+    pub fn give_own(&self, page: PageNumber) -> Result<(), CopyError> {
+        match self.uffd.copy_own(page) {
+            Err(Errno::ESRCH) => Err(CopyError::Gone),
+            // What it turns out to need it will wait for.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Fills absent pages from `first` on with `bytes`, for a child that does not touch them yet.

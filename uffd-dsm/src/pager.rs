@@ -353,6 +353,21 @@ impl Pager {
         settle("UFFDIO_WRITEPROTECT", range.first, || uffd.protect(range))
     }
 
+    /// Forbids writes to every page that has bytes, in as many calls as there are runs of them. When it returns no thread of the
+    /// executor changes one.
+    ///
+    /// # Errors
+    /// Any refusal of the kernel; then some pages may be protected.
+    pub fn protect_all(&mut self) -> Result<(), PagerError> {
+        let Some(uffd) = &self.uffd else { return Ok(()) };
+        let mut from = PageNumber(0);
+        while let Some(run) = self.backing.next_run(from)? {
+            settle("UFFDIO_WRITEPROTECT", run.first, || uffd.protect(run))?;
+            from = run.end();
+        }
+        Ok(())
+    }
+
     /// Copies the bytes of `page` out and says whether all are zero. Protect the page first, or its bytes may be torn.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ fn a_forked_child_has_a_copy() {
     let faults = CopyFaults::new(common::sys::fd_of_process(child.as_raw() as u32, SETTLED).unwrap());
     let status = loop {
         match nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap() {
-            nix::sys::wait::WaitStatus::StillAlive => faults.serve().or_else(|error| match error {
+            nix::sys::wait::WaitStatus::StillAlive => faults.serve(|_| Ok(())).or_else(|error| match error {
                 CopyError::Gone => Ok(()),
                 other => Err(other),
             }),

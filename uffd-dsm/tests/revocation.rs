@@ -120,6 +120,18 @@ fn nothing_is_written_after_protect() {
     });
 }
 
+#[test]
+fn nothing_is_written_after_all_is_protected() {
+    check("nothing_is_written_after_all_is_protected", |pager, page, bytes| {
+        pager.protect_all().unwrap();
+        pager.read(page, bytes).unwrap();
+        let mut later = [0; PAGE_BYTES];
+        pager.read(page, &mut later).unwrap();
+        assert_eq!(*bytes, later, "a store came after all was protected");
+        pager.drop_pages(PageRange::new(page, 1)).unwrap();
+    });
+}
+
 /// The check can fail: without protection first, stores are lost.
 #[test]
 fn reading_before_protecting_is_caught() {

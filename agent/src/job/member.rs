@@ -475,6 +475,9 @@ impl MemberJob {
             ToAgent::AskHome { tag } => {
                 self.tell(&ToHusk::Failed { tag, reason: "only the root's host is a program's home".to_owned() }).await
             }
+            ToAgent::Pin { tag, .. } | ToAgent::StopWriters { tag } => {
+                self.tell(&ToHusk::Failed { tag, reason: "only the root's host copies a program's memory".to_owned() }).await
+            }
             ToAgent::Connect { tag, .. } if self.connects >= CONNECTS_PENDING_MAX => {
                 self.tell(&ToHusk::Failed { tag, reason: format!("{CONNECTS_PENDING_MAX} connections are being opened") }).await
             }
@@ -499,6 +502,8 @@ impl MemberJob {
             ToAgent::JoinJob { .. }
             | ToAgent::OpenJob { .. }
             | ToAgent::EndJob { .. }
+            | ToAgent::Unpin
+            | ToAgent::LetWrite
             | ToAgent::Unreachable { .. }
             | ToAgent::Attach { .. }
             | ToAgent::Query(_)

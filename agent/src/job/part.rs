@@ -8,7 +8,7 @@ use crate::limits::{ORDERS_PENDING_MAX, REAP_DEADLINE, STATISTICS_DEADLINE};
 use crate::log::say;
 use crate::shard::{ShardCommand, ShardConfig, ShardEvent, ShardHandle, Watch};
 use dsm_wire::{Epoch, NodeId, PAGE_BYTES, PageNumber, PageRange};
-use dvm_api::local::{HostStatistics, PageSpan};
+use dvm_api::local::{HostStatistics, PINS_MAX, PageSpan, ToAgent};
 use dvm_api::peer::SpaceMember;
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -166,6 +166,27 @@ impl Part {
         })
     }
 
+    /// Passes an order of the root's husk on. Returns its tag, and why, if it is not taken.
+    pub fn order(&mut self, order: ToAgent, descriptors: Vec<OwnedFd>) -> Option<(u32, String)> {
+        let (tag, taken) = match order {
+            ToAgent::Discard { tag, range, keeps_source } => (tag, self.discard(tag, range, keeps_source)),
+            ToAgent::Source { tag, range, offset } => (tag, self.source(tag, range, offset, descriptors)),
+            ToAgent::AskHome { tag } => (tag, self.ask_home(tag)),
+            ToAgent::Pin { tag, pages } => (tag, self.pin(tag, &pages)),
+            ToAgent::StopWriters { tag } => (tag, self.stop_writers(tag)),
+            ToAgent::Unpin => {
+                self.shard.send(ShardCommand::Unpin);
+                return None;
+            }
+            ToAgent::LetWrite => {
+                self.shard.send(ShardCommand::LetWrite);
+                return None;
+            }
+            _ => return None,
+        };
+        taken.err().map(|reason| (tag, reason))
+    }
+
     /// Passes a husk's discard on.
     ///
     /// # Errors
@@ -180,7 +201,7 @@ impl Part {
     ///
     /// # Errors
     /// When there is not exactly one, the range is outside the view or too many orders are under way.
-    pub fn source(&mut self, tag: u32, span: PageSpan, offset: u64, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    fn source(&mut self, tag: u32, span: PageSpan, offset: u64, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         let [file] = <[OwnedFd; 1]>::try_from(descriptors)
             .map_err(|all| format!("a source came with {} descriptors instead of 1", all.len()))?;
         if span
@@ -200,9 +221,36 @@ impl Part {
     ///
     /// # Errors
     /// When too many orders are under way.
-    pub fn ask_home(&mut self, tag: u32) -> Result<(), String> {
+    fn ask_home(&mut self, tag: u32) -> Result<(), String> {
         self.count_order()?;
         self.shard.send(ShardCommand::AskHome { tag: u64::from(tag) });
+        Ok(())
+    }
+
+    /// Keeps pages here as they are.
+    ///
+    /// # Errors
+    /// When one is outside the view, or there are none, too many or too many orders under way.
+    fn pin(&mut self, tag: u32, pages: &[u64]) -> Result<(), String> {
+        if pages.is_empty() || pages.len() > PINS_MAX {
+            return Err(format!("{} pages cannot be pinned at once: 1 to {PINS_MAX}", pages.len()));
+        }
+        if let Some(page) = pages.iter().find(|page| **page >= VIEW_PAGES) {
+            return Err(format!("page {page:#x}, to be pinned, is outside the view"));
+        }
+        self.count_order()?;
+        let pages = pages.iter().copied().map(PageNumber).collect();
+        self.shard.send(ShardCommand::Pin { tag: u64::from(tag), pages });
+        Ok(())
+    }
+
+    /// Has the husk's threads wait when they write.
+    ///
+    /// # Errors
+    /// When too many orders are under way.
+    fn stop_writers(&mut self, tag: u32) -> Result<(), String> {
+        self.count_order()?;
+        self.shard.send(ShardCommand::StopWriters { tag: u64::from(tag) });
         Ok(())
     }
 

@@ -465,18 +465,14 @@ impl RootJob {
                 self.channel.send(&ToHusk::ViewAccepted, &[]).await.map_err(|error| error.to_string())?;
                 self.job.husk.send_replace(Some(Rc::clone(&self.channel)));
             }
-            ToAgent::Discard { tag, range, keeps_source } => {
-                if let Err(reason) = self.part.discard(tag, range, keeps_source) {
-                    self.fail(tag, reason).await?;
-                }
-            }
-            ToAgent::Source { tag, range, offset } => {
-                if let Err(reason) = self.part.source(tag, range, offset, descriptors) {
-                    self.fail(tag, reason).await?;
-                }
-            }
-            ToAgent::AskHome { tag } => {
-                if let Err(reason) = self.part.ask_home(tag) {
+            order @ (ToAgent::Discard { .. }
+            | ToAgent::Source { .. }
+            | ToAgent::AskHome { .. }
+            | ToAgent::Pin { .. }
+            | ToAgent::Unpin
+            | ToAgent::StopWriters { .. }
+            | ToAgent::LetWrite) => {
+                if let Some((tag, reason)) = self.part.order(order, descriptors) {
                     self.fail(tag, reason).await?;
                 }
             }

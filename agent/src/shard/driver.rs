@@ -13,7 +13,7 @@ use crate::clock::monotonic_ns;
 use crate::memory::Share;
 use dsm_proto::{Class, Event as ProtocolEvent, FaultKind, FaultStages, Frame, Nanos, Node, OpId, OpResult, PageOp, Transmit};
 use dsm_transport::{Endpoint, Event as TransportEvent, LostReason};
-use dsm_wire::{Epoch, GrantContent, Message, NodeId, PAGE_BYTES, PageRange, Rights};
+use dsm_wire::{Epoch, GrantContent, Message, NodeId, PAGE_BYTES, PageNumber, PageRange, Rights};
 use nix::sys::eventfd::EventFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,9 +45,20 @@ pub(super) struct Driver {
     pub(super) tally: Tally,
     pub(super) peers_awaited: BTreeSet<NodeId>,
     pub(super) discards: BTreeMap<u64, Nanos>,
+    /// Orders to pin that are not carried out yet.
+    pub(super) pins: Vec<PinOrder>,
+    /// Faults are left unread, and all that is mapped is read-only.
+    pub(super) stands_still: bool,
     pub(super) faults: Vec<Fault>,
     /// Operations the protocol wants that are not yet carried out.
     pub(super) wanted: VecDeque<(OpId, PageOp)>,
+}
+
+/// An order to pin, and the pages it still waits for.
+#[derive(Debug)]
+pub(super) struct PinOrder {
+    tag: u64,
+    coming: BTreeSet<PageNumber>,
 }
 
 /// What only the driver can count.
@@ -159,6 +170,9 @@ impl Driver {
     }
 
     fn take_faults(&mut self, now: Nanos) -> anyhow::Result<()> {
+        if self.stands_still {
+            return Ok(());
+        }
         loop {
             let drained = self.pages.drain_faults(&mut self.faults)?;
             self.faults.iter().for_each(|fault| dvm_mark_fault_read(fault.page.0, u64::from(fault.thread)));
@@ -211,6 +225,28 @@ impl Driver {
                     0 => ShardEvent::Completed { tag },
                     count => ShardEvent::Refused { tag, reason: format!("{count} pages were sent to other hosts") },
                 }),
+                Ok(ShardCommand::Pin { tag, pages }) => {
+                    self.pins.push(PinOrder { tag, coming: pages.clone() });
+                    pages.into_iter().for_each(|page| self.node.handle_pin(now, page));
+                    self.pump(now)?;
+                }
+                Ok(ShardCommand::Unpin) => self.unpin(now)?,
+                Ok(ShardCommand::StopWriters { tag }) => {
+                    self.stands_still = true;
+                    let is_still = self.pages.protect_all()?;
+                    self.report(if is_still {
+                        ShardEvent::Completed { tag }
+                    } else {
+                        ShardEvent::Refused {
+                            tag,
+                            reason: "the kernel does not protect the program's pages, again and again".to_owned(),
+                        }
+                    });
+                }
+                Ok(ShardCommand::LetWrite) => {
+                    self.stands_still = false;
+                    self.take_faults(now)?;
+                }
                 Ok(ShardCommand::Statistics { tag }) => {
                     self.stages.read(self.clock.now(), &mut self.figures);
                     let statistics = self.figures.report(&self.host, self.counters(), self.sketch.report());
@@ -220,6 +256,14 @@ impl Driver {
                 Err(TryRecvError::Empty) => return Ok(Flow::Continue),
             }
         }
+    }
+
+    fn unpin(&mut self, now: Nanos) -> anyhow::Result<()> {
+        for PinOrder { tag, .. } in std::mem::take(&mut self.pins) {
+            self.report(ShardEvent::Refused { tag, reason: "the pages were let go before they were at rest".to_owned() });
+        }
+        self.node.handle_unpin(now);
+        self.pump(now)
     }
 
     fn add_source(&mut self, now: Nanos, tag: u64, range: PageRange, file: OwnedFd, offset: u64) -> anyhow::Result<()> {
@@ -394,6 +438,11 @@ impl Driver {
                     "memory limit of {limit} MiB reached and no host of the job has room; raise `memory` in node.toml or add hosts"
                 );
                 self.report(ShardEvent::MemoryExhausted { reason });
+            }
+            ProtocolEvent::Pinned { page } => {
+                let done = |order: &mut PinOrder| order.coming.remove(&page) && order.coming.is_empty();
+                let tags: Vec<u64> = self.pins.extract_if(.., done).map(|order| order.tag).collect();
+                tags.into_iter().for_each(|tag| self.report(ShardEvent::Completed { tag }));
             }
             ProtocolEvent::PageLost { .. } => {} // Counted by the protocol; the thread gets SIGBUS.
             ProtocolEvent::FreeBuffer(buffer) => self.pages.free(buffer),

@@ -106,6 +106,23 @@ pub enum ShardCommand {
         /// Comes back.
         tag: u64,
     },
+    /// Keep these pages here as they are; answered by [`ShardEvent::Completed`] when all are at rest, or by [`ShardEvent::Refused`] when
+    /// they are unpinned before.
+    Pin {
+        /// Comes back.
+        tag: u64,
+        /// The pages.
+        pages: BTreeSet<PageNumber>,
+    },
+    /// Let go of the pages that are kept.
+    Unpin,
+    /// From now on the husk's threads wait when they write or touch a page first; answered by [`ShardEvent::Completed`].
+    StopWriters {
+        /// Comes back.
+        tag: u64,
+    },
+    /// They go on.
+    LetWrite,
     /// Report figures; answered by [`ShardEvent::Statistics`].
     Statistics {
         /// Comes back.
@@ -219,6 +236,8 @@ impl ShardHandle {
             tally: Tally::default(),
             peers_awaited: BTreeSet::new(),
             discards: BTreeMap::new(),
+            pins: Vec::new(),
+            stands_still: false,
             faults: Vec::new(),
             wanted: VecDeque::new(),
         };

@@ -46,6 +46,20 @@ impl Pages {
         self.pager.remove_source(range);
     }
 
+    /// Makes every page that is mapped read-only. Returns false if the kernel is busy; then some may be.
+    pub(super) fn protect_all(&mut self) -> Result<bool, PagerError> {
+        match self.pager.protect_all() {
+            Ok(()) => Ok(true),
+            Err(PagerError::Busy { .. }) => Ok(false),
+            Err(PagerError::ViewGone) => {
+                self.view_lost = true;
+                self.pager.detach_view();
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn fault_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pager.fault_fd()
     }

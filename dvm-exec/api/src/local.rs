@@ -7,9 +7,11 @@ use dsm_wire::{NodeId, PageRange, SpaceId};
 use serde::{Deserialize, Serialize};
 
 /// Version of this vocabulary; both sides must speak the same.
-pub const API_VERSION: u32 = 8;
+pub const API_VERSION: u32 = 9;
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 256 * 1024;
+/// Most pages of one [`ToAgent::Pin`].
+pub const PINS_MAX: usize = 256;
 
 /// From a husk or tool to its agent. Every request carries a `tag` that comes back in the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +65,24 @@ pub enum ToAgent {
         /// Comes back.
         tag: u32,
     },
+    /// Keep these pages on this host, as they are, until [`ToAgent::Unpin`]: whoever would write one waits. Only from the root's husk.
+    /// Answer: [`ToHusk::Completed`] when they are here and at rest, or [`ToHusk::Failed`].
+    Pin {
+        /// Comes back.
+        tag: u32,
+        /// Their numbers, [`PINS_MAX`] at most.
+        pages: Vec<u64>,
+    },
+    /// Let go of every page of [`ToAgent::Pin`]. Pins that were not answered yet fail.
+    Unpin,
+    /// Have every thread of the view that writes, or touches a page for the first time, wait until [`ToAgent::LetWrite`]. Only from the
+    /// root's husk, of a program at home. Answer: [`ToHusk::Completed`] when nobody writes any more, or [`ToHusk::Failed`].
+    StopWriters {
+        /// Comes back.
+        tag: u32,
+    },
+    /// Ends [`ToAgent::StopWriters`].
+    LetWrite,
     /// The husk on that host cannot be reached from here: the hosts of the job shall agree who goes on. Only in jobs that outlive
     /// their root. No answer but [`ToHusk::HostLost`].
     Unreachable {

@@ -16,7 +16,7 @@ use crate::exit;
 use crate::process::agent::{self, Agent, Opened};
 use crate::process::connection::{Connection, Receiver, Sender};
 use crate::process::ear::Ear;
-use crate::process::memory::map_view;
+use crate::process::jobmemory::map_view;
 use crate::process::wire::{Message as Envelope, Side};
 use dvm_api::local::{HostStatistics, JobRequest, Purpose, ToAgent, ToHusk};
 use dvm_apic::{Identity, Signal};

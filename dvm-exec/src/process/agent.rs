@@ -234,6 +234,36 @@ impl Agent {
         self.ask(|tag| ToAgent::AskHome { tag }).is_ok()
     }
 
+    /// Keeps the pages at `addresses`, 1 to [`PINS_MAX`](dvm_api::local::PINS_MAX), on this host as they are until [`Agent::unpin`];
+    /// returns when they are at rest.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn pin(&self, addresses: &[u64]) -> Result<(), String> {
+        let pages = addresses.iter().map(|address| address / PAGE_BYTES).collect();
+        self.ask(|tag| ToAgent::Pin { tag, pages }).map(drop)
+    }
+
+    /// Lets go of the pages that are kept.
+    pub fn unpin(&self) {
+        // Without an agent there is no program any more.
+        self.send(&ToAgent::Unpin, &[]).unwrap_or(());
+    }
+
+    /// Has every thread of this host's view wait when it writes, until [`Agent::let_write`]; returns when nobody writes any more.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn stop_writers(&self) -> Result<(), String> {
+        self.ask(|tag| ToAgent::StopWriters { tag }).map(drop)
+    }
+
+    /// Lets them go on.
+    pub fn let_write(&self) {
+        // As for unpin.
+        self.send(&ToAgent::LetWrite, &[]).unwrap_or(());
+    }
+
     /// Opens a connection to the husk on `node`.
     ///
     /// # Errors

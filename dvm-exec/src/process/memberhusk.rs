@@ -10,7 +10,7 @@ use super::ask::ThreadUsage;
 use super::connection::{Connection, ConnectionError, Sender};
 use super::ear::Ear;
 use super::husk::{map_vdso, set_topology};
-use super::memory::{ViewMemory, map_view};
+use super::jobmemory::{ViewMemory, map_view};
 use super::service::GRANT_TAG;
 use super::signals::{self, KICK};
 use super::vma::{Found, Protection};

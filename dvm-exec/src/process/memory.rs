@@ -6,16 +6,13 @@
 //! Locks: `operation` is held by threads of the program for a whole call and may wait for pages and members; `map` is
 //! held for looking and changing only, never while program memory is touched, so service threads may take it.
 
-use super::agent::Agent;
 use super::copied::{CopiedMemory, OwnMemory};
 use super::limits;
 use super::say;
-use super::service::{self, Member};
 use super::vma::{
     AddressSpace, Area, AreaKind, Change, Effect, FileIdentity, FileSource, Found, Lookup, MapRequest, PAGE_BYTES, Protection,
     RemapRequest,
 };
-use crate::exit::Failure;
 use crate::sys::signal::replace_mask;
 use crate::sys::{call, mapping};
 use dsm_wire::{PageNumber, PageRange};
@@ -26,8 +23,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use uffd_dsm::{Access, Copied, Own, View, ViewError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use uffd_dsm::{Copied, Own, ViewError};
 
 /// Largest area without access that counts as a stack's guard.
 const GUARD_BYTES_MAX: u64 = 1 << 20;
@@ -73,6 +70,28 @@ pub trait Memory: Send + Sync {
 
     /// Whether all contents are on this host, and always were.
     fn is_home(&self) -> bool;
+
+    /// Lets nobody change the pages at these addresses, on any host, until [`Memory::unpin`]; returns when they are at rest.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    fn pin(&self, _addresses: &[u64]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Lets go of the pages that are kept.
+    fn unpin(&self) {}
+
+    /// Lets nobody change anything on this host, until [`Memory::let_write`]; returns when nobody does.
+    ///
+    /// # Errors
+    /// The agent's reason.
+    fn stop_writers(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Lets them go on.
+    fn let_write(&self) {}
 }
 
 /// Memory of one process without an agent, for development.
@@ -122,36 +141,6 @@ impl Memory for LocalMemory {
     }
 }
 
-/// A view of the space in this process, its faults served by the agent.
-pub struct ViewMemory {
-    view: View,
-}
-
-/// Maps the view and prepares it to be handed over: returns it and a hidden duplicate of its userfaultfd, which must stay
-/// open as long as the program runs.
-///
-/// # Errors
-/// What the pager refused, with the fix.
-pub fn map_view(space: &OwnedFd, device: &OwnedFd) -> Result<(ViewMemory, OwnedFd), Failure> {
-    let view = View::map(space.as_fd(), Some(device.as_fd())).map_err(|error| Failure::Unsupported(format!("{error}")))?;
-    let number = view.userfaultfd().as_raw_fd();
-    let hidden = super::descriptors::duplicate_hidden(number)
-        .ok_or_else(|| Failure::Internal("the userfaultfd cannot be duplicated".to_owned()))?;
-    // The view lives as long as the process and no longer uses its own descriptor, which the program would see.
-    mapping::close_raw(number);
-    Ok((ViewMemory { view }, hidden))
-}
-
-impl ViewMemory {
-    /// Gives pages these rights in this process.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    pub fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
-        self.view.protect(pages(range), Access::from_bits(protection)).map_err(of_view)
-    }
-}
-
 /// The pages of a range of addresses.
 pub fn pages(range: &Range<u64>) -> PageRange {
     PageRange::new(PageNumber::containing(range.start), (range.end - range.start).div_ceil(PAGE_BYTES))
@@ -162,61 +151,6 @@ pub fn of_view(error: ViewError) -> Error {
     match error {
         ViewError::Refused { errno, .. } => Error::from_raw_os_error(errno as i32),
         other => Error::other(other.to_string()),
-    }
-}
-
-/// The program's memory at the root of a job on several hosts.
-pub struct JobMemory {
-    view: ViewMemory,
-    space: OwnedFd,
-    agent: Arc<Agent>,
-    members: Arc<OnceLock<Vec<Arc<Member>>>>,
-}
-
-impl JobMemory {
-    /// The memory behind `view` of the file `space`; `members` are filled in once they are connected.
-    pub fn new(view: ViewMemory, space: OwnedFd, agent: Arc<Agent>, members: Arc<OnceLock<Vec<Arc<Member>>>>) -> Self {
-        Self { view, space, agent, members }
-    }
-}
-
-impl Memory for JobMemory {
-    fn protect(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
-        self.view.protect(range, protection)
-    }
-
-    fn protect_elsewhere(&self, range: &Range<u64>, protection: i32) -> Result<(), Error> {
-        let members = self.members.get().map_or(&[][..], Vec::as_slice);
-        service::protect_everywhere(members, range, Protection::from_bits(protection as u64));
-        Ok(())
-    }
-
-    fn discard(&self, range: &Range<u64>) -> Result<(), Error> {
-        self.agent.discard(range.start, range.end - range.start, false).map_err(Error::other)
-    }
-
-    fn reload(&self, range: &Range<u64>) -> Result<(), Error> {
-        self.agent.discard(range.start, range.end - range.start, true).map_err(Error::other)
-    }
-
-    fn source(&self, range: &Range<u64>, fd: i32, offset: u64) -> bool {
-        let _room = limits::room();
-        // The program may close its own at any time.
-        let Some(file) = super::descriptors::duplicate_hidden(fd) else { return false };
-        let bytes = range.end - range.start;
-        let source = || self.agent.source(range.start, bytes, file.as_fd(), offset).is_ok();
-        // A fault that came too late for the pages' former use may have touched one.
-        let is_sourced = source() || (self.discard(range).is_ok() && source());
-        super::descriptors::reveal(&file);
-        is_sourced
-    }
-
-    fn contents(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.space.as_fd())
-    }
-
-    fn is_home(&self) -> bool {
-        self.agent.is_home()
     }
 }
 
@@ -248,10 +182,35 @@ impl Space {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets no memory call begin or be under way until the guards are dropped, so that a forked child finds the map whole.
-    pub fn freeze(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, AddressSpace>) {
-        let operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
-        (operation, self.map())
+    /// Lets no memory call begin or be under way until the guard is dropped, so that the map is that of the pages.
+    pub fn hold_changes(&self) -> MutexGuard<'_, ()> {
+        self.operation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the pages at `addresses` as they are, wherever threads run, until [`Space::unpin`].
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn pin(&self, addresses: &[u64]) -> Result<(), String> {
+        self.memory().pin(addresses)
+    }
+
+    /// Lets go of the pages that are kept.
+    pub fn unpin(&self) {
+        self.memory().unpin();
+    }
+
+    /// At home: keeps all pages as they are, until [`Space::let_write`].
+    ///
+    /// # Errors
+    /// The agent's reason.
+    pub fn stop_writers(&self) -> Result<(), String> {
+        self.memory().stop_writers()
+    }
+
+    /// Lets writers go on.
+    pub fn let_write(&self) {
+        self.memory().let_write();
     }
 
     /// In a forked child: its memory is `copied` from now on, with the areas and rights of the map.

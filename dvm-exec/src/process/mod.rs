@@ -25,6 +25,7 @@ pub mod hotpages;
 pub mod husk;
 pub mod inherit;
 pub mod interrupted;
+pub mod jobmemory;
 pub mod limits;
 pub mod load;
 pub mod local;

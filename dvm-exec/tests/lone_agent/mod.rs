@@ -160,6 +160,11 @@ fn attend(root: &OwnedFd, job: &Job, members: &[OwnedFd]) -> anyhow::Result<()> 
                 let reason = "this agent's pages are everywhere".to_owned();
                 socket::send(root.as_fd(), &ToHusk::Failed { tag, reason }, &[])?;
             }
+            // It keeps nothing: its tests' children need no consistent picture.
+            ToAgent::Pin { tag, .. } | ToAgent::StopWriters { tag } => {
+                socket::send(root.as_fd(), &ToHusk::Completed { tag }, &[])?;
+            }
+            ToAgent::Unpin | ToAgent::LetWrite => {}
             ToAgent::Connect { tag, node, purpose } => connect(root, members, tag, node, purpose)?,
             ToAgent::Statistics { tag } => {
                 socket::send(root.as_fd(), &ToHusk::JobStatistics { tag, hosts: Vec::new() }, &[])?;

@@ -419,3 +419,29 @@ BEHAVIOUR(fork_and_ask_of_the_machine)
         TRY(getrusage(RUSAGE_SELF, &usage));
     });
 }
+
+static volatile int counted;
+
+BEHAVIOUR(fork_waits_for_another_thread)
+{
+    static int asks[2], answers[2];
+    YES(pipe(asks) == 0 && pipe(answers) == 0);
+    pthread_t other = START(1, {
+        char byte;
+        read(asks[0], &byte, 1);
+        counted = 1;
+        write(answers[1], &byte, 1);
+    });
+    child = fork();
+    if (child == 0) {
+        char byte = 'x';
+        int before = counted;
+        write(asks[1], &byte, 1);
+        read(answers[0], &byte, 1);
+        _exit(before == 0 && counted == 0 ? 0 : 5);
+    }
+    waitpid(child, &status, 0);
+    join(other);
+    say_status("child", status);
+    SHOW(counted);
+}

@@ -58,6 +58,7 @@ const SOURCES: &[Source] = &[
     source!("fill", "fill.c", "gcc" "-O2" "-pthread"),
     source!("sparse", "sparse.c", "gcc" "-O2" "-pthread"),
     source!("children", "children.c", "gcc" "-O2" "-pthread"),
+    source!("moments", "moments.c", "gcc" "-O2" "-pthread"),
     source!("memory", "memory.c", "gcc" "-O2" "-pthread"),
     source!("litmus", "litmus.c", "gcc" "-O2" "-pthread"),
     source!("tcx", "tcx.c", "gcc" "-O2"),

@@ -79,6 +79,10 @@ pub fn cases() -> Vec<Case> {
     for hosts in [2, 3] {
         cases.push(Case::new(format!("children-of-threads-{hosts}"), hosts, of_threads).needs(&[GCC]).within_seconds(90));
     }
+    for (hosts, place) in [(2, "rr"), (3, "rr"), (2, "local")] {
+        let run = move |bed: &mut Bed<'_>| of_one_moment(bed, place);
+        cases.push(Case::new(format!("children-of-one-moment-{place}-{hosts}"), hosts, run).needs(&[GCC]).within_seconds(90));
+    }
     cases.push(Case::new("children-of-python", 2, of_python).needs(&[Need::Program("python3")]).within_seconds(90));
     cases.push(Case::new("children-script-7z", 2, seven_zip).needs(&[Need::Program("7z")]).within_seconds(90));
     for (how, word) in
@@ -124,6 +128,13 @@ fn of_threads(bed: &mut Bed<'_>) -> Result<String> {
     for host in finished.statistics.iter().flat_map(|statistics| &statistics.hosts) {
         ensure!(host.threads > 0, "{} ran no thread", host.host);
     }
+    Ok(format!("{:.1} s", finished.elapsed.as_secs_f64()))
+}
+
+/// Children of a program whose threads go on writing, on the hosts or all at home: none sees a change without the one before it.
+fn of_one_moment(bed: &mut Bed<'_>, place: &str) -> Result<String> {
+    let job = bed.job("moments", &["3", "30", "12"])?.options(["--place", place]);
+    let finished = as_natively(bed, "moments", &job)?;
     Ok(format!("{:.1} s", finished.elapsed.as_secs_f64()))
 }
 

@@ -7,7 +7,8 @@
 //! ```text
 //!  thread of the program, or its shadow      thread of the birth                      child
 //!  fork: waits ---------------------------> copies the process --------------------> maps the space anew
-//!                                           answers its faults with own pages <----- runs the program's code
+//!                                           answers its faults with own pages, <---- runs the program's code
+//!                                           which stay as they are ([`super::still`])
 //!                                           the socket closes <--------------------- execve or exit
 //!  goes on with the child's number <------- ends
 //! ```
@@ -19,6 +20,7 @@
 use super::child::{Child, Seen};
 use super::contents::Contents;
 use super::request::{self, Kind};
+use super::still::Still;
 use super::whole;
 use crate::process::clone::{CLEAR_ACTIONS, CloneRequest, STACK_BYTES};
 use crate::process::husk::{self, Ending, Root};
@@ -27,12 +29,14 @@ use crate::process::sigframe::{AltStack, ThreadState};
 use crate::process::signals::Actions;
 use crate::process::thread::{Side, Task, Thread, clear_current, current, set_current};
 use crate::process::view::cpuset::CpuSet;
+use crate::process::vma::PAGE_BYTES;
 use crate::process::{check, descriptors, say};
 use crate::sys::context::Block;
 use crate::sys::process::{self, Forked};
 use crate::sys::signal::{FAULT_BITS, replace_mask};
 use crate::sys::user::{self, BadAddress};
 use crate::sys::{call, cpu};
+use dsm_wire::PageNumber;
 use dvm_api::socket;
 use std::cell::{Cell, RefCell};
 use std::io::Error;
@@ -46,6 +50,8 @@ use uffd_dsm::{Copied, CopyError, CopyFaults};
 
 /// How long a forked child may take to get a program of its own, or to end.
 pub const COPY_LONGEST: Duration = Duration::from_secs(10);
+/// How long others may be kept from changing what it has copied: it may wait for one of them.
+const STILL_LONGEST: Duration = Duration::from_secs(2);
 /// How long it may take to say that it was too slow.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Status of a child that could not be born, and of a program that lives by children it cannot have.
@@ -167,27 +173,28 @@ impl Birth {
             return whole::copy_own(self);
         }
         let is_home = self.root.is_home();
+        let changes = self.root.space.hold_changes();
         let contents = if *is_home { Contents::of(self.root) } else { Err("a thread of the program has been on another host") };
         match contents {
-            Ok(contents) => whole::copy(self, is_home, &contents),
+            Ok(contents) => whole::copy(self, (is_home, changes), contents),
             Err(reason) => {
                 drop(is_home);
-                self.copy_by_page(seen, reason)
+                self.copy_by_page(changes, seen, reason)
             }
         }
     }
 
-    /// Forks when nobody is in the middle of a change that the child would find half done.
+    /// Forks when nobody is in the middle of a change that the child would find half done; memory calls are held back by the caller.
     pub(super) fn fork(&self) -> Result<Forked, Error> {
         let root = self.root;
-        let tables = (root.space.freeze(), root.sites.freeze(), root.tasks.freeze(), root.actions.freeze());
+        let tables = (root.space.map(), root.sites.freeze(), root.tasks.freeze(), root.actions.freeze());
         let statics = (check::freeze(), descriptors::freeze(), say::freeze(), limits::freeze(root));
         let forked = process::fork();
         drop((tables, statics));
         forked
     }
 
-    fn copy_by_page(&self, seen: &Rc<Seen>, reason: &'static str) -> Result<i32, Error> {
+    fn copy_by_page(&self, changes: MutexGuard<'_, ()>, seen: &Rc<Seen>, reason: &'static str) -> Result<i32, Error> {
         let copying = copying();
         let room = limits::room();
         let (ours, theirs) = process::packet_pair()?;
@@ -195,13 +202,14 @@ impl Birth {
         let actions = self.root.actions.copy();
         match self.fork() {
             Ok(Forked::Child) => {
+                drop(changes);
                 close(ours);
                 self.live_as_copy((actions, reason), seen, &theirs)
             }
             Ok(Forked::Parent(pid)) => {
                 close(theirs);
                 drop(copying);
-                feed(pid, &ours, seen, room);
+                feed((pid, &ours), seen, room, Still::new(&self.root.space, changes), self.own_pages());
                 close(ours);
                 self.count(seen);
                 Ok(pid)
@@ -212,6 +220,12 @@ impl Birth {
                 Err(error)
             }
         }
+    }
+
+    /// Addresses in the pages that the thread that forked uses: stack and thread-local storage.
+    const fn own_pages(&self) -> [u64; 4] {
+        let (stack, local) = (self.state.registers.rsp, self.state.fs_base);
+        [stack, stack.wrapping_sub(PAGE_BYTES), stack.wrapping_add(PAGE_BYTES), local]
     }
 
     /// Ends the program if it does nothing but make children that are refused.
@@ -318,7 +332,7 @@ pub(super) fn receive_faults(child: &OwnedFd) -> Option<CopyFaults> {
 }
 
 /// Answers a copy's faults until it has left its copy; kills it if that fails or takes too long.
-fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
+fn feed((pid, child): (i32, &OwnedFd), seen: &Seen, room: Room, still: Still<'_>, own: [u64; 4]) {
     // Signals are blocked here, so nothing else cuts this short.
     if let Ok([false]) = process::wait_readable([child.as_fd()], Some(COPY_LONGEST)) {
         say::line(&format!("forked child {pid} is killed: it has not mapped its memory within {} s", COPY_LONGEST.as_secs()));
@@ -327,17 +341,27 @@ fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
     // A child that could not be born has said why.
     let Some(faults) = receive_faults(child) else { return };
     drop(room);
-    let mut latest = Instant::now() + COPY_LONGEST;
+    let begun = Instant::now();
+    if let Ok(addresses) = still.pin_usual(own) {
+        // A child that is gone has closed its socket.
+        addresses.into_iter().all(|address| faults.give_own(PageNumber::containing(address)).is_ok());
+    }
+    let mut still = Some(still);
+    let mut latest = begun + COPY_LONGEST;
     let mut is_told = false;
     loop {
-        let left = latest.saturating_duration_since(Instant::now());
+        still = still.filter(|_| begun.elapsed() < STILL_LONGEST);
+        let next = if still.is_some() { latest.min(begun + STILL_LONGEST) } else { latest };
+        let left = next.saturating_duration_since(Instant::now());
         let ready = process::wait_readable([child.as_fd(), faults.descriptor()], Some(left + Duration::from_millis(1)));
         let failed = match ready {
             Ok([true, _]) => break,
-            Ok([_, true]) => match faults.serve() {
-                Ok(()) | Err(CopyError::Gone) => None,
-                Err(error) => Some(error.to_string()),
-            },
+            Ok([_, true]) => {
+                match faults.serve(|page| still.as_ref().map_or(Ok(()), |still| still.pin_touched(page.address()))) {
+                    Ok(()) | Err(CopyError::Gone) => None,
+                    Err(error) => Some(error.to_string()),
+                }
+            }
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
@@ -354,6 +378,8 @@ fn feed(pid: i32, child: &OwnedFd, seen: &Seen, room: Room) {
             send(pid, libc::SIGSYS);
         }
     }
+    // Before anything that another thread may hold while it waits to write.
+    drop(still);
     descriptors::reveal(&faults.descriptor());
 }
 

@@ -30,8 +30,14 @@ const PART_BYTES: u64 = 256 << 10;
 pub struct Contents<'a> {
     root: &'a Root,
     space: BorrowedFd<'a>,
-    runs: Vec<Run>,
-    bytes: u64,
+    places: Vec<Place>,
+}
+
+/// What of an area can have bytes.
+struct Place {
+    range: Range<u64>,
+    /// The file that pages come from which nobody has touched, and the offset of the first.
+    source: Option<(Rc<File>, u64)>,
 }
 
 /// Pages whose bytes lie one behind the other.
@@ -55,6 +61,9 @@ pub enum GiveError {
     /// Some went to another host meanwhile.
     #[error("memory of the program went to another host while it was copied")]
     Gone,
+    /// They have become too many meanwhile.
+    #[error("the program's memory has grown to more than a child is given at once")]
+    Grown,
     /// They could not be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -76,32 +85,37 @@ impl<'a> Contents<'a> {
         if areas.iter().any(|(area, _)| is_shared(area)) {
             return Err("the program has memory that a forked child would share");
         }
-        let mut contents = Self { root, space, runs: Vec::new(), bytes: 0 };
-        for (area, is_sourced) in &areas {
-            contents.add_area(area, *is_sourced)?;
+        let places: Result<Vec<Place>, _> = areas.iter().map(|(area, is_sourced)| place(area, *is_sourced)).collect();
+        let contents = Self { root, space, places: places? };
+        match contents.runs(BYTES_MAX) {
+            Ok(Some(_)) => Ok(contents),
+            Ok(None) => Err("the program has more than 256 MiB of memory"),
+            Err(_) => Err("its memory cannot be looked at"),
         }
-        Ok(contents)
     }
 
-    fn add_area(&mut self, area: &Area, is_sourced: bool) -> Result<(), &'static str> {
-        let reach = area.reach();
-        let source = match &area.kind {
-            AreaKind::File { file, offset, .. } if is_sourced && !reach.is_empty() => {
-                let file = open_again(file).ok_or("a file that it has mapped is no longer found by its name")?;
-                Some((Rc::new(file), *offset))
+    /// The pages that have bytes now; none if they are more than `bytes_max`, or lie in too many pieces.
+    fn runs(&self, bytes_max: u64) -> Result<Option<Vec<Run>>, Error> {
+        let mut runs = Vec::new();
+        let mut bytes = 0;
+        for Place { range, source } in &self.places {
+            let mut at = range.start;
+            while at < range.end {
+                let data = self.next_data(at..range.end)?;
+                let before = source.as_ref().map(|(file, offset)| (Rc::clone(file), offset + (at - range.start)));
+                let untouched = Run { range: at..data.start, source: before };
+                at = data.end;
+                let of_file = Some(untouched).filter(|run| run.source.is_some());
+                for run in of_file.into_iter().chain([Run { range: data, source: None }]).filter(|run| !run.range.is_empty()) {
+                    bytes += run.range.end - run.range.start;
+                    runs.push(run);
+                }
+                if bytes > bytes_max || runs.len() > RUNS_MAX {
+                    return Ok(None);
+                }
             }
-            AreaKind::File { .. } | AreaKind::Anonymous { .. } | AreaKind::Stack | AreaKind::Heap => None,
-        };
-        let mut at = reach.start;
-        while at < reach.end {
-            let data = self.next_data(at..reach.end).map_err(|_| "its memory cannot be looked at")?;
-            if let Some((file, offset)) = &source {
-                self.add(at..data.start, Some((Rc::clone(file), offset + (at - area.range.start))))?;
-            }
-            at = data.end;
-            self.add(data, None)?;
         }
-        Ok(())
+        Ok(Some(runs))
     }
 
     /// The first run of pages in `range` that the space's file has; an empty one at its end if there is none.
@@ -117,25 +131,15 @@ impl<'a> Contents<'a> {
         Ok(start..if start < range.end { seek(start, libc::SEEK_HOLE)? } else { start })
     }
 
-    fn add(&mut self, range: Range<u64>, source: Option<(Rc<File>, u64)>) -> Result<(), &'static str> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        self.bytes += range.end - range.start;
-        if self.bytes > BYTES_MAX || self.runs.len() >= RUNS_MAX {
-            return Err("the program has more than 256 MiB of memory");
-        }
-        self.runs.push(Run { range, source });
-        Ok(())
-    }
-
     /// Gives all of it to a child, which waits meanwhile.
     ///
     /// # Errors
     /// [`GiveError`]; the child has only a part then.
     pub fn give(&self, child: &CopyFaults) -> Result<(), GiveError> {
         let mut buffer = vec![0_u8; PART_BYTES as usize];
-        for run in &self.runs {
+        // Other threads may have gone on until they were stopped.
+        let runs = self.runs(2 * BYTES_MAX).map_err(|source| GiveError::Read { address: 0, source })?.ok_or(GiveError::Grown)?;
+        for run in &runs {
             for start in run.range.clone().step_by(PART_BYTES as usize) {
                 let part = &mut buffer[..(run.range.end - start).min(PART_BYTES) as usize];
                 self.read(run, start, part).map_err(|source| GiveError::Read { address: start, source })?;
@@ -167,4 +171,16 @@ impl<'a> Contents<'a> {
         }
         Ok(())
     }
+}
+
+fn place(area: &Area, is_sourced: bool) -> Result<Place, &'static str> {
+    let range = area.reach();
+    let source = match &area.kind {
+        AreaKind::File { file, offset, .. } if is_sourced && !range.is_empty() => {
+            let file = open_again(file).ok_or("a file that it has mapped is no longer found by its name")?;
+            Some((Rc::new(file), *offset))
+        }
+        AreaKind::File { .. } | AreaKind::Anonymous { .. } | AreaKind::Stack | AreaKind::Heap => None,
+    };
+    Ok(Place { range, source })
 }

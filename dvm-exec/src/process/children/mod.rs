@@ -4,6 +4,7 @@
 //!
 //! * [`birth`]: makes the child and waits until it has left the program's memory.
 //! * [`whole`]: forks that go on by themselves, since they get all of the program's memory, which is [`contents`].
+//! * [`still`]: what keeps memory as it is until a child has its picture.
 //! * [`child`]: what a child may do until then, and how its calls differ from a thread's.
 //! * [`request`]: which processes can be made.
 //! * [`replace`]: execve of a child, which runs natively, and of the program itself, which runs distributed again.
@@ -13,6 +14,7 @@ pub mod child;
 pub mod contents;
 pub mod replace;
 pub mod request;
+pub mod still;
 pub mod whole;
 
 pub use birth::start;

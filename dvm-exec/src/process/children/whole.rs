@@ -9,10 +9,13 @@
 //!  goes on <---------------- ends ---------------------------------> runs the program's code, may fork again
 //! ```
 //!
+//! If the program has more threads than the one that forks, nobody writes while the child is filled ([`super::still`]).
+//!
 //! A fork of such a child is one of the kernel: its memory is private already.
 
 use super::birth::{Birth, COPY_LONGEST, STILLBORN_STATUS, close, copying, receive_faults, send};
 use super::contents::Contents;
+use super::still::Still;
 use crate::process::clone::{CLEAR_ACTIONS, bury, carry};
 use crate::process::copied::inherit;
 use crate::process::husk;
@@ -37,7 +40,11 @@ const LOOKS_MAX: u32 = 10_000;
 const LOOK_PAUSE: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// Makes a child with all of `contents`; returns its number once it has them. Nothing leaves this host meanwhile.
-pub(super) fn copy(birth: &Birth, is_home: MutexGuard<'_, bool>, contents: &Contents<'_>) -> Result<i32, Error> {
+pub(super) fn copy(
+    birth: &Birth,
+    (is_home, changes): (MutexGuard<'_, bool>, MutexGuard<'_, ()>),
+    contents: Contents<'_>,
+) -> Result<i32, Error> {
     let copying = copying();
     let room = limits::room();
     let (ours, theirs) = process::packet_pair()?;
@@ -45,14 +52,16 @@ pub(super) fn copy(birth: &Birth, is_home: MutexGuard<'_, bool>, contents: &Cont
     let mother = cpu::thread_id();
     match birth.fork() {
         Ok(Forked::Child) => {
-            drop((is_home, copying));
+            drop((is_home, changes, copying));
             close(ours);
             become_own(birth, theirs, room, mother)
         }
         Ok(Forked::Parent(pid)) => {
             close(theirs);
             drop(copying);
-            if let Err(reason) = give(&ours, contents) {
+            let still = Still::new(&birth.root.space, changes);
+            let has_others = birth.root.tasks.count() > 1;
+            if let Err(reason) = give(&ours, contents, still, has_others) {
                 say::line(&format!("forked child {pid} is killed: {reason}"));
                 send(pid, libc::SIGKILL);
             }
@@ -70,24 +79,28 @@ pub(super) fn copy(birth: &Birth, is_home: MutexGuard<'_, bool>, contents: &Cont
 /// Makes a child of a process that is itself such a child.
 pub(super) fn copy_own(birth: &Birth) -> Result<i32, Error> {
     let copying = copying();
+    let changes = birth.root.space.hold_changes();
     let mother = cpu::thread_id();
     match birth.fork()? {
         Forked::Child => {
-            drop(copying);
+            drop((changes, copying));
             live(birth, mother)
         }
         Forked::Parent(pid) => Ok(pid),
     }
 }
 
-fn give(child: &OwnedFd, contents: &Contents<'_>) -> Result<(), String> {
+fn give(child: &OwnedFd, contents: Contents<'_>, still: Still<'_>, has_others: bool) -> Result<(), String> {
     // Signals are blocked here, so nothing else cuts this short.
     if let Ok([false]) = process::wait_readable([child.as_fd()], Some(COPY_LONGEST)) {
         return Err(format!("it has not mapped its memory within {} s", COPY_LONGEST.as_secs()));
     }
     // A child that could not be born has said why.
     let Some(faults) = receive_faults(child) else { return Ok(()) };
-    let given = contents.give(&faults).map_err(|error| error.to_string());
+    let stopped = if has_others { still.stop_writers() } else { Ok(()) };
+    let given = stopped.and_then(|()| contents.give(&faults).map_err(|error| error.to_string()));
+    // Before anything that another thread may hold while it waits to write.
+    drop(still);
     descriptors::reveal(&faults.descriptor());
     drop(faults);
     given?;

@@ -153,7 +153,7 @@ fn word_count(bed: &Bed) -> Result<Work> {
         name: "wordcount",
         source: include_str!("../../dvm-exec/disa/programs/wordcount.dc"),
         uses: "",
-        defines: &["PARTS=4"],
+        defines: &["PARTS=2"],
         data: Some(data),
         check: Check::Line("7e89e30bd31fc2e9/13094800/50000"),
         retries_max: None,

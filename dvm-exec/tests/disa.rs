@@ -74,6 +74,26 @@ fn the_ends_have_exit_statuses() {
 }
 
 #[test]
+fn private_memory_that_the_host_has_not_is_a_trap() {
+    // rule: T12
+    let directory = directory("narrow");
+    let source = directory.join("wide").display().to_string();
+    // A byte in each of 40 pieces of 64 MiB.
+    let text = "mov $PR+0x2000, w0\nmore: mov:b $1, (w0)\nadd $0x4000000, w0, w0\nbr:lt w0, $PR+0xa0000000, $more\nexit:c\n";
+    std::fs::write(&source, text).unwrap();
+    for tier in ["0", "1"] {
+        let run = ["run", "--local", "--tier", tier, &source];
+        assert_eq!(disa(&run), (0, String::new(), String::new()), "tier {tier}");
+        let mut narrow = Command::new("sh");
+        narrow.args(["-c", "ulimit -v 1500000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_dvm-exec"), "disa"]).args(run);
+        let output = narrow.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told), (Some(1), format!("TRAP runner 0 {source}:2 (pc 0x50010000000d): MEM\n")));
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
 fn input_arguments_and_files_reach_the_program() {
     // rule: Y3, Y4, Y8
     let directory = directory("input");

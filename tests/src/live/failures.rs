@@ -125,10 +125,14 @@ pub(super) fn wait_for_start(running: Running<'_>) -> Result<Running<'_>> {
     Ok(running)
 }
 
-/// Processes of jobs on a host.
+/// Processes of jobs on a host. An etcd there is none: without it nobody learns who is lost.
 pub(super) fn husks(bed: &Bed<'_>, index: usize) -> Result<Vec<i32>> {
     let processes = bed.hosts.processes(index)?;
-    Ok(processes.iter().filter(|process| process.name != "dvm-agent").map(|process| process.pid).collect())
+    Ok(processes
+        .iter()
+        .filter(|process| !["dvm-agent", "etcd"].contains(&process.name.as_str()))
+        .map(|process| process.pid)
+        .collect())
 }
 
 /// Until neither process nor memory of the job is left on any host.

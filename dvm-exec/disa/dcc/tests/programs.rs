@@ -133,26 +133,33 @@ fn kmeans_as_in_plain_loops() {
     assert!(String::from_utf8_lossy(&short.log).contains("argument 0"), "{short:?}");
 }
 
+fn check_word_count(text: &[u8], settings: Settings) {
+    let words: Vec<&[u8]> = text.split(|byte| *byte <= b' ').filter(|word| !word.is_empty()).collect();
+    let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(fnv(word)));
+    let distinct = words.iter().collect::<std::collections::BTreeSet<_>>().len();
+    let files = vec![File { name: b"text".to_vec(), bytes: text.to_vec() }];
+    let settings = Settings { files, arguments: vec![b"text".to_vec()], ..settings };
+    let printed = printed(program!("wordcount"), &[("PARTS", 5), ("SLOTS", 1024)], settings);
+    assert_eq!(printed, format!("{sum:016x}/{}/{distinct}\n", words.len()), "{} bytes", text.len());
+}
+
 #[test]
 fn word_count_of_a_text() {
-    let vocabulary: Vec<String> = (0..300).map(|i| format!("{:x}", splitmix(1, i) >> (i % 50))).collect();
-    // Some differ in their first bytes only.
-    let vocabulary: Vec<String> = vocabulary.into_iter().zip(0..).map(|(word, i)| word + &"z".repeat(i % 30)).collect();
-    let mut text = String::from(" ");
+    let vocabulary: Vec<Vec<u8>> = (0..300).map(|i| format!("{:x}", splitmix(1, i) >> (i % 50)).into_bytes()).collect();
+    // Some differ in their first bytes only, some in their length only, and their last bytes are the least and the largest of words.
+    let ends = [b'z', b'!', 0x7f, 0x80, 0xff];
+    let tail = |i: u64| vec![ends[(i / 30 % 5) as usize]; (i % 30) as usize];
+    let vocabulary: Vec<Vec<u8>> = vocabulary.into_iter().zip(0..).map(|(word, i)| [word, tail(i)].concat()).collect();
+    let blanks: [&[u8]; 5] = [b"\n", b" ", b"\0", b"\r\n", b" \t  \0\x1f       "];
+    let mut text = b" ".to_vec();
     for i in 0..3000 {
-        text.push_str(&vocabulary[(splitmix(2, i) % 300) as usize]);
-        text.push_str(if i % 12 == 0 { "\n" } else { " " });
+        text.extend(&vocabulary[(splitmix(2, i) % 300) as usize]);
+        text.extend(blanks[(splitmix(3, i) % 5) as usize]);
     }
-    text.push_str("last");
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(fnv(word.as_bytes())));
-    let distinct = words.iter().collect::<std::collections::BTreeSet<_>>().len();
-    let expected = format!("{sum:016x}/{}/{distinct}\n", words.len());
-    for settings in seeds(3) {
-        let files = vec![File { name: b"text".to_vec(), bytes: text.clone().into_bytes() }];
-        let settings = Settings { files, arguments: vec![b"text".to_vec()], ..settings };
-        assert_eq!(printed(program!("wordcount"), &[("PARTS", 5), ("SLOTS", 1024)], settings), expected);
-    }
+    text.extend(b"last");
+    seeds(3).for_each(|settings| check_word_count(&text, settings));
+    // Words up to the end of the text, of all lengths that are read differently.
+    (1..40).for_each(|i| check_word_count(&[&b" "[..i % 2], &vec![b'y'; i]].concat(), Settings::default()));
     let missing = run(program!("wordcount"), &[], Settings::default());
     assert!(String::from_utf8_lossy(&missing.log).contains("argument 0"), "{missing:?}");
 }

@@ -202,7 +202,7 @@ impl<'a, S: Snapshot> RunnerMemory<'a, S> {
             let own = if self.keep(page, &twin) { Own::Twin } else { Own::Copy(twin.cells()) };
             (twin, own)
         } else {
-            let (piece, at) = self.private.make(page);
+            let (piece, at) = self.private.make(page).ok_or(TrapKind::Mem)?;
             (Page::default(), Own::Piece(piece, at))
         };
         self.frames.push(Frame { page, own, twin, is_stored: false });

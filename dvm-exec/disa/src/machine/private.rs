@@ -6,6 +6,7 @@ use super::ranges::Set;
 use crate::map::{self, PAGE_BYTES, Range};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 use zerocopy::FromZeros;
 
@@ -34,16 +35,15 @@ pub struct Private {
 }
 
 impl Private {
-    /// A page that is used from now on: in which piece, and from where on.
-    pub fn make(&mut self, page: u64) -> (Bytes, usize) {
-        self.used.insert(page, page + 1);
+    /// A page that is used from now on: in which piece, and from where on; `None`: this process has no addresses left for its piece.
+    pub fn make(&mut self, page: u64) -> Option<(Bytes, usize)> {
         let (index, place) = piece_of(page);
-        let new = || {
-            let zeros = || <[Cell<u8>]>::new_box_zeroed_with_elems(PIECE_BYTES as usize).expect("the process has addresses left");
-            FREE.with_borrow_mut(|free| free.remove(&index)).unwrap_or_else(|| Rc::new(zeros()))
+        let piece = match self.pieces.entry(index) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(piece_for(index)?),
         };
-        let piece = self.pieces.entry(index).or_insert_with(new);
-        (Rc::clone(piece), (page * PAGE_BYTES - place.base) as usize)
+        self.used.insert(page, page + 1);
+        Some((Rc::clone(piece), (page * PAGE_BYTES - place.base) as usize))
     }
 
     /// The used pages around one that is used, as far as they lie behind each other here: their addresses, and where they are.
@@ -55,6 +55,12 @@ impl Private {
         let cells = &self.pieces.get(&index)?[(base - place.base) as usize..];
         Some((Range::new(base, end - base), cells.as_ptr().cast_mut().cast()))
     }
+}
+
+/// Zeros: those of the thread, or new ones.
+fn piece_for(index: usize) -> Option<Bytes> {
+    let kept = FREE.with_borrow_mut(|free| free.remove(&index));
+    kept.or_else(|| <[Cell<u8>]>::new_box_zeroed_with_elems(PIECE_BYTES as usize).ok().map(Rc::new))
 }
 
 /// What was used is zero for the next one.
@@ -103,7 +109,7 @@ mod tests {
         let mut private = Private::default();
         let all = [FIRST + PAGES + 1, FIRST + PAGES, FIRST + PAGES - 1, FIRST + 300];
         for page in all {
-            let (piece, at) = private.make(page);
+            let (piece, at) = private.make(page).unwrap();
             piece[at].set(page as u8);
         }
         let (range, _) = private.around(FIRST + PAGES + 1).unwrap();
@@ -111,12 +117,12 @@ mod tests {
         assert_eq!(private.around(FIRST + PAGES - 1).unwrap().0, Range::new((FIRST + PAGES - 1) * PAGE_BYTES, PAGE_BYTES));
         assert!(private.around(FIRST + PAGES + 2).is_none());
         let stack = FIRST + (2 << 30) / PAGE_BYTES - 1;
-        let (piece, at) = private.make(stack);
+        let (piece, at) = private.make(stack).unwrap();
         piece[at].set(1);
         drop(private);
         let mut next = Private::default();
         for page in all.into_iter().chain([stack]) {
-            let (piece, at) = next.make(page);
+            let (piece, at) = next.make(page).unwrap();
             assert_eq!(piece[at].get(), 0, "the next runner finds zeros");
         }
     }

@@ -44,7 +44,7 @@ pub const KMEANS: Program = Program {
 pub const WORD_COUNT: Program = Program {
     name: "wordcount.dc",
     source: include_str!("../../../../dvm-exec/disa/programs/wordcount.dc"),
-    defines: &["-D", "PARTS=64", "-D", "SLOTS=65536"],
+    defines: &["-D", "PARTS=256", "-D", "SLOTS=65536"],
     has_text: true,
 };
 

@@ -37,6 +37,7 @@ pub mod stages;
 pub mod trace;
 pub mod users;
 pub mod view;
+pub mod words;
 
 use case::Case;
 

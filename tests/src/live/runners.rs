@@ -1,10 +1,11 @@
-//! DISA programs over hosts: they print what the machine of one host prints.
+//! DISA programs over hosts: they print what the machine of one host prints, and at full size what is known of them.
 //!
 //! Owns which programs. Must not know what they compute.
 
 use super::bed::{Bed, shortened};
 use super::case::Case;
 use super::failures::{HOST_LOST, husks};
+use super::words;
 use anyhow::{Context, Result, ensure};
 use dvm_hosts::{User, kill_process};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,22 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("write-skew", include_str!("../../../dvm-exec/disa/programs/write-skew.disa")),
 ];
 
+/// Name, text, and what it prints at the size it is shipped with.
+const FULL: [(&str, &str, &str); 7] = [
+    ("treesum", include_str!("../../../dvm-exec/disa/programs/treesum.dc"), "209725440"),
+    ("primes", include_str!("../../../dvm-exec/disa/programs/primes.dc"), "1270607"),
+    ("kmeans", LONG, "50bad9aa63f0251f"),
+    // Of these two numpy knows the same.
+    ("matmul", include_str!("../../../dvm-exec/disa/programs/matmul.dc"), "3586837754459228"),
+    ("sort", include_str!("../../../dvm-exec/disa/programs/sort.dc"), "-8492870652190057193"),
+    ("bank", include_str!("../../../dvm-exec/disa/programs/bank.dc"), "64000"),
+    ("storm", include_str!("../../../dvm-exec/disa/programs/storm.dc"), "10240"),
+];
+const FULL_HOSTS: usize = 3;
+const FULL_LATEST: Duration = Duration::from_secs(200);
+const WORD_COUNT: &str = include_str!("../../../dvm-exec/disa/programs/wordcount.dc");
+const TEXT_BYTES: usize = 100_000_000;
+
 /// A program of some seconds, of which every host has pages.
 const LONG: &str = include_str!("../../../dvm-exec/disa/programs/kmeans.dc");
 
@@ -44,6 +61,15 @@ pub fn cases() -> Vec<Case> {
             cases.push(case);
         }
     }
+    for (name, source, prints) in FULL {
+        let mut case =
+            Case::new(format!("disa-full-{name}-{FULL_HOSTS}"), FULL_HOSTS, move |bed| full(bed, name, source, prints));
+        case.deadline = FULL_LATEST;
+        cases.push(case);
+    }
+    let mut case = Case::new(format!("disa-full-wordcount-{FULL_HOSTS}"), FULL_HOSTS, full_word_count);
+    case.deadline = FULL_LATEST;
+    cases.push(case);
     cases.push(Case::new("disa-traps-2", 2, traps));
     for (name, blow) in [("husk", Blow::Husk), ("agent", Blow::Agent)] {
         let mut case = Case::new(format!("disa-lost-{name}-3"), 3, move |bed| lose(bed, blow));
@@ -158,6 +184,39 @@ fn same_as_local(bed: &mut Bed<'_>, name: &str, source: &str) -> Result<String> 
     let is_spread = ends.len() == bed.hosts.hosts().len() || name == "write-skew";
     ensure!(is_spread, "not every host ran a runner: {}", shortened(&told));
     Ok(ends.join(", "))
+}
+
+fn full(bed: &mut Bed<'_>, name: &str, source: &str, prints: &str) -> Result<String> {
+    let path = written(bed, &format!("{name}.dc"), source)?;
+    prints_exactly(over_hosts_command(bed, &path)?, prints)
+}
+
+/// Of 100 MB.
+fn full_word_count(bed: &mut Bed<'_>) -> Result<String> {
+    let text = words::text(TEXT_BYTES);
+    let (expected, path) = (words::counted(&text), written(bed, "wordcount.dc", WORD_COUNT)?);
+    let file = path.with_file_name("text");
+    std::fs::write(&file, text)?;
+    let socket = bed.hosts.host(0)?.socket.display().to_string();
+    let given = file.display().to_string();
+    let mut command = command(bed, &["--socket", &socket, "--file", &given], &path)?;
+    command.arg(&given);
+    prints_exactly(command, &expected)
+}
+
+fn prints_exactly(mut command: Command, expected: &str) -> Result<String> {
+    let started = Instant::now();
+    let found = command.output().context("cannot start dvm-exec")?;
+    let (said, told) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
+    ensure!(
+        found.status.success() && said.trim_end() == expected,
+        "{:?} with {said:?} instead of {expected:?}; stderr: {}",
+        found.status.code(),
+        shortened(&told)
+    );
+    let hosts = told.lines().filter(|line| line.starts_with("ended on ")).count();
+    ensure!(hosts == FULL_HOSTS, "{hosts} of {FULL_HOSTS} hosts ran a runner: {}", shortened(&told));
+    Ok(format!("{:.1} s", started.elapsed().as_secs_f64()))
 }
 
 /// Runners that die on other hosts: each is told, others go on, the status is 1.

@@ -4,6 +4,7 @@
 
 use super::super::bed::{Bed, shortened};
 use super::super::failures::husks;
+use super::super::words;
 use super::runners::{NOT_HERE, POLL, ROOT, RUN_LATEST, attach, disa, space};
 use super::server::Etcd;
 use super::{HOSTS, SOON, start};
@@ -21,7 +22,6 @@ const SPAN_MS: usize = 2500;
 const TEXT: &str = "text";
 /// Some seconds of counting.
 const TEXT_BYTES: usize = 24 << 20;
-const VOCABULARY: usize = 20_000;
 
 /// A program, and how it is asked to do some seconds of work in many commits.
 #[derive(Clone, Copy, Debug)]
@@ -124,22 +124,7 @@ fn written(bed: &Bed<'_>, program: Program) -> Result<PathBuf> {
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join(program.name), program.source)?;
     if program.has_text {
-        std::fs::write(directory.join(TEXT), text(&mut Chance::new(1)))?;
+        std::fs::write(directory.join(TEXT), words::text(TEXT_BYTES))?;
     }
     Ok(directory)
-}
-
-/// Words of a few letters, rare and frequent ones.
-fn text(chance: &mut Chance) -> Vec<u8> {
-    let mut text = Vec::with_capacity(TEXT_BYTES + 16);
-    while text.len() < TEXT_BYTES {
-        let most = 1 + chance.below(VOCABULARY);
-        let mut word = chance.below(most);
-        while word > 0 {
-            text.push(b'a' + (word % 26) as u8);
-            word /= 26;
-        }
-        text.push(if chance.below(12) == 0 { b'\n' } else { b' ' });
-    }
-    text
 }

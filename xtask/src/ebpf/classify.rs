@@ -1,13 +1,14 @@
 //! The programs in the kernel beside `classify` on the host: frames by chance into both.
 //!
-//! Owns building and starting `dvm-test-ebpf`, which is a workspace of its own. Must not know what it compares.
+//! Owns building and starting `dvm-test-ebpf`, which is a workspace of its own, with clippy as the compiler. Must not know what it
+//! compares.
 //!
 //! It loads the object with libbpf, which is C and needs libelf: nobody who does not run it has to have them.
 
 use super::{NotBuilt, build};
 use crate::tally::Tally;
 use crate::{cargo, setup};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +25,6 @@ const UNABLE: i32 = 2;
 #[derive(Debug)]
 pub struct Classify {
     program: PathBuf,
-    target: PathBuf,
     object: PathBuf,
 }
 
@@ -34,7 +34,6 @@ pub struct Classify {
 /// Cargo cannot be started.
 pub fn check(tally: &mut Tally) -> Result<()> {
     let outcome = prepare()?.and_then(|classify| {
-        classify.lint()?;
         classify.run(&["--plants"])?;
         classify.run(&["--frames", FRAMES])
     });
@@ -58,24 +57,18 @@ pub fn prepare() -> Result<Result<Classify, NotBuilt>> {
         Err(reason) => return Ok(Err(reason)),
     };
     let target = cargo::metadata()?.target_directory;
-    let built = cargo_does(&["build"], &[], &target);
-    Ok(built.map(|()| Classify { program: target.join("debug").join(PROGRAM), target, object }))
+    Ok(built(&target)?.map(|()| Classify { program: target.join("debug").join(PROGRAM), object }))
 }
 
-fn cargo_does(arguments: &[&str], more: &[&str], target: &Path) -> Result<(), NotBuilt> {
-    let mut command = cargo::command(arguments);
-    command.args(["--quiet", "--locked", "--manifest-path", MANIFEST, "--target-dir"]).arg(target).args(more);
-    let status = command.status().map_err(|error| NotBuilt::Broken(format!("cannot start cargo: {error}")))?;
-    let told = || NotBuilt::Broken(format!("cargo {} of {PROGRAM} ended with {status}", arguments.join(" ")));
-    if status.success() { Ok(()) } else { Err(told()) }
+fn built(target: &Path) -> Result<Result<(), NotBuilt>> {
+    let mut build =
+        cargo::with_clippy(cargo::command(&["build", "--quiet", "--locked", "--manifest-path", MANIFEST, "--target-dir"]));
+    let status = build.arg(target).status().context("cannot start cargo")?;
+    let told = || NotBuilt::Broken(format!("cargo build of {PROGRAM}, by clippy, ended with {status}"));
+    Ok(if status.success() { Ok(()) } else { Err(told()) })
 }
 
 impl Classify {
-    /// What clippy says of the program: it is not among those of the root's workspace.
-    fn lint(&self) -> Result<(), NotBuilt> {
-        cargo_does(&["clippy", "--all-targets"], &["--", "-D", "warnings"], &self.target)
-    }
-
     /// Runs the program.
     ///
     /// # Errors

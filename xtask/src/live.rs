@@ -4,7 +4,7 @@
 
 use crate::tally::Tally;
 use crate::{cargo, ebpf, guests, linux, setup};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::env;
 use std::fs;
@@ -52,18 +52,27 @@ pub fn forward(arguments: &[String]) -> Result<ExitCode> {
     cargo::hand_over(command)
 }
 
-/// Runs the harness and adds its totals.
+/// Runs the harness for each of these groups of cases, all at once, each on hosts of its own, and adds their totals.
 ///
 /// # Errors
 /// It does not build or start.
-pub fn add(tally: &mut Tally, arguments: &[String]) -> Result<()> {
-    let totals = run(arguments)?;
-    tally.pass(totals.passed.len() as u64);
-    for (name, reason) in &totals.failed {
-        tally.fail(name, reason.lines().next().unwrap_or_default());
-    }
-    for (name, reason) in &totals.skipped {
-        tally.skip(name, reason);
+pub fn add(tally: &mut Tally, groups: &[Vec<String>]) -> Result<()> {
+    let commands = groups.iter().map(|_| harness()).collect::<Result<Vec<_>>>()?;
+    let ended: Vec<Result<Totals>> = std::thread::scope(|scope| {
+        let numbered = commands.into_iter().zip(groups).enumerate();
+        let running: Vec<_> =
+            numbered.map(|(number, (command, arguments))| scope.spawn(move || finished(command, arguments, number))).collect();
+        running.into_iter().map(|group| group.join().unwrap_or_else(|_| bail!("the one who waited for it panicked"))).collect()
+    });
+    for totals in ended {
+        let totals = totals?;
+        tally.pass(totals.passed.len() as u64);
+        for (name, reason) in &totals.failed {
+            tally.fail(name, reason.lines().next().unwrap_or_default());
+        }
+        for (name, reason) in &totals.skipped {
+            tally.skip(name, reason);
+        }
     }
     Ok(())
 }
@@ -73,8 +82,12 @@ pub fn add(tally: &mut Tally, arguments: &[String]) -> Result<()> {
 /// # Errors
 /// It does not build or start.
 pub fn run(arguments: &[String]) -> Result<Totals> {
-    let mut command = harness()?;
-    let path = Path::new(command.get_program()).with_file_name("live-totals.json");
+    finished(harness()?, arguments, 0)
+}
+
+/// `number` keeps apart what several leave at once.
+fn finished(mut command: Command, arguments: &[String], number: usize) -> Result<Totals> {
+    let path = Path::new(command.get_program()).with_file_name(format!("live-totals-{number}.json"));
     drop(fs::remove_file(&path));
     let status = command.args(arguments).arg("--totals").arg(&path).status();
     let status = status.context("cannot start the live harness")?;

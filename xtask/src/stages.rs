@@ -14,6 +14,9 @@ pub const FAST_PATHS: [&str; 3] = ["auto", "off", "auto,off"];
 /// Cases that judge the pages themselves: each with each fast path. All others have one turn, every third case the same.
 const EVERY_TURN_CASES: [&str; 4] = ["litmus-", "history-", "failure-", "program-stress-"];
 
+/// Cases that wait for most of their time: run beside the others, on hosts of their own.
+const WAITING_CASES: [&str; 3] = ["kvm/", "etcd/", "deploy"];
+
 /// Cases for a soak alone: the same programs are run on three hosts.
 const SOAK_CASES: &str = "further-program-2/";
 
@@ -102,9 +105,12 @@ fn live_cases(tally: &mut Tally, options: &Options, started: Instant) -> Result<
     let rounds = options.rounds.to_string();
     for (turn, fast_path) in FAST_PATHS.into_iter().enumerate() {
         step(started, &format!("live cases, fast path {fast_path}"));
-        let chosen = of_turn(&names, turn).flat_map(|name| ["--exactly", name]);
-        let arguments = ["--rounds", &rounds, "--fast-path", fast_path].into_iter().chain(chosen).map(str::to_owned);
-        if let Err(error) = live::add(tally, &arguments.collect::<Vec<_>>()) {
+        let arguments = |group: Vec<&str>| -> Vec<String> {
+            let chosen = group.into_iter().flat_map(|name| ["--exactly", name]);
+            ["--rounds", &rounds, "--fast-path", fast_path].into_iter().chain(chosen).map(str::to_owned).collect()
+        };
+        let groups: Vec<_> = groups(of_turn(&names, turn)).into_iter().filter(|group| !group.is_empty()).map(arguments).collect();
+        if let Err(error) = live::add(tally, &groups) {
             tally.fail("live", &format!("{error:#}"));
         }
     }
@@ -117,6 +123,11 @@ fn of_turn(names: &[String], turn: usize) -> impl Iterator<Item = &str> {
         place % FAST_PATHS.len() == turn || EVERY_TURN_CASES.iter().any(|every| name.starts_with(every))
     };
     tested.filter(move |(place, name)| is_now(*place, name)).map(|(_, name)| name)
+}
+
+/// Those that wait and the others.
+fn groups<'a>(names: impl Iterator<Item = &'a str>) -> [Vec<&'a str>; 2] {
+    names.partition::<Vec<_>, _>(|name| WAITING_CASES.iter().any(|waiting| name.starts_with(waiting))).into()
 }
 
 /// What of the workspace cannot be built here.
@@ -248,6 +259,14 @@ mod tests {
         let names: Vec<String> = ["litmus-SB", "a", "further-program-2/x", "b", "c", "d"].map(str::to_owned).into();
         let turns = [0, 1, 2].map(|turn| of_turn(&names, turn).collect::<Vec<_>>());
         assert_eq!(turns, [vec!["litmus-SB", "c"], vec!["litmus-SB", "a", "d"], vec!["litmus-SB", "b"]]);
+    }
+
+    #[test]
+    fn cases_that_wait_are_a_group() {
+        assert_eq!(
+            groups(["kvm/hello-2", "litmus-SB", "deploy-killed"].into_iter()),
+            [vec!["kvm/hello-2", "deploy-killed"], vec!["litmus-SB"]]
+        );
     }
 
     #[test]

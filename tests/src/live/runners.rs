@@ -188,7 +188,9 @@ fn same_as_local(bed: &mut Bed<'_>, name: &str, source: &str) -> Result<String> 
 
 fn full(bed: &mut Bed<'_>, name: &str, source: &str, prints: &str) -> Result<String> {
     let path = written(bed, &format!("{name}.dc"), source)?;
-    prints_exactly(over_hosts_command(bed, &path)?, prints)
+    // Transfers are over before every host has taken one.
+    let least = if name == "bank" { 1 } else { FULL_HOSTS };
+    prints_exactly(over_hosts_command(bed, &path)?, prints, least)
 }
 
 /// Of 100 MB.
@@ -201,10 +203,11 @@ fn full_word_count(bed: &mut Bed<'_>) -> Result<String> {
     let given = file.display().to_string();
     let mut command = command(bed, &["--socket", &socket, "--file", &given], &path)?;
     command.arg(&given);
-    prints_exactly(command, &expected)
+    prints_exactly(command, &expected, FULL_HOSTS)
 }
 
-fn prints_exactly(mut command: Command, expected: &str) -> Result<String> {
+/// `least`: hosts that must have run a runner.
+fn prints_exactly(mut command: Command, expected: &str, least: usize) -> Result<String> {
     let started = Instant::now();
     let found = command.output().context("cannot start dvm-exec")?;
     let (said, told) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
@@ -215,7 +218,7 @@ fn prints_exactly(mut command: Command, expected: &str) -> Result<String> {
         shortened(&told)
     );
     let hosts = told.lines().filter(|line| line.starts_with("ended on ")).count();
-    ensure!(hosts == FULL_HOSTS, "{hosts} of {FULL_HOSTS} hosts ran a runner: {}", shortened(&told));
+    ensure!(hosts >= least, "{hosts} of {FULL_HOSTS} hosts ran a runner: {}", shortened(&told));
     Ok(format!("{:.1} s", started.elapsed().as_secs_f64()))
 }
 
